@@ -1,0 +1,1 @@
+//! The APIBAN list: fetched, parsed, scheduled.

@@ -1,0 +1,1 @@
+//! Bans in the firewall of the host.

@@ -1,0 +1,10 @@
+//! `apiban.so`: a Kamailio module that keeps what APIBAN lists, and what the script bans, away from
+//! the SIP workers.
+//!
+//! Two flows meet in shared memory. The updater process fetches the list and writes the ban tables;
+//! the SIP workers read them and queue bans of their own. Everything but [`kamailio`] is safe Rust
+//! that knows nothing of Kamailio and is tested without it.
+
+pub mod address;
+pub mod feed;
+pub mod firewall;
