@@ -8,3 +8,4 @@
 pub mod address;
 pub mod feed;
 pub mod firewall;
+pub mod table;
