@@ -6,6 +6,8 @@
 //! that knows nothing of Kamailio and is tested without it.
 
 pub mod address;
+pub mod config;
 pub mod feed;
 pub mod firewall;
 pub mod table;
+pub mod trust;
