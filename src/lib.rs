@@ -6,8 +6,10 @@
 //! that knows nothing of Kamailio and is tested without it.
 
 pub mod address;
+pub mod check;
 pub mod config;
 pub mod feed;
 pub mod firewall;
+pub mod shared;
 pub mod table;
 pub mod trust;
