@@ -7,9 +7,19 @@
 
 pub mod address;
 pub mod check;
+pub mod clock;
 pub mod config;
 pub mod feed;
 pub mod firewall;
+pub mod log;
+pub mod restore;
+pub mod rpc;
 pub mod shared;
+pub mod sources;
+pub mod state;
+pub mod stats;
 pub mod table;
 pub mod trust;
+pub mod updater;
+
+mod kamailio;

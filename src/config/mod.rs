@@ -5,7 +5,7 @@ mod parameters;
 
 use std::fmt;
 
-pub use parameters::{parameter, Kind, Parameter, PARAMETERS};
+pub use parameters::{is_key, parameter, Kind, Parameter, KEY_TEXT, PARAMETERS};
 
 /// Whether bans are enforced or only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

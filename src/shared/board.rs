@@ -17,6 +17,7 @@ const READ_TRIES: usize = 1000;
 #[repr(usize)]
 #[allow(missing_docs, reason = "named as in RPC and statistics")]
 pub enum Number {
+    Started,
     FeedState,
     FeedLastSuccess,
     FeedNextPoll,

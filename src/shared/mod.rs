@@ -72,6 +72,11 @@ impl Shared {
         self.clock.0[0].load(Ordering::Relaxed) as u32
     }
 
+    /// Notes the start of the server.
+    pub fn started(&self, unix_seconds: u64) {
+        self.board.set_number(board::Number::Started, unix_seconds);
+    }
+
     /// Sets the current Unix second. Never goes back: two processes keep this clock.
     pub fn set_now(&self, unix_seconds: u64) {
         self.clock.0[0].fetch_max(unix_seconds, Ordering::Relaxed);
