@@ -33,7 +33,7 @@ fn generate() -> Result<(), String> {
         .header("wrapper.h")
         // Only what our own headers declare, never a builtin of the compiler.
         .allowlist_file(".*kamailio-headers/.*")
-        // tests/abi.rs compares the layout with Kamailio's own headers, which says more than a
+        // tests/abi compares the layout with Kamailio's own headers, which says more than a
         // comparison with ours.
         .layout_tests(false)
         .derive_debug(false)
