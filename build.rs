@@ -29,11 +29,14 @@ fn generate() -> Result<(), String> {
         return Err("libclang is missing: apt-get install libclang1".into());
     }
 
+    let oldest = bindgen::RustTarget::stable(85, 0).map_err(|error| error.to_string())?;
     let bindings = bindgen::Builder::default()
         .header("wrapper.h")
+        // The rust-version of Cargo.toml, not the newest that bindgen knows.
+        .rust_target(oldest)
         // Only what our own headers declare, never a builtin of the compiler.
         .allowlist_file(".*kamailio-headers/.*")
-        // tests/abi.rs compares the layout with Kamailio's own headers, which says more than a
+        // tests/abi compares the layout with Kamailio's own headers, which says more than a
         // comparison with ours.
         .layout_tests(false)
         .derive_debug(false)

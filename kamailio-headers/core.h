@@ -3,7 +3,7 @@
  * Base types, the version of the running core, memory.
  *
  * These headers are written for this module. They declare only what it uses of Kamailio's binary
- * interface, and only what is the same in 5.6.3, 6.0.1 and 6.1.4 on x86_64; tests/abi.rs compares
+ * interface, and only what is the same in 5.6.3, 6.0.1 and 6.1.4 on x86_64; tests/abi compares
  * every declaration with numbers taken from the real headers. Rules:
  *   - members named reserved_* hold a place and are never read or written;
  *   - a structure that differs further on ends before the first difference, and says so. Such a
