@@ -3,8 +3,9 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
-use support::kamailio::{is_alive, Fault, Kamailio, Release};
+use support::kamailio::{is_alive, is_root, Fault, Kamailio, Release};
 use support::ports::has_ipv6;
 use support::sip::Answer;
 
@@ -153,4 +154,31 @@ fn files_and_defines_reach_the_configuration() {
         .start();
     kamailio.assert_answered("127.0.0.5");
     kamailio.wait_for_log("hello from a define", SOON);
+}
+
+#[test]
+fn runs_as_another_user() {
+    if !is_root() {
+        return eprintln!("only root can start Kamailio as another user");
+    }
+    for release in Release::all() {
+        let kamailio = Kamailio::plain().release(&release).user("kamailio").start();
+        let worker = kamailio.pid_of("udp receiver");
+        let owner = std::fs::metadata(format!("/proc/{worker}")).expect("process");
+        assert_ne!(owner.uid(), 0);
+        kamailio.assert_answered("127.0.0.5");
+        assert!(kamailio
+            .jsonrpc("core.version", serde_json::json!([]))
+            .is_ok());
+    }
+}
+
+#[test]
+fn the_syntax_check_tells_good_from_bad() {
+    assert!(Kamailio::plain().check().is_ok());
+    let complaint = Kamailio::plain()
+        .request_route("no_such_function();")
+        .check()
+        .expect_err("an unknown function");
+    assert!(complaint.contains("no_such_function"), "{complaint}");
 }

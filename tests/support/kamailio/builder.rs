@@ -287,7 +287,7 @@ impl Builder {
             line("enable_tls=yes");
         }
         self.globals.iter().for_each(|global| line(global));
-        for name in MODULES.iter().copied() {
+        for name in MODULES {
             line(&format!("loadmodule \"{name}.so\""));
         }
         if self.tls {

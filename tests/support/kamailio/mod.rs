@@ -25,5 +25,5 @@ mod traffic;
 
 pub use builder::{module_path, Builder, Value};
 pub use process::{is_alive, Failure, Kamailio, Stopped};
-pub use release::Release;
+pub use release::{is_root, Release};
 pub use rpc::{Fault, Process};
