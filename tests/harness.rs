@@ -182,3 +182,18 @@ fn the_syntax_check_tells_good_from_bad() {
         .expect_err("an unknown function");
     assert!(complaint.contains("no_such_function"), "{complaint}");
 }
+
+#[test]
+fn the_sample_without_the_module_serves_in_every_release() {
+    let sample = include_str!("../kamailio.cfg.sample");
+    for release in Release::all() {
+        let plain = Kamailio::plain().release(&release).config(sample);
+        let off = plain.define("APIBAN_OFF");
+        let with_pbx = off.clone().define("APIBAN_PBX=\"sip:192.0.2.10\"").check();
+        assert!(with_pbx.is_ok(), "{}: {with_pbx:?}", release.name());
+        let kamailio = off.start();
+        assert_eq!(kamailio.udp("127.0.0.5").options(), Answer::Status(200));
+        assert_eq!(kamailio.tcp("127.0.0.5").options(), Answer::Status(200));
+        assert_eq!(kamailio.udp("127.0.0.5").invite(), Answer::Status(404));
+    }
+}

@@ -177,8 +177,10 @@ impl Sip {
             "UDP" => String::new(),
             other => format!(";transport={}", other.to_lowercase()),
         };
+        // An OPTIONS to the server itself is the usual keepalive.
+        let user = if method == "OPTIONS" { "" } else { "test@" };
         let mut text = format!(
-            "{method} sip:test@{to}{param} SIP/2.0\r\n\
+            "{method} sip:{user}{to}{param} SIP/2.0\r\n\
              Via: SIP/2.0/{transport} {local};rport;branch=z9hG4bK-{call_id}\r\n\
              From: <sip:sender@{local}>;tag={call_id}\r\n\
              To: <sip:test@{to}>\r\n\
@@ -246,6 +248,23 @@ impl Sip {
             },
         }
     }
+}
+
+/// Whether an OPTIONS of `probe` is dropped. Its silence counts once `rounds` later requests of
+/// `control` have been answered, so there is no deadline to wait for; take several rounds for each
+/// worker of the server. No answer to `control` is an error.
+pub fn drops(probe: &mut Sip, control: &mut Sip, rounds: u32) -> io::Result<bool> {
+    let sent = probe.send("OPTIONS")?;
+    for _ in 0..rounds {
+        if control.request("OPTIONS")? == Answer::Nothing {
+            let text = format!("the control request of {} is not answered", control.local);
+            return Err(io::Error::new(ErrorKind::TimedOut, text));
+        }
+        if probe.answer_within(&sent, Duration::ZERO)? != Answer::Nothing {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// An address, or its text.

@@ -1,7 +1,7 @@
 //! SIP to a running Kamailio, and the proof that it dropped a packet.
 
 use super::process::Kamailio;
-use crate::support::sip::{Answer, Sip, ToIp};
+use crate::support::sip::{drops, Answer, Sip, ToIp};
 use crate::support::wait::wait_until;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -57,26 +57,13 @@ impl Kamailio {
         self.drops_on(&mut self.udp(from))
     }
 
-    /// Whether an OPTIONS of this client is dropped. Its silence counts once later requests of
-    /// [`CONTROL`] have been answered, several for each worker, so there is no deadline to wait for.
+    /// Whether an OPTIONS of this client is dropped; [`CONTROL`] must be answered meanwhile.
     #[track_caller]
     pub fn drops_on(&self, sip: &mut Sip) -> bool {
-        let sent = sip.send("OPTIONS").expect("OPTIONS");
-        let mut control = self.udp(CONTROL);
-        for _ in 0..self.children() * 4 {
-            let answer = control.options();
-            assert_ne!(
-                answer,
-                Answer::Nothing,
-                "Kamailio does not answer the control request:\n{}",
-                self.log()
-            );
-            let answer = sip.answer_within(&sent, Duration::ZERO);
-            if answer.expect("answer") != Answer::Nothing {
-                return false;
-            }
+        match drops(sip, &mut self.udp(CONTROL), self.children() * 4) {
+            Ok(dropped) => dropped,
+            Err(error) => panic!("{error}:\n{}", self.log()),
         }
-        true
     }
 
     /// An OPTIONS from this address must be dropped.
