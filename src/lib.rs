@@ -6,6 +6,7 @@
 //! that knows nothing of Kamailio and is tested without it.
 
 pub mod address;
+pub mod ban;
 pub mod check;
 pub mod clock;
 pub mod config;

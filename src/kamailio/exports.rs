@@ -68,12 +68,27 @@ fn functions() -> Vec<k::cmd_export_t> {
     vec![
         function("apiban_check", 0, script::check_source),
         function("apiban_check", 1, script::check_address),
+        function("apiban_block", 0, script::block_source),
+        function("apiban_block", 1, script::block_address),
+        function("apiban_block", 2, script::block_for),
+        function_of_three("apiban_block", script::block_because),
+        function("apiban_unblock", 0, script::unblock_source),
+        function("apiban_unblock", 1, script::unblock_address),
         // A row without a name ends the table.
         k::cmd_export_t { name: ptr::null(), function: None, param_no: 0, fixup: None, free_fixup: None, flags: 0 },
     ]
 }
 
 type ScriptFunction = unsafe extern "C" fn(*mut k::sip_msg_t, *mut c_void, *mut c_void) -> c_int;
+type ScriptFunction3 =
+    unsafe extern "C" fn(*mut k::sip_msg_t, *mut c_void, *mut c_void, *mut c_void) -> c_int;
+
+fn function_of_three(name: &str, three: ScriptFunction3) -> k::cmd_export_t {
+    // SAFETY: the core keeps one type for all functions and casts it back by the number of parameters.
+    function(name, 3, unsafe {
+        std::mem::transmute::<ScriptFunction3, ScriptFunction>(three)
+    })
+}
 
 fn function(name: &str, parameters: i32, function: ScriptFunction) -> k::cmd_export_t {
     let fixed = parameters > 0;
@@ -93,9 +108,16 @@ fn function(name: &str, parameters: i32, function: ScriptFunction) -> k::cmd_exp
 #[rustfmt::skip]
 fn kemi_functions() -> Vec<k::sr_kemi_t> {
     const TEXT: c_int = k::SR_KEMIP_STR;
+    const INT: c_int = k::SR_KEMIP_INT;
     vec![
-        kemi("check",    script::kemi_check    as *mut c_void, &[]),
-        kemi("check_ip", script::kemi_check_ip as *mut c_void, &[TEXT]),
+        kemi("check",           script::kemi_check           as *mut c_void, &[]),
+        kemi("check_ip",        script::kemi_check_ip        as *mut c_void, &[TEXT]),
+        kemi("block",           script::kemi_block           as *mut c_void, &[]),
+        kemi("block_ip",        script::kemi_block_ip        as *mut c_void, &[TEXT]),
+        kemi("block_ip_ttl",    script::kemi_block_ip_ttl    as *mut c_void, &[TEXT, INT]),
+        kemi("block_ip_reason", script::kemi_block_ip_reason as *mut c_void, &[TEXT, INT, TEXT]),
+        kemi("unblock",         script::kemi_unblock         as *mut c_void, &[]),
+        kemi("unblock_ip",      script::kemi_unblock_ip      as *mut c_void, &[TEXT]),
         // A row of zeros ends the table.
         kemi("", ptr::null_mut(), &[]),
     ]

@@ -2,7 +2,6 @@
 
 use std::ffi::{c_int, c_void};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::OnceLock;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -55,6 +54,13 @@ impl Module {
     /// Wakes the updater. Never blocks: a counter that is full wakes just as well.
     pub fn wake(&self) {
         let _ = self.wake.write(1);
+    }
+
+    /// Wakes the updater where a ban `changed` and nobody has woken it for that yet.
+    pub fn wake_for_notes(&self, changed: bool) {
+        if changed && self.shared.notes.must_wake() {
+            self.wake();
+        }
     }
 
     /// What the updater waits on.
@@ -206,9 +212,4 @@ pub fn is_own(ip: IpAddr) -> bool {
     };
     // SAFETY: the core only reads the text, which lives until the call returns.
     unsafe { k::check_self(&mut host, 0, 0) == 1 }
-}
-
-/// The state file as a path; `None` where there is none.
-pub fn state_path(config: &Config) -> Option<&Path> {
-    (!config.state_file.is_empty()).then(|| Path::new(&config.state_file))
 }

@@ -85,6 +85,7 @@ fn run(transport: &Transport<'_>, index: usize) -> Result<Reply, Fault> {
         shared: &module.shared,
         config: &module.config,
         kamailio: &load::release(),
+        lane: module.lane(),
         wake: &|| module.wake(),
     };
     (command.run)(&service, &arguments)

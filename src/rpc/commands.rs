@@ -1,6 +1,6 @@
 //! The table of commands and the short ones among them.
 
-use super::listing;
+use super::{bans, listing};
 use super::{crop, number, text, Arguments, Command, Fault, Fields, Reply, Service, Value};
 use crate::address::{parse_address, Subnet};
 use crate::config::FirewallKind;
@@ -30,6 +30,19 @@ pub const COMMANDS: &[Command] = &[
         help: "List bans: source (feed, local, peer, all), limit, offset.",
         arguments: &["source", "limit", "offset"],
         run: listing::list,
+    },
+    Command {
+        name: "apiban.block",
+        help: "Ban an address or prefix: ip, ttl in seconds, reason.",
+        arguments: &["ip", "ttl", "reason"],
+        run: bans::block,
+    },
+    Command { name: "apiban.unblock", help: "Lift a local ban.", arguments: &["ip"], run: bans::unblock },
+    Command {
+        name: "apiban.top",
+        help: "The banned sources with most hits, and the networks with most bans.",
+        arguments: &["n"],
+        run: bans::top,
     },
     Command { name: "apiban.flush", help: "Empty a table: local, peer or feed.", arguments: &["table"], run: flush },
 ];

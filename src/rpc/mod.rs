@@ -3,6 +3,7 @@
 //! They run in whichever process received the command, possibly a SIP worker: they read shared memory,
 //! leave requests for the updater, and never wait.
 
+mod bans;
 mod commands;
 mod listing;
 
@@ -11,6 +12,7 @@ use std::fmt;
 pub use commands::COMMANDS;
 
 use crate::config::Config;
+use crate::shared::counters::Lane;
 use crate::shared::Shared;
 
 /// What a command works on.
@@ -21,8 +23,19 @@ pub struct Service<'a> {
     pub config: &'a Config,
     /// The Kamailio release that runs.
     pub kamailio: &'a str,
+    /// The counters of this process.
+    pub lane: Lane,
     /// Wakes the updater.
     pub wake: &'a dyn Fn(),
+}
+
+impl Service<'_> {
+    /// Wakes the updater for notes on bans, where nobody has done so yet.
+    fn wake_for_notes(&self) {
+        if self.shared.notes.must_wake() {
+            (self.wake)();
+        }
+    }
 }
 
 /// One command.

@@ -3,15 +3,20 @@
 //! Made once in the main process before any fork, so that every process sees it at the same place.
 
 pub mod board;
+pub mod budget;
 pub mod counters;
+pub mod notes;
 pub mod requests;
+pub mod ring;
 
 use crate::config::Config;
 use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
 use crate::table::Table;
 use crate::trust::Trust;
 use board::Board;
+use budget::Budget;
 use counters::Counters;
+use notes::Notes;
 use requests::Requests;
 
 /// The shared memory of the module.
@@ -31,6 +36,10 @@ pub struct Shared {
     pub board: Board,
     /// What the updater is asked to do.
     pub requests: Requests,
+    /// What changed in the local table.
+    pub notes: Notes,
+    /// What the script may still ban in this minute.
+    pub budget: Budget,
 }
 
 impl Shared {
@@ -63,6 +72,8 @@ impl Shared {
             counters: Counters::new(arena)?,
             board: Board::new(arena)?,
             requests: Requests::new(arena)?,
+            notes: Notes::new(arena)?,
+            budget: Budget::new(arena)?,
         })
     }
 
