@@ -2,7 +2,7 @@
 //! the SIP workers.
 //!
 //! Two flows meet in shared memory. The updater process fetches the list and writes the ban tables;
-//! the SIP workers read them and queue bans of their own. Everything but [`kamailio`] is safe Rust
+//! the SIP workers read them and queue bans of their own. Everything but `kamailio` is safe Rust
 //! that knows nothing of Kamailio and is tested without it.
 
 pub mod address;

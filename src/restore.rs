@@ -39,10 +39,11 @@ pub fn restore(config: &Config, shared: &Shared) -> Resumed {
     match state::load(&path) {
         Ok(None) => {}
         Ok(Some(state)) => {
-            let same_list = state
-                .feed
-                .as_ref()
-                .is_some_and(|saved| saved.belongs_to(&config.api_url, &config.dataset));
+            let same_list = state.feed.as_ref().is_some_and(|saved| {
+                config
+                    .source()
+                    .is_ok_and(|source| saved.belongs_to(&source))
+            });
             let listed = if same_list {
                 load_table(shared, &shared.feed, &state.listed, "max_feed_entries")
             } else {

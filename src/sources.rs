@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 
-use crate::config::{is_key, Config, ConfigError, KEY_TEXT};
+use crate::config::{Config, ConfigError};
 use crate::feed::Key;
 use crate::trust::{self, Trusted};
 
@@ -18,8 +18,7 @@ const OTHERS: u32 = 0o007;
 /// The key, and a warning where its file is open to everybody.
 pub fn read_key(config: &Config) -> Result<(Option<Key>, Option<String>), ConfigError> {
     if config.api_key_file.is_empty() {
-        let key = (!config.api_key.is_empty()).then(|| Key::new(config.api_key.clone()));
-        return Ok((key, None));
+        return Ok((config.api_key.clone(), None));
     }
     let path = &config.api_key_file;
     let problem = |text: String| {
@@ -30,18 +29,16 @@ pub fn read_key(config: &Config) -> Result<(Option<Key>, Option<String>), Config
         )
     };
     let (content, mode) = read(path, MAX_KEY_FILE).map_err(|error| problem(error.to_string()))?;
-    let key = content.lines().next().unwrap_or_default().trim();
-    if !is_key(key) {
-        // What stands there may be a key with a typing error: it is not shown.
-        return Err(problem(format!("its first line is not a key ({KEY_TEXT})")));
-    }
+    // What stands there may be a key with a typing error: the error does not quote it.
+    let key = Key::new(content.lines().next().unwrap_or_default())
+        .map_err(|error| problem(error.to_string()))?;
     let warning = (mode & OTHERS != 0).then(|| {
         format!(
             "api_key_file {path} can be read by everybody (mode {:03o}): chmod o= {path}",
             mode & 0o777
         )
     });
-    Ok((Some(Key::new(key.to_owned())), warning))
+    Ok((Some(key), warning))
 }
 
 /// Everything that the parameters trust: `trust`, `trust_file`, and loopback by `trust_self`.

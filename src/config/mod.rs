@@ -5,7 +5,10 @@ mod parameters;
 
 use std::fmt;
 
-pub use parameters::{is_key, parameter, Kind, Parameter, KEY_TEXT, PARAMETERS};
+use crate::feed::source::SourceError;
+use crate::feed::{ApiVersion, Dataset, Key, Source};
+
+pub use parameters::{parameter, Kind, Parameter, PARAMETERS};
 
 /// Whether bans are enforced or only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +60,11 @@ impl Scope {
     reason = "named and documented as the parameters of the same name in the README"
 )]
 pub struct Config {
-    pub api_key: String,
+    pub api_key: Option<Key>,
     pub api_key_file: String,
     pub api_url: String,
-    pub api_version: u8,
-    pub dataset: String,
+    pub api_version: ApiVersion,
+    pub dataset: Dataset,
     pub poll_interval: u32,
     pub resync_interval: u32,
     pub feed_ttl: u32,
@@ -93,11 +96,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            api_key: String::new(),
+            api_key: None,
             api_key_file: String::new(),
             api_url: "https://apiban.org/api".into(),
-            api_version: 2,
-            dataset: "sip".into(),
+            api_version: ApiVersion::V2,
+            dataset: Dataset::Sip,
             poll_interval: 300,
             resync_interval: 86_400,
             feed_ttl: 604_800,
@@ -208,24 +211,27 @@ impl Config {
 
     /// The checks that need more than one parameter; call after the last [`Config::set`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        if !self.api_key.is_empty() && !self.api_key_file.is_empty() {
+        if self.api_key.is_some() && !self.api_key_file.is_empty() {
             return Err(ConfigError::new(
                 "api_key_file",
                 "given together with api_key",
                 "one of the two",
             ));
         }
-        if self.api_version == 1 && self.dataset != "sip" {
-            return Err(ConfigError::new(
-                "dataset",
-                format!(
-                    "value \"{}\" with api_version 1, which knows one dataset only",
-                    self.dataset
-                ),
-                "sip, or api_version 2",
-            ));
-        }
+        self.source()?;
         Ok(())
+    }
+
+    /// The list to fetch.
+    pub fn source(&self) -> Result<Source, ConfigError> {
+        Source::new(&self.api_url, self.api_version, self.dataset).map_err(|error| match error {
+            SourceError::DatasetNeedsV2 => ConfigError::new(
+                "dataset",
+                format!("value \"{}\": {error}", self.dataset.as_str()),
+                "sip, or api_version 2",
+            ),
+            _ => ConfigError::new("api_url", error.to_string(), "a base URL"),
+        })
     }
 
     /// Which bans go to the firewall: where it is not given, all of them to nft, which takes thousands
@@ -377,7 +383,7 @@ mod tests {
             .to_string()
             .contains("\"dataset\""));
         config = Config {
-            api_key: "a".into(),
+            api_key: Key::new("a").ok(),
             api_key_file: "/b".into(),
             ..Config::default()
         };

@@ -1,6 +1,7 @@
 //! The table of module parameters: name, bounds, and where the value goes.
 
 use super::{Config, FirewallKind, Mode, Scope};
+use crate::feed::{ApiVersion, Dataset, Key, Source};
 use crate::trust;
 
 /// Longest time in seconds that any parameter takes: ten years, far from the limits of the clock.
@@ -78,7 +79,7 @@ pub const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "api_key",
         kind: Kind::Text {
-            accepted: KEY_TEXT,
+            accepted: "1 to 256 printable ASCII characters without blanks",
             set: |config, value| store_key(&mut config.api_key, value),
         },
         secret: true,
@@ -92,10 +93,14 @@ pub const PARAMETERS: &[Parameter] = &[
         |config, value| store_url(&mut config.api_url, value),
     ),
     int("api_version", 1, 2, |config, value| {
-        config.api_version = value as u8
+        config.api_version = if value == 1 {
+            ApiVersion::V1
+        } else {
+            ApiVersion::V2
+        }
     }),
     text("dataset", "sip, http or all", |config, value| {
-        config.dataset = one_of(value, &["sip", "http", "all"])?.to_owned();
+        config.dataset = value.parse().map_err(|_| "is unknown".to_owned())?;
         Ok(())
     }),
     int("poll_interval", 1, 86_400, |config, value| {
@@ -221,23 +226,12 @@ pub const PARAMETERS: &[Parameter] = &[
     }),
 ];
 
-/// What an APIBAN key may look like: it goes into a header and, in version 1, into a URL.
-pub const KEY_TEXT: &str = "1 to 256 letters, digits, _ . - ~";
-
-/// True where `key` can be sent as it is, in a header and in a URL.
-pub fn is_key(key: &str) -> bool {
-    (1..=256).contains(&key.len())
-        && key
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-~".contains(&byte))
-}
-
-fn store_key(field: &mut String, value: &str) -> Result<(), String> {
+fn store_key(field: &mut Option<Key>, value: &str) -> Result<(), String> {
     // An empty key is the default: none.
-    if !value.is_empty() && !is_key(value) {
-        return Err("has characters that no key has, or is too long".into());
-    }
-    *field = value.to_owned();
+    *field = match value {
+        "" => None,
+        _ => Some(Key::new(value).map_err(|error| format!("is not a key: {error}"))?),
+    };
     Ok(())
 }
 
@@ -250,19 +244,10 @@ fn store_path(field: &mut String, value: &str) -> Result<(), String> {
 }
 
 fn store_url(field: &mut String, value: &str) -> Result<(), String> {
-    let uri: ureq::http::Uri = value.parse().map_err(|_| "is not a URL".to_owned())?;
-    let known = matches!(uri.scheme_str(), Some("http" | "https"));
-    if !known || uri.host().is_none_or(str::is_empty) || uri.query().is_some() {
-        return Err("is not a base URL".into());
-    }
-    // A password in a URL would end up in logs; the key has its own parameter.
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
-        return Err("carries a user name".into());
-    }
-    *field = value.trim_end_matches('/').to_owned();
+    // The same rules for every base URL: no user, no query, no trailing slash.
+    let source = Source::new(value, ApiVersion::V2, Dataset::Sip)
+        .map_err(|error| format!("is no base URL: {error}"))?;
+    *field = source.base().to_owned();
     Ok(())
 }
 

@@ -1,32 +1,19 @@
 //! The APIBAN list: fetched, parsed, scheduled.
-use serde::{Deserialize, Serialize};
-/// Key
-#[derive(Clone)]
-pub struct Key(String);
-impl Key {
-    /// new
-    pub fn new(key: String) -> Self {
-        Key(key)
-    }
-}
-/// Saved
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Saved {}
-impl Saved {
-    /// x
-    pub fn belongs_to(&self, _: &str, _: &str) -> bool {
-        true
-    }
-}
-/// FeedState
-pub struct FeedState;
-impl FeedState {
-    /// x
-    pub fn from_number(_: u64) -> Self {
-        FeedState
-    }
-    /// x
-    pub fn name(&self) -> &'static str {
-        "starting"
-    }
-}
+//!
+//! [`engine::Engine`] decides in the updater's main loop what to ask and when, and turns each answer
+//! into effects; it does no input or output and reads no clock. [`client::spawn`] runs one exchange
+//! at a time on a thread of its own, because a server may let it hang.
+
+pub mod budget;
+pub mod client;
+pub mod control_id;
+pub mod engine;
+pub mod key;
+pub mod parse;
+pub mod schedule;
+pub mod source;
+
+pub use control_id::ControlId;
+pub use engine::{Config, Effect, Engine, FeedState, Level, Listed, Saved, Status, Step};
+pub use key::Key;
+pub use source::{ApiVersion, Dataset, Source};

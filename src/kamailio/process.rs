@@ -11,7 +11,7 @@ use super::bindings as k;
 use super::guard::take_last;
 use super::lifecycle::{self, Module};
 use crate::trust::Trusted;
-use crate::updater::{Host, Updater};
+use crate::updater::{Host, Parts, Updater};
 use crate::{error, notice};
 
 /// The longest sleep: signs of a gone main process and of a changed log level are looked for this often.
@@ -52,15 +52,26 @@ pub fn fork_updater(module: &'static Module) -> c_int {
 fn run(module: &'static Module) -> ! {
     take_signals(module);
     let host = KamailioHost;
-    let mut updater = None;
+    let mut updater: Option<Updater<'static>> = None;
+    let mut failed = false;
     let mut last_panic: Option<Instant> = None;
     loop {
         // SAFETY: this thread is the only one of this process that calls the core.
         unsafe { k::cfg_main_set_local() };
         let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let updater = updater.get_or_insert_with(|| {
-                Updater::new(module_parts(module), Box::new(|| module.wake()))
-            });
+            let updater = match &mut updater {
+                Some(updater) => updater,
+                none => match start(module) {
+                    Ok(new) => none.insert(new),
+                    Err(problem) => {
+                        once(&mut failed, || {
+                            error!("the updater cannot start: {problem}; trying again")
+                        });
+                        let ending = ENDING.load(Ordering::Acquire);
+                        return (!ending).then_some(LONGEST_SLEEP);
+                    }
+                },
+            };
             if ENDING.load(Ordering::Acquire) || main_is_gone() {
                 updater.end();
                 None
@@ -86,13 +97,22 @@ fn run(module: &'static Module) -> ! {
     }
 }
 
-fn module_parts(module: &'static Module) -> crate::updater::Parts<'static> {
-    crate::updater::Parts {
+fn start(module: &'static Module) -> Result<Updater<'static>, String> {
+    let parts = Parts {
         config: &module.config,
         shared: &module.shared,
         clock: module.clock,
+        source: module.config.source().map_err(|error| error.to_string())?,
         key: module.key.clone(),
         resumed: module.resumed.clone(),
+    };
+    Updater::new(parts, Box::new(|| module.wake()))
+}
+
+/// Runs `act` the first time only.
+fn once(done: &mut bool, act: impl FnOnce()) {
+    if !std::mem::replace(done, true) {
+        act();
     }
 }
 

@@ -107,12 +107,12 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
 fn feed_status(service: &Service<'_>) -> Fields {
     let board = &service.shared.board;
     vec![
-        text("dataset", &service.config.dataset),
+        text("dataset", service.config.dataset.as_str()),
         number("entries", service.shared.feed.len() as u64),
         text("id", board.text(Text::FeedId)),
         text(
             "state",
-            FeedState::from_number(board.number(Number::FeedState)).name(),
+            FeedState::from_number(board.number(Number::FeedState)).as_str(),
         ),
         number("last_success", board.number(Number::FeedLastSuccess)),
         text("last_error", board.text(Text::FeedLastError)),

@@ -1,0 +1,281 @@
+//! The HTTP client: blocking, one exchange at a time, every limit explicit.
+
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use ureq::http::{self, header, HeaderMap, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body, Proxy};
+use zeroize::Zeroizing;
+
+use super::{clean, redirect, Fetch, FetchError, Request, Response};
+use crate::feed::key::Key;
+use crate::feed::parse::MAX_BODY;
+use crate::feed::source::{ApiVersion, Source};
+
+/// The control ID that stands for the beginning of the list in version 2.
+const BEGINNING: &str = "100";
+/// Most redirects followed in one exchange.
+const MAX_REDIRECTS: u32 = 3;
+/// A connection idle for longer is not used again: pages follow each other fast or not at all.
+const MAX_IDLE: Duration = Duration::from_secs(5);
+
+/// How the client reaches the service.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// What to fetch from where.
+    pub source: Source,
+    /// Limit in seconds for one whole exchange with its redirects and its body, 1 or more.
+    pub timeout: u64,
+    /// PEM file of the certificate authorities to trust instead of the system's (which
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name where they are set).
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Speaks both versions of the API. Proxies named by `HTTPS_PROXY` and its like are used, but never
+/// for a service on this host.
+pub struct HttpClient {
+    settings: HttpSettings,
+    /// Made at the first exchange, so in the process and thread that uses it.
+    agent: Option<Agent>,
+}
+
+impl HttpClient {
+    /// A client that has done nothing yet: neither files nor the network are touched.
+    pub fn new(settings: HttpSettings) -> Self {
+        HttpClient {
+            settings,
+            agent: None,
+        }
+    }
+
+    fn agent(&mut self) -> Result<Agent, FetchError> {
+        if let Some(agent) = &self.agent {
+            return Ok(agent.clone());
+        }
+        let agent = build_agent(&self.settings)?;
+        self.agent = Some(agent.clone());
+        Ok(agent)
+    }
+
+    fn exchange(&mut self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
+        let agent = self.agent()?;
+        let mut uri = self.uri(request)?;
+        for redirects in 0..=MAX_REDIRECTS {
+            let answer = self.send(&agent, &uri, request, deadline)?;
+            if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return self.read(answer, redirects, request);
+            }
+            let location = answer.headers().get(header::LOCATION);
+            let location = location.and_then(|value| value.to_str().ok()).unwrap_or("");
+            uri = redirect::target(&uri, location)
+                .map_err(|reason| FetchError::Redirect(clean(&request.key, &reason)))?;
+        }
+        let reason = format!("more than {MAX_REDIRECTS} in a row");
+        Err(FetchError::Redirect(reason))
+    }
+
+    fn uri(&self, request: &Request) -> Result<Uri, FetchError> {
+        let base = self.settings.source.base();
+        let text = match self.settings.source.version() {
+            ApiVersion::V2 => Zeroizing::new(format!("{base}/get")),
+            ApiVersion::V1 => {
+                let key = request.key.percent_encoded();
+                let id = request.after.as_ref().map(|id| format!("/{id}"));
+                Zeroizing::new(format!("{base}/{}/banned{}", &*key, id.unwrap_or_default()))
+            }
+        };
+        text.parse()
+            .map_err(|_| FetchError::Internal("api_url makes no valid URL".to_owned()))
+    }
+
+    fn send(
+        &self,
+        agent: &Agent,
+        uri: &Uri,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<http::Response<Body>, FetchError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(FetchError::Timeout(self.settings.timeout));
+        }
+        let sent = match self.settings.source.version() {
+            ApiVersion::V1 => agent
+                .get(uri)
+                .config()
+                .timeout_global(Some(left))
+                .build()
+                .call(),
+            ApiVersion::V2 => {
+                let id = request.after.as_ref().map_or(BEGINNING, |id| id.as_str());
+                let set = self.settings.source.dataset().as_str();
+                let bearer = Zeroizing::new(format!("Bearer {}", request.key.expose()));
+                agent
+                    .post(uri)
+                    .header(header::AUTHORIZATION, bearer.as_str())
+                    .header(header::CONTENT_TYPE, "application/json")
+                    .config()
+                    .timeout_global(Some(left))
+                    .build()
+                    // Both values are plain words: a set's name and digits.
+                    .send(format!("{{\"set\":\"{set}\",\"id\":\"{id}\"}}"))
+            }
+        };
+        sent.map_err(|error| self.explain(error, &request.key))
+    }
+
+    fn read(
+        &self,
+        mut answer: http::Response<Body>,
+        redirects: u32,
+        request: &Request,
+    ) -> Result<Response, FetchError> {
+        let status = answer.status().as_u16();
+        let retry_after = retry_after(answer.headers());
+        let mut body = Vec::new();
+        let limit = MAX_BODY as u64 + 1;
+        let outcome = answer
+            .body_mut()
+            .with_config()
+            .limit(limit + 1)
+            .reader()
+            .take(limit)
+            .read_to_end(&mut body);
+        // With these the status alone says it all, whatever becomes of the body.
+        let status_is_enough = matches!(status, 401 | 403 | 429 | 500..=599);
+        let error = match outcome {
+            Ok(_) if body.len() <= MAX_BODY => None,
+            Ok(_) => Some(FetchError::TooLong),
+            Err(error) => Some(self.explain(ureq::Error::from(error), &request.key)),
+        };
+        match error {
+            None => {}
+            Some(_) if status_is_enough => body.clear(),
+            Some(error) => return Err(error),
+        }
+        Ok(Response {
+            status,
+            retry_after,
+            body,
+            redirects,
+        })
+    }
+
+    /// The library's error in our terms, without the key.
+    fn explain(&self, error: ureq::Error, key: &Key) -> FetchError {
+        let text = |error: &dyn std::fmt::Display| clean(key, &error.to_string());
+        match &error {
+            ureq::Error::Timeout(_) => FetchError::Timeout(self.settings.timeout),
+            ureq::Error::HostNotFound => FetchError::Resolve(self.host()),
+            ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {
+                FetchError::Tls(text(&error))
+            }
+            ureq::Error::Io(error) => self.explain_io(error, key),
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+                FetchError::Protocol(text(&error))
+            }
+            _ => FetchError::Connection(text(&error)),
+        }
+    }
+
+    fn explain_io(&self, error: &io::Error, key: &Key) -> FetchError {
+        let inner = error.get_ref();
+        let lookup = error.to_string().contains("lookup address");
+        match error.kind() {
+            io::ErrorKind::TimedOut => FetchError::Timeout(self.settings.timeout),
+            // How rustls reports its own errors through the connection.
+            io::ErrorKind::InvalidData => FetchError::Tls(clean(key, &error.to_string())),
+            _ if lookup => FetchError::Resolve(self.host()),
+            _ => {
+                let cause = inner.and_then(|inner| inner.source());
+                let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+                let text = format!("{}: {error}{cause}", self.host());
+                FetchError::Connection(clean(key, &text))
+            }
+        }
+    }
+
+    fn host(&self) -> String {
+        let uri: Option<Uri> = self.settings.source.base().parse().ok();
+        uri.and_then(|uri| uri.authority().map(|a| a.to_string()))
+            .unwrap_or_default()
+    }
+}
+
+impl Fetch for HttpClient {
+    fn fetch(&mut self, request: &Request) -> Result<Response, FetchError> {
+        let deadline = Instant::now() + Duration::from_secs(self.settings.timeout.max(1));
+        let result = self.exchange(request, deadline);
+        if matches!(result, Err(FetchError::Tls(_))) {
+            // The system's certificates may have been renewed since they were read.
+            self.agent = None;
+        }
+        result
+    }
+}
+
+fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchError> {
+    let base: Option<Uri> = settings.source.base().parse().ok();
+    let host = base.as_ref().and_then(Uri::host).unwrap_or_default();
+    let proxy = if is_this_host(host) {
+        None
+    } else {
+        Proxy::try_from_env()
+    };
+    // A service on plain http may still lead to https.
+    let roots = load_roots(settings);
+    if roots.is_empty() && base.as_ref().and_then(Uri::scheme_str) == Some("https") {
+        let advice = "no CA certificates found: install ca-certificates or set SSL_CERT_FILE";
+        return Err(FetchError::Tls(advice.to_owned()));
+    }
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::from(roots))
+        .build();
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global(Some(Duration::from_secs(settings.timeout.max(1))))
+        .user_agent(concat!("apiban.so/", env!("CARGO_PKG_VERSION")))
+        .accept("application/json")
+        .max_idle_age(MAX_IDLE)
+        .proxy(proxy)
+        .tls_config(tls)
+        .build();
+    Ok(config.new_agent())
+}
+
+fn load_roots(settings: &HttpSettings) -> Vec<Certificate<'static>> {
+    // A damaged certificate among good ones must not stop the feed: what is readable counts.
+    let found = match &settings.ca_file {
+        Some(file) => rustls_native_certs::load_certs_from_paths(Some(file), None),
+        None => rustls_native_certs::load_native_certs(),
+    };
+    let certs = found.certs.iter();
+    certs
+        .map(|der| Certificate::from_der(der.as_ref()).to_owned())
+        .collect()
+}
+
+fn is_this_host(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Seconds, or an HTTP date that is counted from the answer's own `Date` where there is one.
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let wanted = text(header::RETRY_AFTER)?.trim();
+    if let Ok(seconds) = wanted.parse::<u64>() {
+        return Some(seconds);
+    }
+    let until = httpdate::parse_http_date(wanted).ok()?;
+    let now = text(header::DATE)
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).map_or(0, |left| left.as_secs()))
+}

@@ -1,0 +1,81 @@
+//! One HTTP exchange with the service: what is asked, what comes back, what can go wrong.
+
+use super::control_id::ControlId;
+use super::key::Key;
+
+mod http;
+mod redirect;
+mod worker;
+
+pub use http::{HttpClient, HttpSettings};
+pub use worker::{spawn, Worker};
+
+/// Longest error text in characters.
+const MAX_TEXT: usize = 160;
+
+/// Asks for the part of the list that follows a control ID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Whose request it is.
+    pub key: Key,
+    /// Where to begin; `None`: from the beginning.
+    pub after: Option<ControlId>,
+}
+
+/// An answer, whatever it says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// The `Retry-After` header in seconds from now.
+    pub retry_after: Option<u64>,
+    /// At most 1 MiB.
+    pub body: Vec<u8>,
+    /// How many redirects were followed: each was a request of its own.
+    pub redirects: u32,
+}
+
+/// There is no answer. The text is one line and holds no key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The exchange took longer than `http_timeout`.
+    #[error("timeout after {0} s")]
+    Timeout(u64),
+    /// The host's name is unknown.
+    #[error("{0}: host not found")]
+    Resolve(String),
+    /// The connection could not be made, or broke.
+    #[error("{0}")]
+    Connection(String),
+    /// No trust in the other side, or it speaks no TLS.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// A redirect that is not followed.
+    #[error("redirect refused: {0}")]
+    Redirect(String),
+    /// A body of more than 1 MiB.
+    #[error("the answer is longer than 1 MiB")]
+    TooLong,
+    /// An answer that is not HTTP.
+    #[error("{0}")]
+    Protocol(String),
+    /// Our own fault.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// Performs one exchange. It may take as long as its own timeout.
+pub trait Fetch: Send {
+    /// Sends the request and waits for the answer.
+    fn fetch(&mut self, request: &Request) -> Result<Response, FetchError>;
+}
+
+/// One line of at most 160 characters without the key.
+fn clean(key: &Key, text: &str) -> String {
+    // Redact first: a key cut in half would no longer be recognised.
+    key.redact(text)
+        .chars()
+        .take(MAX_TEXT)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,90 @@
+//! What the engine tells operators and the state file.
+
+use super::{Effect, Engine, FeedState, Level, Saved, Status, Trouble, Walk};
+
+/// Longest line for operators, in characters.
+const MAX_TEXT: usize = 200;
+/// Poll intervals without success after which the list counts as stale.
+const STALE_INTERVALS: u64 = 3;
+
+impl Engine {
+    /// The feed as operators see it at `now`.
+    pub fn status(&self, now: u64) -> Status {
+        let planned = self.key.is_some() && self.in_flight.is_none();
+        Status {
+            state: self.state(now),
+            id: self.id.clone(),
+            last_success: self.last_success.map(|ms| ms / 1_000),
+            last_error: self.last_error.clone(),
+            next_poll: planned.then(|| self.due(now).div_ceil(1_000)),
+            requests: self.requests,
+            pages: self.pages,
+            fetch_ok: self.fetch_ok,
+            fetch_errors: self.fetch_errors,
+            rate_limited: self.rate_limited,
+            skipped: self.skipped,
+        }
+    }
+
+    /// What the next run needs.
+    pub fn saved(&self) -> Saved {
+        Saved {
+            id: self.id.clone(),
+            last_success: self.last_success.map(|ms| ms / 1_000),
+            last_full: self.last_full.map(|ms| ms / 1_000),
+            budget: self.budget.stamps(),
+            source: self.config.source.fingerprint(),
+        }
+    }
+
+    fn state(&self, now: u64) -> FeedState {
+        if self.key.is_none() {
+            return FeedState::Disabled;
+        }
+        match self.trouble {
+            Some(Trouble::Unauthorized) => return FeedState::Unauthorized,
+            Some(Trouble::RateLimited) => return FeedState::RateLimited,
+            _ => {}
+        }
+        if self.is_stale(now) {
+            FeedState::Stale
+        } else if self.held.is_some() {
+            FeedState::Held
+        } else if self.walk.as_ref().is_some_and(Walk::is_full) || self.filling {
+            if self.fetch_ok == 0 {
+                FeedState::Starting
+            } else {
+                FeedState::Syncing
+            }
+        } else if self.fetch_ok == 0 {
+            FeedState::Starting
+        } else {
+            FeedState::Ok
+        }
+    }
+
+    /// Waiting for the budget alone makes nothing stale: that is the pace the service wants.
+    fn is_stale(&self, now: u64) -> bool {
+        let patience = self
+            .config
+            .poll_interval
+            .saturating_mul(STALE_INTERVALS * 1_000);
+        let late = |since: u64| now.saturating_sub(since) > patience;
+        let since = self.last_success.unwrap_or(0).max(self.started);
+        let hanging = self.in_flight.as_ref().is_some_and(|f| late(f.since));
+        late(since) && (self.failures > 0 || hanging)
+    }
+
+    /// One bounded line without the key.
+    pub(super) fn clean(&self, text: &str) -> String {
+        let text = match &self.key {
+            Some(key) => key.redact(text),
+            None => text.to_owned(),
+        };
+        text.chars().take(MAX_TEXT).collect()
+    }
+
+    pub(super) fn log(&self, level: Level, text: &str, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Log(level, self.clean(text)));
+    }
+}
