@@ -14,16 +14,19 @@
 //! | `builder.rs` | the configuration a test asks for, as text |
 //! | `release.rs` | the Kamailio releases of this machine: the host's and those in roots |
 //! | `process.rs` | start, log, stop, kill; nothing is left behind |
+//! | `group.rs` | its processes as the kernel sees them |
 //! | `rpc.rs` | kamcmd, JSON-RPC, process list |
 //! | `traffic.rs` | SIP to it, and the proof that a packet was dropped |
 
 mod builder;
+mod group;
 mod process;
 mod release;
 mod rpc;
 mod traffic;
 
 pub use builder::{module_path, Builder, Value};
-pub use process::{is_alive, Failure, Kamailio, Stopped};
+pub use group::is_alive;
+pub use process::{Failure, Kamailio, Stopped};
 pub use release::{is_root, Release};
 pub use rpc::{Fault, Process};

@@ -5,6 +5,7 @@
 //! the thread that started it: start it in the test's own thread).
 
 use super::builder::{Builder, Place};
+use super::group::{describe, is_waiting, members};
 use super::release::{is_root, Release};
 use crate::support::tls::Certificate;
 use crate::support::wait::{poll, wait_for};
@@ -120,9 +121,16 @@ impl Kamailio {
             if let Some(status) = kamailio.main.try_wait().expect("wait") {
                 return Some(Some(status));
             }
-            let found = kamailio.dir().join("ctl").exists()
-                && kamailio.processes().iter().any(|p| p.name == last);
-            found.then_some(None)
+            let exists = kamailio.dir().join("ctl").exists();
+            let processes = if exists {
+                kamailio.processes()
+            } else {
+                Vec::new()
+            };
+            let all = processes.iter().any(|p| p.name == last);
+            // Kamailio loses a SIGTERM that reaches a child between its fork and its first steps,
+            // and then hangs at its end: each of them must have come to its first wait.
+            (all && processes.iter().all(|p| is_waiting(p.pid))).then_some(None)
         });
         match outcome {
             Some(None) => Ok(kamailio),
@@ -219,7 +227,7 @@ impl Kamailio {
     #[track_caller]
     pub fn signal(&self, pid: i32, signal: Signal) {
         assert!(
-            group_members(self.pid()).contains(&pid),
+            members(self.pid()).contains(&pid),
             "{pid} is not a process of this Kamailio"
         );
         kill(Pid::from_raw(pid), signal).expect("kill");
@@ -250,10 +258,14 @@ impl Kamailio {
         let status = poll(within, || self.main.try_wait().expect("wait"));
         let took = begin.elapsed();
         let Some(status) = status else {
+            let hung = describe(&members(self.pid()));
             self.kill_group();
-            panic!("Kamailio did not end in {within:?}:\n{}", self.log());
+            panic!(
+                "Kamailio did not end in {within:?}; still there:\n{hung}\n{}",
+                self.log()
+            );
         };
-        let left = group_members(self.pid());
+        let left = members(self.pid());
         self.kill_group();
         let log = self.log();
         assert!(left.is_empty(), "processes {left:?} were left:\n{log}");
@@ -264,12 +276,12 @@ impl Kamailio {
     fn kill_group(&mut self) {
         self.ended = true;
         let group = self.pid();
-        if matches!(self.main.try_wait(), Ok(None)) || !group_members(group).is_empty() {
+        if matches!(self.main.try_wait(), Ok(None)) || !members(group).is_empty() {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
         let _ = self.main.wait();
         wait_for("killed processes to end", STOP, || {
-            group_members(group).is_empty().then_some(())
+            members(group).is_empty().then_some(())
         });
     }
 }
@@ -346,28 +358,4 @@ fn prepare(builder: &Builder, wrapper: &[&str]) -> (TempDir, Place, Command) {
     }
     command.envs(builder.environment.iter().cloned());
     (dir, place, command)
-}
-
-/// Whether a process runs; one that ended and waits to be collected does not.
-pub fn is_alive(pid: i32) -> bool {
-    group_of(pid).is_some()
-}
-
-/// The processes of a group.
-fn group_members(group: i32) -> Vec<i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| group_of(*pid) == Some(group))
-        .collect()
-}
-
-/// The process group of a running process.
-fn group_of(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything; state, parent and group come after it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    let group = fields.nth(1)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(group)
 }
