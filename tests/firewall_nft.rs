@@ -12,7 +12,7 @@ use apiban::address::Subnet;
 use apiban::firewall::nft::Nft;
 use apiban::firewall::{Change, Element, Error, Firewall, Set};
 
-use netns::{addresses, elements, in_namespace, objects, run, set_names};
+use netns::{addresses, elements, in_namespace, objects, run};
 
 fn subnet(text: &str) -> Subnet {
     text.parse().unwrap()
@@ -35,6 +35,16 @@ fn remove(text: &str, set: Set) -> Change {
         subnet: subnet(text),
         set,
     }
+}
+
+/// Names of the sets, sorted.
+fn set_names() -> Vec<String> {
+    let mut names: Vec<_> = objects("set")
+        .iter()
+        .map(|set| set["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
 }
 
 fn ready() -> Nft {

@@ -43,16 +43,6 @@ pub fn objects(kind: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Names of the sets, sorted.
-pub fn set_names() -> Vec<String> {
-    let mut names: Vec<_> = objects("set")
-        .iter()
-        .map(|set| set["name"].as_str().unwrap().to_owned())
-        .collect();
-    names.sort();
-    names
-}
-
 /// The elements of a set of table `inet apiban` with the seconds that nft says each has left, sorted.
 pub fn elements(set: &str) -> Vec<(String, u64)> {
     let text = run("nft", &["-j", "list", "set", "inet", "apiban", set]);

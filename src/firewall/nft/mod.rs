@@ -140,7 +140,7 @@ impl Nft {
         self.seen = None;
         let table = &self.table;
         match errno {
-            Errno::EPERM | Errno::EACCES => Error::Permission("firewall nft"),
+            Errno::EPERM | Errno::EACCES => Error::Permission("nft"),
             Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP => {
                 let text = io::Error::from(errno);
                 Error::Unsupported(format!("nft: this kernel cannot do it: {doing}: {text}"))
@@ -402,7 +402,7 @@ impl Firewall for Nft {
         }
         self.sets.clear();
         self.witnesses.clear_all();
-        self.transact(|writer, table| ruleset::delete_table(writer, table))
+        self.transact(ruleset::delete_table)
             .map_err(|error| self.error(doing, error))
     }
 
