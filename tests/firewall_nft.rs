@@ -5,7 +5,7 @@
 mod netns;
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use apiban::address::Subnet;
@@ -281,66 +281,6 @@ fn banned_packets_never_reach_the_socket() {
     });
 }
 
-fn many(count: u32, seconds_left: u32) -> Vec<Change> {
-    (0..count)
-        .map(|n| {
-            Change::Add(Element {
-                subnet: Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())),
-                set: Set::Feed,
-                seconds_left,
-            })
-        })
-        .collect()
-}
-
-#[test]
-fn many_elements() {
-    in_namespace(|| {
-        for (old_kernel, count) in [(false, 5_000), (false, 100_000), (true, 100_000)] {
-            let mut nft = ready();
-            if old_kernel {
-                nft = nft.assume_old_kernel();
-                nft.reset().unwrap();
-            }
-            let start = Instant::now();
-            nft.apply(&many(count, 3600)).unwrap();
-            let added = start.elapsed();
-            let start = Instant::now();
-            nft.apply(&many(count, 7200)).unwrap();
-            let again = start.elapsed();
-            let start = Instant::now();
-            assert!(nft.intact().unwrap());
-            let intact = start.elapsed();
-            let wanted: Vec<_> = many(count, 7200)
-                .into_iter()
-                .filter_map(|change| match change {
-                    Change::Add(element) => Some(element),
-                    Change::Remove { .. } => None,
-                })
-                .collect();
-            let start = Instant::now();
-            assert!(nft.reconcile(&wanted).unwrap().is_empty());
-            let replaced = start.elapsed();
-            assert_eq!(addresses("feed4").len(), count as usize);
-            let start = Instant::now();
-            let lift: Vec<_> = wanted
-                .iter()
-                .map(|element| Change::Remove {
-                    subnet: element.subnet,
-                    set: element.set,
-                })
-                .collect();
-            nft.apply(&lift[1..]).unwrap();
-            let lifted = start.elapsed();
-            assert_eq!(addresses("feed4"), ["10.0.0.0"]);
-            println!(
-                "{count} elements (old kernel's way: {old_kernel}): added {added:?}, again \
-                 {again:?}, intact {intact:?}, replaced {replaced:?}, lifted {lifted:?}"
-            );
-        }
-    });
-}
-
 /// While the whole list is replaced again and again, a ban that stays in it must hold for every packet.
 #[test]
 fn a_refill_lets_nothing_through() {
@@ -375,54 +315,6 @@ fn a_refill_lets_nothing_through() {
         assert!(!arrives(&v4, "127.0.0.9", "127.0.0.77"));
         println!("{sent} packets during 5 refills of 20,001 elements, none arrived");
         assert!(sent > 100);
-    });
-}
-
-/// Not run by default: it takes half a minute and a gigabyte.
-#[test]
-#[ignore]
-fn a_million_elements() {
-    in_namespace(|| {
-        let mut nft = ready();
-        let wanted: Vec<_> = (0..1_000_000u32)
-            .map(|n| Element {
-                subnet: Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())),
-                set: Set::Feed,
-                seconds_left: 3600,
-            })
-            .collect();
-        for round in ["empty", "full"] {
-            let start = Instant::now();
-            nft.reconcile(&wanted).unwrap();
-            println!(
-                "1,000,000 elements into a set that is {round}: {:?}",
-                start.elapsed()
-            );
-        }
-        // nft would take minutes to list them: ask for the last one, 10.15.66.63.
-        let get = "get element inet apiban feed4 { 10.15.66.63 }";
-        assert!(run("nft", &[get]).contains("10.15.66.63"));
-    });
-}
-
-#[test]
-fn many_ipv6_prefixes() {
-    in_namespace(|| {
-        let mut nft = ready();
-        let changes: Vec<_> = (0..65_536u128)
-            .map(|n| {
-                let ip = Ipv6Addr::from(0x2001_0db8 << 96 | n << 64);
-                Change::Add(Element {
-                    subnet: Subnet::new(IpAddr::V6(ip), 64).unwrap(),
-                    set: Set::Local,
-                    seconds_left: 600,
-                })
-            })
-            .collect();
-        let start = Instant::now();
-        nft.apply(&changes).unwrap();
-        println!("65536 prefixes of /64: {:?}", start.elapsed());
-        assert_eq!(addresses("local6_64").len(), 65_536);
     });
 }
 

@@ -33,6 +33,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// The objects of one kind (`table`, `set`, `chain`, `rule`) in the whole ruleset of the namespace.
+#[allow(dead_code, reason = "not every test file needs it")]
 pub fn objects(kind: &str) -> Vec<Value> {
     let text = run("nft", &["-j", "list", "ruleset"]);
     let all: Value = serde_json::from_str(&text).unwrap();
