@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use crate::address::Subnet;
+use crate::log::Level;
 
 use super::budget::Budget;
 use super::client::{FetchError, Request, Response};
@@ -20,7 +21,7 @@ mod operator;
 mod status;
 mod walk;
 
-pub use model::{Config, Effect, FeedState, Level, Listed, Saved, Status, Step};
+pub use model::{Config, Effect, FeedState, Listed, Saved, Status, Step};
 use walk::{Progress, Walk};
 
 /// A resync that fails this often in a row makes way for the polls.
