@@ -10,7 +10,7 @@ local function show(name, code)
     KSR.info("code " .. name .. " " .. code .. "\n")
 end
 
-function ksr_request_main()
+function ksr_request_route()
     if KSR.is_method("REGISTER") then
         everything()
     elseif KSR.is_method("INVITE") then
@@ -46,7 +46,7 @@ function everything()
     show("unblock_ip-bad", a.unblock_ip("x"))
 end
 
-function ksr_reply_main()
+function ksr_reply_route()
     return 1
 end
 
@@ -67,7 +67,7 @@ fn start(release: &Release, received: bool) -> Kamailio {
         .load("app_lua")
         .file("apiban.lua", SCRIPT)
         .modparam("app_lua", "load", "@DIR@/apiban.lua")
-        .routes("cfgengine \"lua\"");
+        .engine("lua");
     if received {
         builder = builder
             .global("received_route_mode=1")

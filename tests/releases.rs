@@ -67,6 +67,18 @@ fn serves_as_the_first_module_in_every_release() {
     }
 }
 
+#[test]
+fn a_module_whose_symbols_everybody_sees_does_no_harm() {
+    for release in Release::all() {
+        // Kamailio loads app_lua with RTLD_GLOBAL, so its `exports` stands before ours everywhere.
+        let builder = Kamailio::builder()
+            .load("app_lua")
+            .modparam("app_lua", "load", "@DIR@/empty.lua")
+            .file("empty.lua", "");
+        serves(guarded(builder, &release));
+    }
+}
+
 /// A copy of a release's Kamailio that calls itself another version of the same length.
 struct Disguised {
     release: Release,
