@@ -11,6 +11,11 @@ fn main() -> ExitCode {
     // Every module exports `exports`, `module_version` and so on, and Kamailio loads some (app_lua,
     // app_python3) into the global scope: without this our own code would write into theirs.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic");
+    println!("cargo::rerun-if-changed=src/kamailio/collect.c");
+    cc::Build::new()
+        .file("src/kamailio/collect.c")
+        .warnings_into_errors(true)
+        .compile("apiban_collect");
 
     match generate() {
         Ok(()) => ExitCode::SUCCESS,
