@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use apiban::firewall::iptables_api::IptablesApi;
 use apiban::firewall::runner::{Options, Runner, State};
-use apiban::firewall::{Change, Element, Error, Firewall, Level, Set};
+use apiban::firewall::{Change, Element, Error, Firewall, Set};
+use apiban::log::Level;
 
 use iptables_api::{Daemon, Fault};
 
@@ -178,7 +179,7 @@ fn after_an_outage_chain_and_table_agree() {
     let logs = runner.drain_logs();
     let levels: Vec<_> = logs.iter().map(|(level, _)| *level).collect();
     // A second "in step" within a minute is not worth a line.
-    assert_eq!(levels, [Level::Warning], "{logs:?}");
+    assert_eq!(levels, [Level::Warn], "{logs:?}");
     assert!(runner.shutdown(false, Duration::from_secs(5)));
     assert_eq!(daemon.chain(), ["192.0.2.2", "192.0.2.3"]);
 }

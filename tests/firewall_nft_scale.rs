@@ -127,7 +127,7 @@ fn small_socket_buffers() {
     assert!(matches!(error, Error::Lost(_)), "{error:?}");
 }
 
-/// Not run by default: it takes half a minute and a gigabyte.
+/// Not run by default: it takes a quarter of a minute and a gigabyte.
 #[test]
 #[ignore]
 fn a_million_elements() {
@@ -142,8 +142,7 @@ fn a_million_elements() {
                 start.elapsed()
             );
         }
-        // nft would take minutes to list them: ask for the last one, 10.15.66.63.
-        let get = "get element inet apiban feed4 { 10.15.66.63 }";
-        assert!(run("nft", &[get]).contains("10.15.66.63"));
+        // nft would take minutes to list them: the backend asks the kernel for the longest-lived.
+        assert!(nft.intact().unwrap());
     });
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use apiban::firewall::nft::Nft;
 use apiban::firewall::runner::{Options, Runner, State};
-use apiban::firewall::{Change, Element, Error, Firewall, Level, Set};
+use apiban::firewall::{Change, Element, Error, Firewall, Set};
+use apiban::log::Level;
 
 use netns::{addresses, elements, in_namespace, objects, run};
 

@@ -373,8 +373,8 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let mut config = Config {
-            api_version: 1,
-            dataset: "http".into(),
+            api_version: ApiVersion::V1,
+            dataset: Dataset::Http,
             ..Config::default()
         };
         assert!(config

@@ -15,7 +15,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use ureq::Agent;
 
-use super::{Change, Error, Firewall, Level, LogLine, Set};
+use super::{Change, Error, Firewall, LogLine, Set};
+use crate::log::Level;
 
 /// Limit for one whole call. The daemon needs some 23 ms; it may wait for the lock of iptables.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -159,7 +160,7 @@ impl IptablesApi {
     fn refused(&mut self, text: &str) {
         if !std::mem::replace(&mut self.told_of_refusal, true) {
             let text = format!("firewall iptables-api refuses calls: {}", brief(text));
-            self.notes.push((Level::Warning, text));
+            self.notes.push((Level::Warn, text));
         }
     }
 
@@ -173,7 +174,7 @@ impl IptablesApi {
                      apiban_check() alone (block_v6_prefix=128 makes IPv6 bans addresses)",
                     change.subnet()
                 );
-                self.notes.push((Level::Warning, text));
+                self.notes.push((Level::Warn, text));
             }
         }
     }

@@ -6,6 +6,7 @@
 //! [`Change`]s and, wherever doubt arises, by a refill from the tables.
 
 use crate::address::Subnet;
+use crate::log::Level;
 
 pub mod iptables_api;
 pub mod nft;
@@ -107,17 +108,6 @@ pub struct Counters {
     pub local_packets: u64,
     /// Bytes of those packets.
     pub local_bytes: u64,
-}
-
-/// How important a log line is, in Kamailio's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Something does not work and somebody should look.
-    Error,
-    /// Something went wrong and is being handled.
-    Warning,
-    /// A change of state worth knowing.
-    Info,
 }
 
 /// A log line for the owner to print.

@@ -6,7 +6,7 @@ use std::ptr;
 
 use super::bindings as k;
 use super::guard::{guard, install_hook};
-use super::{lifecycle, log, params, rpc, script, text};
+use super::{events, lifecycle, log, params, rpc, script, text};
 use crate::error;
 
 /// The structure that the core looks up by this name. It is filled in `mod_register`, which the core
@@ -53,6 +53,7 @@ pub unsafe extern "C" fn mod_register(
             table.cmds = Vec::leak(functions()).as_mut_ptr();
             table.params = Vec::leak(params::table()).as_mut_ptr();
             table.rpc_methods = Vec::leak(rpc::table()).as_mut_ptr();
+            table.pv_items = Vec::leak(events::variables()).as_mut_ptr();
         }
         // SAFETY: the table lives for ever.
         if unsafe { k::sr_kemi_modules_add(Vec::leak(kemi_functions()).as_mut_ptr()) } != 0 {

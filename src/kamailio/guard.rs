@@ -47,7 +47,12 @@ pub fn install_hook() {
         let place = info
             .location()
             .map(|place| format!(" at {}:{}", place.file(), place.line()));
-        let cause = info.payload_as_str().unwrap_or("panic");
+        let payload = info.payload();
+        let cause = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("panic");
         LAST.set(Some(format!("{cause}{}", place.unwrap_or_default())));
     }));
 }

@@ -9,11 +9,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use super::bindings as k;
 use super::guard::guard;
 use super::shm::SharedArena;
-use super::{load, params, process, statistics, text};
+use super::{events, load, params, process, statistics, text};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::feed::Key;
 use crate::shared::counters::Lane;
+use crate::shared::events::Occasion;
 use crate::shared::Shared;
 use crate::trust::{Rule, Trusted};
 use crate::{error, info, restore, sources, warning};
@@ -30,7 +31,10 @@ pub struct Module {
     pub key: Option<Key>,
     /// What the updater resumes from.
     pub resumed: restore::Resumed,
+    /// The event routes that the script has.
+    pub occasions: Vec<Occasion>,
     wake: EventFd,
+    event_wake: EventFd,
 }
 
 static MODULE: OnceLock<Module> = OnceLock::new();
@@ -66,6 +70,11 @@ impl Module {
     /// What the updater waits on.
     pub fn wakeup(&self) -> &EventFd {
         &self.wake
+    }
+
+    /// What the process of the event routes waits on.
+    pub fn event_wakeup(&self) -> &EventFd {
+        &self.event_wake
     }
 }
 
@@ -108,16 +117,21 @@ fn init() -> Result<(), String> {
     }
     let resumed = restore::restore(&config, &shared);
 
-    let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-        .map_err(|error| format!("cannot make an eventfd: {error}"))?;
+    let eventfd = || {
+        EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|error| format!("cannot make an eventfd: {error}"))
+    };
+    let (wake, event_wake) = (eventfd()?, eventfd()?);
+    let occasions = events::wanted();
     if !statistics::register() {
         return Err("cannot register the statistics".into());
     }
-    // SAFETY: this is mod_init, where both calls belong; one process is forked, and the timer function
-    // is called with the parameter given.
+    let processes = 1 + c_int::from(!occasions.is_empty());
+    // SAFETY: this is mod_init, where both calls belong; as many processes are forked, and the timer
+    // function is called with the parameter given.
     unsafe {
-        if k::register_procs(1) < 0 {
-            return Err("cannot register the updater process".into());
+        if k::register_procs(processes) < 0 {
+            return Err("cannot register the processes".into());
         }
         if k::register_timer(Some(tick), std::ptr::null_mut(), 1) < 0 {
             return Err("cannot register a timer".into());
@@ -134,7 +148,9 @@ fn init() -> Result<(), String> {
         clock,
         key,
         resumed,
+        occasions,
         wake,
+        event_wake,
     };
     MODULE
         .set(module)
@@ -165,7 +181,10 @@ pub unsafe extern "C" fn child_init(rank: c_int) -> c_int {
                 }
                 0
             }
-            k::PROC_MAIN => process::fork_updater(module),
+            k::PROC_MAIN => match process::fork_updater(module) {
+                0 if !module.occasions.is_empty() => events::fork(module),
+                code => code,
+            },
             _ => 0,
         }
     })

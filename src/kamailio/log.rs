@@ -84,10 +84,10 @@ unsafe fn write_enabled(level: i32, origin: Origin, message: &str) {
                 text::from_c(place).unwrap_or(""),
             );
             let message = text::from_c(message).unwrap_or("");
+            let (index, pid) = (k::process_no, k::my_pid());
             let line = format!(
-                "{:2}({}) {name}: {prefix}{place}{message}\n",
-                k::process_no,
-                k::my_pid()
+                "{index:2}({pid}) {name}: {prefix}{place}{message}
+"
             );
             if k::log_color != 0 {
                 k::dprint_color(level);

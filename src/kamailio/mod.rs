@@ -14,6 +14,7 @@
 #![allow(unsafe_code)]
 
 mod bindings;
+mod events;
 mod exports;
 mod guard;
 mod lifecycle;

@@ -1,6 +1,6 @@
 //! The updater process: everything that may block lives there.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, CStr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use super::bindings as k;
+use super::events;
 use super::guard::take_last;
 use super::lifecycle::{self, Module};
+use crate::shared::events::{Event, Occasion};
 use crate::trust::Trusted;
 use crate::updater::{Host, Parts, Updater};
 use crate::{error, notice};
@@ -30,16 +32,28 @@ static PARENT: AtomicU32 = AtomicU32::new(0);
 
 /// Forks the updater; in the parent 0, or below 0 where it cannot be forked.
 pub fn fork_updater(module: &'static Module) -> c_int {
+    fork(k::PROC_NOCHLDINIT, c"APIBAN updater", || run(module))
+}
+
+/// Forks a process that was registered in `mod_init` and lives in `life`; in the parent 0, or below 0
+/// where it cannot be forked. Only child_init of the main process may call this.
+pub fn fork(rank: c_int, name: &CStr, life: impl FnOnce()) -> c_int {
     PARENT.store(std::process::id(), Ordering::Release);
-    // SAFETY: called in child_init of the main process, as the core demands; the process was registered.
+    // SAFETY: the caller's stage of the start is the one that the core demands.
     let (pid, is_main) = unsafe {
-        let pid = k::fork_process(k::PROC_NOCHLDINIT, c"APIBAN updater".as_ptr(), 0);
-        (pid, k::_ksr_is_main != 0)
+        (
+            k::fork_process(rank, name.as_ptr(), 0),
+            k::_ksr_is_main != 0,
+        )
     };
     match pid {
-        0 => run(module),
+        // A process whose life returned all the same must not go on as the main process.
+        0 => {
+            life();
+            exit()
+        }
         _ if pid < 0 && is_main => {
-            error!("cannot fork the updater process");
+            error!("cannot fork the process {}", name.to_string_lossy());
             -1
         }
         // An error that the child sees: it must not return into the main process's code.
@@ -49,15 +63,14 @@ pub fn fork_updater(module: &'static Module) -> c_int {
 }
 
 /// The life of the updater process.
-fn run(module: &'static Module) -> ! {
+fn run(module: &'static Module) {
     take_signals(module);
-    let host = KamailioHost;
+    let host = KamailioHost(module);
     let mut updater: Option<Updater<'static>> = None;
     let mut failed = false;
     let mut last_panic: Option<Instant> = None;
     loop {
-        // SAFETY: this thread is the only one of this process that calls the core.
-        unsafe { k::cfg_main_set_local() };
+        follow_log_level();
         let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let updater = match &mut updater {
                 Some(updater) => updater,
@@ -73,7 +86,7 @@ fn run(module: &'static Module) -> ! {
                 },
             };
             if ENDING.load(Ordering::Acquire) || main_is_gone() {
-                updater.end();
+                updater.end(&host);
                 None
             } else {
                 Some(updater.turn(&host))
@@ -106,7 +119,7 @@ fn start(module: &'static Module) -> Result<Updater<'static>, String> {
         key: module.key.clone(),
         resumed: module.resumed.clone(),
     };
-    Updater::new(parts, Box::new(|| module.wake()))
+    Updater::new(parts, || module.wake())
 }
 
 /// Runs `act` the first time only.
@@ -114,6 +127,12 @@ fn once(done: &mut bool, act: impl FnOnce()) {
     if !std::mem::replace(done, true) {
         act();
     }
+}
+
+/// Takes over a changed log level; once a loop.
+pub fn follow_log_level() {
+    // SAFETY: only the one thread that may call the core comes here.
+    unsafe { k::cfg_main_set_local() };
 }
 
 /// Until somebody wakes us, a signal comes, or the time is over.
@@ -128,11 +147,23 @@ fn sleep(module: &Module, pause: Duration) {
 /// Own handlers instead of the core's, which log from inside a signal and could so deadlock.
 fn take_signals(module: &Module) {
     WAKE_FD.store(module.wakeup().as_raw_fd(), Ordering::Release);
-    // SAFETY: the handler uses nothing but atomics and write(2), both safe in a signal; the parent's
-    // death is turned into the signal that ends us.
+    handle_signals(on_end);
+}
+
+/// For a process that needs no orderly end.
+pub fn end_at_once_on_signals() {
+    extern "C" fn end(_: c_int) {
+        exit();
+    }
+    handle_signals(end);
+}
+
+fn handle_signals(on_end: extern "C" fn(c_int)) {
+    // SAFETY: both handlers use nothing but atomics, write(2) and _exit(2), all safe in a signal; the
+    // parent's death is turned into the signal that ends us.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = on_end as extern "C" fn(c_int) as libc::sighandler_t;
+        action.sa_sigaction = on_end as libc::sighandler_t;
         action.sa_flags = libc::SA_RESTART;
         for signal in [libc::SIGTERM, libc::SIGINT] {
             libc::sigaction(signal, &action, std::ptr::null_mut());
@@ -154,23 +185,23 @@ extern "C" fn on_end(_: c_int) {
 }
 
 /// True where the main process died so hard that it could not signal us.
-fn main_is_gone() -> bool {
+pub fn main_is_gone() -> bool {
     // SAFETY: always callable.
     let gone = unsafe { libc::getppid() } as u32 != PARENT.load(Ordering::Acquire);
     if gone {
-        notice!("the main process is gone: the updater ends");
+        notice!("the main process is gone: this process ends");
     }
     gone
 }
 
 /// Ends this process without running the exit handlers of the main process, and whatever its threads do.
-fn exit() -> ! {
+pub fn exit() -> ! {
     // SAFETY: always callable.
     unsafe { libc::_exit(0) }
 }
 
 /// What the updater asks of Kamailio.
-struct KamailioHost;
+struct KamailioHost(&'static Module);
 
 impl Host for KamailioHost {
     fn is_own(&self, ip: std::net::IpAddr) -> bool {
@@ -178,6 +209,18 @@ impl Host for KamailioHost {
     }
 
     fn automatic_trust(&self) -> Vec<Trusted> {
-        lifecycle::own_addresses()
+        if self.0.config.trust_self {
+            lifecycle::own_addresses()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn wants(&self, occasion: Occasion) -> bool {
+        self.0.occasions.contains(&occasion)
+    }
+
+    fn raise(&self, event: &Event) {
+        events::raise(self.0, event);
     }
 }

@@ -139,8 +139,8 @@ pub unsafe extern "C" fn kemi_check(msg: *mut k::sip_msg_t) -> c_int {
 
 /// `KSR.apiban.check_ip(ip)`.
 pub unsafe extern "C" fn kemi_check_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
-    // SAFETY: the text that the interpreter gave, valid during the call.
     guard(NOT_BANNED, "apiban.check_ip", || {
+        // SAFETY: the text that the interpreter gave, valid during the call.
         with(unsafe { given(ip) }, look_up)
     })
 }
@@ -153,8 +153,8 @@ pub unsafe extern "C" fn kemi_block(msg: *mut k::sip_msg_t) -> c_int {
 
 /// `KSR.apiban.block_ip(ip)`.
 pub unsafe extern "C" fn kemi_block_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
-    // SAFETY: as above.
     guard(INTERNAL, "apiban.block_ip", || {
+        // SAFETY: as above.
         with(unsafe { given(ip) }, |module, ip| ban(module, ip, None, ""))
     })
 }
@@ -205,8 +205,8 @@ pub unsafe extern "C" fn kemi_unblock(msg: *mut k::sip_msg_t) -> c_int {
 
 /// `KSR.apiban.unblock_ip(ip)`.
 pub unsafe extern "C" fn kemi_unblock_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
-    // SAFETY: as above.
     guard(INTERNAL, "apiban.unblock_ip", || {
+        // SAFETY: as above.
         with(unsafe { given(ip) }, lift)
     })
 }

@@ -5,6 +5,7 @@
 pub mod board;
 pub mod budget;
 pub mod counters;
+pub mod events;
 pub mod notes;
 pub mod requests;
 pub mod ring;
@@ -16,6 +17,7 @@ use crate::trust::Trust;
 use board::Board;
 use budget::Budget;
 use counters::Counters;
+use events::Events;
 use notes::Notes;
 use requests::Requests;
 
@@ -36,6 +38,8 @@ pub struct Shared {
     pub board: Board,
     /// What the updater is asked to do.
     pub requests: Requests,
+    /// What event routes are told.
+    pub events: Events,
     /// What changed in the local table.
     pub notes: Notes,
     /// What the script may still ban in this minute.
@@ -72,6 +76,7 @@ impl Shared {
             counters: Counters::new(arena)?,
             board: Board::new(arena)?,
             requests: Requests::new(arena)?,
+            events: Events::new(arena)?,
             notes: Notes::new(arena)?,
             budget: Budget::new(arena)?,
         })

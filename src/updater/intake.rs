@@ -23,8 +23,14 @@ pub struct Intake {
 
 impl Intake {
     /// Puts entries into the table; what is there gets the later end. `own` is true for addresses that
-    /// this server listens on.
-    pub fn apply(&mut self, shared: &Shared, listed: &[Listed], own: impl Fn(IpAddr) -> bool) {
+    /// this server listens on; `changed` is told of every entry that is new or ends later.
+    pub fn apply(
+        &mut self,
+        shared: &Shared,
+        listed: &[Listed],
+        own: impl Fn(IpAddr) -> bool,
+        mut changed: impl FnMut(Subnet),
+    ) {
         let now = shared.now();
         let mut full = 0;
         for &Listed { subnet, end } in listed {
@@ -34,8 +40,10 @@ impl Intake {
             }
             let end = u32::try_from(end).unwrap_or(u32::MAX);
             // The entry came when it was listed; that is not known better than now.
-            if shared.feed.insert(subnet, end, now, "") == Insert::Full {
-                full += 1;
+            match shared.feed.insert(subnet, end, now, "") {
+                Insert::New | Insert::Extended => changed(subnet),
+                Insert::Kept => {}
+                Insert::Full => full += 1,
             }
         }
         if full > 0 && !self.full {

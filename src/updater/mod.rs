@@ -5,8 +5,10 @@
 
 mod intake;
 mod keeper;
+mod wall;
 mod watch;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,14 +17,18 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::feed::client::{self, HttpClient, HttpSettings};
 use crate::feed::{self, Effect, Engine, Key, Source, Step};
-use crate::log::{self, Level};
+use crate::firewall::Set;
 use crate::restore::Resumed;
+use crate::shared::events::{Event, Occasion};
+use crate::shared::notes::Note;
 use crate::shared::requests::Request;
 use crate::shared::Shared;
+use crate::table::Entry;
 use crate::trust::Trusted;
-use crate::{error, info, sources, warning};
+use crate::{error, info, log, sources, warning};
 use intake::Intake;
 use keeper::Keeper;
+use wall::Wall;
 use watch::TrustWatch;
 
 /// What the updater asks of the program it runs in.
@@ -31,6 +37,10 @@ pub trait Host {
     fn is_own(&self, ip: IpAddr) -> bool;
     /// Trust rules that the program finds by itself.
     fn automatic_trust(&self) -> Vec<Trusted>;
+    /// True where somebody listens to such events.
+    fn wants(&self, occasion: Occasion) -> bool;
+    /// Tells an event.
+    fn raise(&self, event: &Event);
 }
 
 /// What an updater is made from.
@@ -60,14 +70,20 @@ pub struct Updater<'a> {
     intake: Intake,
     keeper: Keeper,
     trust: TrustWatch,
+    wall: Option<Wall>,
+    /// The firewall must be compared with the tables as a whole.
+    refill: bool,
 }
 
 impl<'a> Updater<'a> {
-    /// Starts the HTTP thread; `waker` ends the caller's sleep from there.
+    /// Starts the threads for HTTP and the firewall; `waker` ends the caller's sleep from there.
     ///
     /// # Errors
     /// The system refuses a thread; trying again later may help.
-    pub fn new(parts: Parts<'a>, waker: Box<dyn Fn() + Send>) -> Result<Self, String> {
+    pub fn new(
+        parts: Parts<'a>,
+        waker: impl Fn() + Clone + Send + 'static,
+    ) -> Result<Self, String> {
         let Parts {
             config,
             shared,
@@ -81,23 +97,21 @@ impl<'a> Updater<'a> {
             timeout: u64::from(config.http_timeout),
             ca_file: None,
         });
-        let exchange = client::spawn(Box::new(client), waker).map_err(|error| error.to_string())?;
-        let settings = feed::Config {
-            source,
-            poll_interval: u64::from(config.poll_interval),
-            resync_interval: u64::from(config.resync_interval),
-            feed_ttl: u64::from(config.feed_ttl),
-            rate_limit_requests: config.rate_limit_requests,
-            rate_limit_window: u64::from(config.rate_limit_window),
-            feed_shrink_limit: config.feed_shrink_limit,
-        };
-        let engine = Engine::new(settings, key.clone(), resumed.feed, clock.unix_ms());
+        let exchange = client::spawn(Box::new(client), Box::new(waker.clone()))
+            .map_err(|error| error.to_string())?;
+        let wall = Wall::new(config, Box::new(waker)).unwrap_or_else(|problem| {
+            error!("firewall: {problem}; going on without it");
+            None
+        });
+        let settings = feed_settings(config, source);
         Ok(Updater {
-            engine,
+            engine: Engine::new(settings, key.clone(), resumed.feed, clock.unix_ms()),
             exchange,
             intake: Intake::default(),
             keeper: Keeper::new(resumed.state_file),
             trust: TrustWatch::new(config),
+            wall,
+            refill: false,
             config,
             shared,
             clock,
@@ -114,24 +128,27 @@ impl<'a> Updater<'a> {
         if self.trust.is_due(now) {
             self.follow_trust(now, host);
         }
-        self.take_notes();
-        self.expire();
+        self.take_notes(host);
+        self.expire(host);
         let next = self.drive_feed(now, host);
         self.keeper
             .save_if_due(now, || keeper::collect(self.shared, self.engine.saved()));
+        if let Some(wall) = &self.wall {
+            wall.tend(self.shared, std::mem::take(&mut self.refill));
+        }
         intake::publish(&self.shared.board, &self.engine.status(now));
-        Duration::from_millis(
-            next.min(self.keeper.due(now))
-                .min(self.trust.due())
-                .saturating_sub(now),
-        )
+        let next = next.min(self.keeper.due(now)).min(self.trust.due());
+        Duration::from_millis(next.saturating_sub(now))
     }
 
-    /// The last turn: what must survive goes to the state file.
-    pub fn end(&mut self) {
-        self.take_notes();
+    /// The last turn: what must survive goes to the state file, and the firewall is left as configured.
+    pub fn end(&mut self, host: &dyn Host) {
+        self.take_notes(host);
         self.keeper
             .save_now(|| keeper::collect(self.shared, self.engine.saved()));
+        if let Some(wall) = self.wall.take() {
+            wall.end();
+        }
     }
 
     fn serve_requests(&mut self, now: u64, host: &dyn Host) {
@@ -139,15 +156,19 @@ impl<'a> Updater<'a> {
         if asked.has(Request::FeedFlushed) {
             self.engine.flush_feed();
             self.keeper.changed();
+            if let Some(wall) = &self.wall {
+                wall.clear(Set::Feed);
+            }
         }
         if asked.has(Request::LocalFlushed) || asked.has(Request::PeerFlushed) {
             self.keeper.changed();
+            // Local and peers' bans share a set in the firewall: what is left goes back in.
+            self.refill = true;
         }
         if asked.has(Request::Reload) {
             self.reload_files(now, host);
-            let effects = self
-                .engine
-                .reload(now, self.key.clone(), asked.has(Request::Force));
+            let force = asked.has(Request::Force);
+            let effects = self.engine.reload(now, self.key.clone(), force);
             self.carry_out(effects, host);
         }
     }
@@ -169,35 +190,69 @@ impl<'a> Updater<'a> {
         }
     }
 
-    /// Brings the trust set up to date, and throws out of the tables who is trusted by now.
+    /// Brings the trust set up to date, and throws out of tables and firewall who is trusted by now.
     fn follow_trust(&mut self, now: u64, host: &dyn Host) {
-        if self
-            .trust
-            .follow(now, self.shared, || host.automatic_trust())
-        {
-            self.keeper.changed();
+        let automatic = || host.automatic_trust();
+        let evicted = self.trust.follow(now, self.shared, automatic);
+        if evicted.is_empty() {
+            return;
+        }
+        self.keeper.changed();
+        for subnet in evicted {
+            for set in Set::ALL {
+                self.tell_wall(set, subnet);
+            }
         }
     }
 
     /// What workers and operators changed in the local table.
-    fn take_notes(&mut self) {
-        let lost = self.shared.notes.lost();
-        let mut any = lost;
-        while self.shared.notes.take().is_some() {
-            any = true;
-        }
-        if any {
+    fn take_notes(&mut self, host: &dyn Host) {
+        if self.shared.notes.lost() {
+            self.refill = true;
             self.keeper.changed();
+        }
+        while let Some(note) = self.shared.notes.take() {
+            self.keeper.changed();
+            let (Note::Blocked(subnet) | Note::Lifted(subnet)) = note;
+            self.tell_wall(Set::Local, subnet);
+            if note == Note::Blocked(subnet) && host.wants(Occasion::Block) {
+                let local = &self.shared.local;
+                if let Some(entry) = local.find(subnet).and_then(|found| local.entry(found)) {
+                    host.raise(&local_event(Occasion::Block, entry));
+                }
+            }
         }
     }
 
-    fn expire(&mut self) {
-        let now = self.shared.now();
-        let mut ended = 0;
-        self.shared.feed.expire(now, |_| ended += 1);
-        self.shared.local.expire(now, |_| ended += 1);
-        self.shared.peer.expire(now, |_| ended += 1);
-        if ended > 0 {
+    fn tell_wall(&self, set: Set, subnet: Subnet) {
+        if let Some(wall) = &self.wall {
+            wall.follow(self.shared, set, subnet);
+        }
+    }
+
+    fn expire(&mut self, host: &dyn Host) {
+        let (shared, wall) = (self.shared, &self.wall);
+        let now = shared.now();
+        let mut any = false;
+        let mut ended = |set, subnet| {
+            any = true;
+            if let Some(wall) = wall {
+                wall.ended(set, subnet);
+            }
+        };
+        shared
+            .feed
+            .expire(now, |entry| ended(Set::Feed, entry.subnet));
+        shared
+            .peer
+            .expire(now, |entry| ended(Set::Local, entry.subnet));
+        shared.local.expire(now, |entry| {
+            ended(Set::Local, entry.subnet);
+            if host.wants(Occasion::Expired) {
+                host.raise(&local_event(Occasion::Expired, entry));
+            }
+        });
+        if any {
             self.keeper.changed();
         }
     }
@@ -225,26 +280,74 @@ impl<'a> Updater<'a> {
             match effect {
                 Effect::Apply(listed) => {
                     let own = |ip| self.config.trust_self && host.is_own(ip);
-                    self.intake.apply(self.shared, &listed, own);
+                    let (shared, wall) = (self.shared, &self.wall);
+                    self.intake.apply(shared, &listed, own, |subnet| {
+                        if let Some(wall) = wall {
+                            wall.follow(shared, Set::Feed, subnet);
+                        }
+                    });
                 }
-                Effect::Sweep(keep) => {
-                    let dropped = self.shared.feed.retain(|subnet, _| keep.contains(&subnet));
-                    if dropped > 0 {
-                        info!("{dropped} addresses are no longer listed");
-                    }
+                Effect::Sweep(keep) => self.sweep(&keep),
+                Effect::FullDone { count } if host.wants(Occasion::Sync) => {
+                    host.raise(&sync_event(count));
                 }
                 Effect::FullDone { .. } => {}
                 Effect::Log(level, text) => {
-                    let level = match level {
-                        feed::Level::Error => Level::Error,
-                        feed::Level::Warn => Level::Warn,
-                        feed::Level::Info => Level::Info,
-                    };
                     log::write(level, file!(), line!(), format_args!("{text}"));
                 }
                 Effect::SaveSoon => self.keeper.changed(),
             }
         }
+    }
+
+    /// Removes what a complete list no longer holds.
+    fn sweep(&mut self, keep: &HashSet<Subnet>) {
+        let mut dropped = Vec::new();
+        self.shared.feed.retain(|subnet, _| {
+            let keep = keep.contains(&subnet);
+            if !keep {
+                dropped.push(subnet);
+            }
+            keep
+        });
+        if !dropped.is_empty() {
+            info!("{} addresses are no longer listed", dropped.len());
+        }
+        for subnet in dropped {
+            self.tell_wall(Set::Feed, subnet);
+        }
+    }
+}
+
+fn feed_settings(config: &Config, source: Source) -> feed::Config {
+    feed::Config {
+        source,
+        poll_interval: u64::from(config.poll_interval),
+        resync_interval: u64::from(config.resync_interval),
+        feed_ttl: u64::from(config.feed_ttl),
+        rate_limit_requests: config.rate_limit_requests,
+        rate_limit_window: u64::from(config.rate_limit_window),
+        feed_shrink_limit: config.feed_shrink_limit,
+    }
+}
+
+fn local_event(occasion: Occasion, entry: Entry) -> Event {
+    Event {
+        occasion,
+        ip: entry.subnet.to_string(),
+        source: "local".into(),
+        reason: entry.reason,
+        count: entry.hits,
+    }
+}
+
+fn sync_event(count: usize) -> Event {
+    Event {
+        occasion: Occasion::Sync,
+        ip: String::new(),
+        source: "feed".into(),
+        reason: String::new(),
+        count: u32::try_from(count).unwrap_or(u32::MAX),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Keeps the trust set what parameters, files and Kamailio itself say.
 
+use crate::address::Subnet;
 use crate::config::{Config, ConfigError};
 use crate::restore::evict_trusted;
 use crate::shared::Shared;
@@ -52,13 +53,13 @@ impl TrustWatch {
         now >= self.next
     }
 
-    /// Brings the set up to date; true where a ban was lifted for it.
+    /// Brings the set up to date; returns whose bans were lifted for it.
     pub fn follow(
         &mut self,
         now: u64,
         shared: &Shared,
         automatic: impl FnOnce() -> Vec<Trusted>,
-    ) -> bool {
+    ) -> Vec<Subnet> {
         self.next = now + PAUSE;
         let mut all = self.given.clone();
         all.extend(automatic());
@@ -67,16 +68,16 @@ impl TrustWatch {
         all.sort_by_key(|(subnet, _)| *subnet);
         all.dedup_by_key(|(subnet, _)| *subnet);
         if all == self.all {
-            return false;
+            return Vec::new();
         }
         if let Err(error) = shared.trust.replace(&all) {
             if !std::mem::replace(&mut self.failing, true) {
                 error!("trust: {error}; the set stays as it was");
             }
-            return false;
+            return Vec::new();
         }
         self.failing = false;
         self.all = all;
-        !evict_trusted(shared).is_empty()
+        evict_trusted(shared)
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use crate::address::Subnet;
+use crate::log::Level;
 
 use super::budget::Budget;
 use super::client::{FetchError, Request, Response};
@@ -17,16 +18,13 @@ use super::schedule::{Jitter, Trouble};
 
 mod model;
 mod operator;
+mod outcome;
 mod status;
 mod walk;
 
-pub use model::{Config, Effect, FeedState, Level, Listed, Saved, Status, Step};
+pub use model::{Config, Effect, FeedState, Listed, Saved, Status, Step};
 use walk::{Progress, Walk};
 
-/// A resync that fails this often in a row makes way for the polls.
-const MAX_RESYNC_FAILURES: u32 = 5;
-/// Longest pause in ms before such a resync is tried again.
-const RESYNC_RETRY: u64 = 3_600_000;
 /// A list shorter than this may shrink as it likes.
 const SHRINK_MIN: usize = 100;
 /// Percent by which polls and resyncs come early or late.
@@ -361,82 +359,6 @@ impl Engine {
         self.log(Level::Warn, &text, effects);
     }
 
-    fn refused(&mut self, now: u64, answer: &Answer, effects: &mut Vec<Effect>) {
-        let Some(trouble) = Trouble::of(answer) else {
-            return;
-        };
-        let (text, retry_after) = match answer {
-            Answer::Unauthorized => ("the service refused the API key".to_owned(), None),
-            Answer::RateLimited { retry_after } => ("rate limit exceeded".to_owned(), *retry_after),
-            Answer::ServerError {
-                status,
-                retry_after,
-            } => (
-                format!("the service answered with status {status}"),
-                *retry_after,
-            ),
-            Answer::Garbage(reason) => (format!("unexpected answer: {reason}"), None),
-            Answer::Page(_) | Answer::Complete => return,
-        };
-        self.failed(now, trouble, retry_after, &text, effects);
-    }
-
-    fn failed(
-        &mut self,
-        now: u64,
-        trouble: Trouble,
-        retry_after: Option<u64>,
-        text: &str,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.failures = self.failures.saturating_add(1);
-        match trouble {
-            Trouble::RateLimited => self.rate_limited += 1,
-            _ => self.fetch_errors += 1,
-        }
-        let window = self.config.rate_limit_window;
-        let pause = trouble.pause(self.failures, retry_after, window, &mut self.jitter);
-        self.blocked_until = now.saturating_add(pause);
-        self.last_error = self.clean(text);
-        if self.trouble.replace(trouble) != Some(trouble) {
-            let level = match trouble {
-                Trouble::Unauthorized => Level::Error,
-                _ => Level::Warn,
-            };
-            let text = format!("{text}; next attempt in {} s", pause.div_ceil(1_000));
-            self.log(level, &text, effects);
-        }
-        let resync = self.walk.as_ref().is_some_and(Walk::is_full) && self.id.is_some();
-        if resync && !self.filling && self.failures >= MAX_RESYNC_FAILURES {
-            self.walk = None;
-            let interval = self.config.poll_interval * 1_000;
-            self.next_full = now.saturating_add(RESYNC_RETRY.max(interval));
-        }
-    }
-
-    fn succeeded(&mut self, now: u64, effects: &mut Vec<Effect>) {
-        self.fetch_ok += 1;
-        self.last_success = Some(now);
-        self.blocked_until = 0;
-        self.last_error.clear();
-        let failures = std::mem::take(&mut self.failures);
-        if self.trouble.take().is_some() {
-            let text = format!("the service answers again after {failures} failed attempts");
-            self.log(Level::Info, &text, effects);
-        }
-    }
-
-    fn count_skipped(&mut self, page: &Page, effects: &mut Vec<Effect>) {
-        if self.skipped == 0 && page.skipped > 0 {
-            let example = page.example.as_deref().unwrap_or_default();
-            let text = format!(
-                "the list holds what is no address (\"{example}\"): such items are skipped and counted"
-            );
-            self.log(Level::Warn, &text, effects);
-        }
-        self.skipped += page.skipped as u64;
-    }
-
     fn poll_later(&mut self, now: u64) {
         let pause = self.config.poll_interval.max(1).saturating_mul(1_000);
         let pause = self.jitter.around(pause, POLL_SPREAD);
@@ -457,3 +379,6 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

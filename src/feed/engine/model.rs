@@ -9,6 +9,7 @@ use crate::feed::client::Request;
 use crate::feed::control_id::ControlId;
 use crate::feed::parse::Page;
 use crate::feed::source::Source;
+use crate::log::Level;
 
 /// The feed's part of the configuration. Intervals are seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,17 +81,6 @@ pub enum Effect {
     Log(Level, String),
     /// The state file is out of date.
     SaveSoon,
-}
-
-/// How much a line of the log matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Routine.
-    Info,
-    /// Somebody should know.
-    Warn,
-    /// Somebody must act.
-    Error,
 }
 
 /// What survives a restart.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::queue::seconds_between;
 use super::{Inner, Options, Shared, State, Stop};
-use crate::firewall::{Change, Element, Error, Firewall, Level, Set};
+use crate::firewall::{Change, Element, Error, Firewall, Set};
+use crate::log::Level;
 
 /// Log lines that wait for the owner; more are dropped.
 const MOST_LOGS: usize = 100;
@@ -232,7 +233,7 @@ impl Worker {
         if !self.call(|backend| backend.intact())? {
             let name = self.backend.name();
             let text = format!("firewall {name}: changed from outside, filling it again");
-            self.log(Level::Warning, text);
+            self.log(Level::Warn, text);
             self.inner.lock().status.state = State::Degraded;
             self.settling = true;
             self.ask_for_refill();
@@ -278,10 +279,10 @@ impl Worker {
                 (State::NoPermission, Level::Error, delay)
             }
             Error::Unsupported(_) => (State::Degraded, Level::Error, self.options.hopeless_delay),
-            Error::Lost(_) if first => (State::Degraded, Level::Warning, Duration::ZERO),
+            Error::Lost(_) if first => (State::Degraded, Level::Warn, Duration::ZERO),
             Error::Lost(_) | Error::Transient(_) => {
                 let delay = doubled.min(self.options.longest_delay);
-                (State::Degraded, Level::Warning, delay)
+                (State::Degraded, Level::Warn, delay)
             }
         };
         self.failures = self.failures.saturating_add(1);
@@ -306,7 +307,7 @@ impl Worker {
             self.apply_the_rest(stop.deadline)
         };
         if let Err(error) = result {
-            self.log(Level::Warning, format!("firewall at shutdown: {error}"));
+            self.log(Level::Warn, format!("firewall at shutdown: {error}"));
         }
         let mut shared = self.inner.lock();
         shared.status.state = State::Off;
