@@ -288,8 +288,8 @@ impl<'a> Updater<'a> {
                     });
                 }
                 Effect::Sweep(keep) => self.sweep(&keep),
-                Effect::FullDone { count } if host.wants(Occasion::Sync) => {
-                    host.raise(&sync_event(count));
+                Effect::FullDone { .. } if host.wants(Occasion::Sync) => {
+                    host.raise(&sync_event(self.shared.feed.len()));
                 }
                 Effect::FullDone { .. } => {}
                 Effect::Log(level, text) => {
