@@ -12,13 +12,17 @@ use apiban::rpc::COMMANDS;
 use apiban::shared::events::Occasion;
 use apiban::stats::STATISTICS;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use support::kamailio::{Kamailio, Release};
+use support::sip::Answer;
 
 const README: &str = include_str!("../README.md");
 const SAMPLE: &str = include_str!("../kamailio.cfg.sample");
 /// The tables of functions, and the names of `$apiban()`: private to the module, so read as text.
 const EXPORTS: &str = include_str!("../src/kamailio/exports.rs");
 const EVENTS: &str = include_str!("../src/kamailio/events.rs");
+const SOON: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// The README from the heading that begins with `begin` to the next one of its level or above.
 fn section(begin: &str) -> &'static str {
@@ -445,5 +449,40 @@ fn the_sample_is_accepted_in_every_release() {
             let result = builder.check();
             assert!(result.is_ok(), "{} {defines:?}: {result:?}", release.name());
         }
+    }
+}
+
+/// Garbage and a scanner that gives its name get their sources banned, and an event route says so.
+#[test]
+fn the_sample_bans_in_every_release() {
+    for (release, early) in Release::all()
+        .into_iter()
+        .zip([true, false].into_iter().cycle())
+    {
+        let mut builder = Kamailio::builder()
+            .release(&release)
+            .config(SAMPLE)
+            .file("key", "a-key\n")
+            .define("APIBAN_KEY_FILE=\"@DIR@/key\"")
+            // Nobody listens there.
+            .define("APIBAN_URL=\"http://127.0.0.1:9/api\"")
+            .define("APIBAN_DEMO");
+        if early {
+            builder = builder.define("APIBAN_EARLY");
+        }
+        let kamailio = builder.start();
+        kamailio.assert_answered("127.0.0.66");
+        let mut sip = kamailio.udp("127.0.0.66").with_deadline(MOMENT);
+        assert_eq!(sip.raw(&[b'x'; 64]), Answer::Nothing);
+        kamailio.wait_for_log("apiban: 127.0.0.66 banned: bad SIP", SOON);
+        kamailio.assert_dropped("127.0.0.66");
+
+        let mut sip = kamailio.udp("127.0.0.77").with_deadline(MOMENT);
+        let scan = sip.text("OPTIONS", "scan");
+        let scan = scan.replacen("apiban-test", "friendly-scanner", 1);
+        assert_eq!(sip.raw(scan.as_bytes()), Answer::Nothing);
+        kamailio.wait_for_log("127.0.0.77 banned: scanner: friendly-scanner", SOON);
+        kamailio.assert_dropped("127.0.0.77");
+        kamailio.assert_answered("127.0.0.5");
     }
 }
