@@ -1,1 +1,52 @@
-fn main() {}
+//! Turns `wrapper.h` into `$OUT_DIR/kamailio.rs`. Nothing of Kamailio is needed on the build machine.
+
+use std::env;
+use std::panic;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    println!("cargo::rerun-if-changed=wrapper.h");
+    println!("cargo::rerun-if-changed=kamailio-headers");
+
+    match generate() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            println!("cargo::error={message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn generate() -> Result<(), String> {
+    // bindgen loads libclang when it runs and panics where there is none. clang_version() loads it
+    // and does nothing else, so a panic here has that one cause.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let loaded = panic::catch_unwind(bindgen::clang_version);
+    panic::set_hook(hook);
+    if loaded.is_err() {
+        return Err("libclang is missing: apt-get install libclang1".into());
+    }
+
+    let oldest = bindgen::RustTarget::stable(85, 0).map_err(|error| error.to_string())?;
+    let bindings = bindgen::Builder::default()
+        .header("wrapper.h")
+        // The rust-version of Cargo.toml, not the newest that bindgen knows.
+        .rust_target(oldest)
+        // Only what our own headers declare, never a builtin of the compiler.
+        .allowlist_file(".*kamailio-headers/.*")
+        // tests/abi compares the layout with Kamailio's own headers, which says more than a
+        // comparison with ours.
+        .layout_tests(false)
+        .derive_debug(false)
+        .derive_default(false)
+        .generate_comments(false)
+        .generate()
+        .map_err(|error| format!("kamailio-headers/ cannot be read: {error}"))?;
+
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    bindings
+        .write_to_file(out.join("kamailio.rs"))
+        .map_err(|error| format!("kamailio.rs cannot be written: {error}"))
+}

@@ -57,7 +57,7 @@ impl Subnet {
     pub fn new(ip: IpAddr, length: u8) -> Option<Self> {
         let (ip, length) = match (ip, canonical(ip)) {
             // A mapped prefix of 96 bits or more is an IPv4 prefix in disguise.
-            (IpAddr::V6(_), v4 @ IpAddr::V4(_)) if length >= 96 && length <= 128 => {
+            (IpAddr::V6(_), v4 @ IpAddr::V4(_)) if (96..=128).contains(&length) => {
                 (v4, length - 96)
             }
             _ => (ip, length),

@@ -2,9 +2,25 @@
 //! the SIP workers.
 //!
 //! Two flows meet in shared memory. The updater process fetches the list and writes the ban tables;
-//! the SIP workers read them and queue bans of their own. Everything but [`kamailio`] is safe Rust
+//! the SIP workers read them and queue bans of their own. Everything but `kamailio` is safe Rust
 //! that knows nothing of Kamailio and is tested without it.
 
 pub mod address;
+pub mod ban;
+pub mod check;
+pub mod clock;
+pub mod config;
 pub mod feed;
 pub mod firewall;
+pub mod log;
+pub mod restore;
+pub mod rpc;
+pub mod shared;
+pub mod sources;
+pub mod state;
+pub mod stats;
+pub mod table;
+pub mod trust;
+pub mod updater;
+
+mod kamailio;

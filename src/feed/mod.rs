@@ -14,6 +14,6 @@ pub mod schedule;
 pub mod source;
 
 pub use control_id::ControlId;
-pub use engine::{Config, Effect, Engine, FeedState, Level, Listed, Saved, Status, Step};
+pub use engine::{Config, Effect, Engine, FeedState, Listed, Saved, Status, Step};
 pub use key::Key;
 pub use source::{ApiVersion, Dataset, Source};

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use crate::address::Subnet;
+use crate::log::Level;
 
 use super::budget::Budget;
 use super::client::{FetchError, Request, Response};
@@ -21,7 +22,7 @@ mod outcome;
 mod status;
 mod walk;
 
-pub use model::{Config, Effect, FeedState, Level, Listed, Saved, Status, Step};
+pub use model::{Config, Effect, FeedState, Listed, Saved, Status, Step};
 use walk::{Progress, Walk};
 
 /// A list shorter than this may shrink as it likes.
@@ -100,7 +101,7 @@ impl Engine {
             &saved.budget,
             now,
         );
-        let saved = if saved.belongs_to(&config) {
+        let saved = if saved.belongs_to(&config.source) {
             saved
         } else {
             Saved::default()

@@ -9,6 +9,7 @@ use crate::feed::client::Request;
 use crate::feed::control_id::ControlId;
 use crate::feed::parse::Page;
 use crate::feed::source::Source;
+use crate::log::Level;
 
 /// The feed's part of the configuration. Intervals are seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,17 +83,6 @@ pub enum Effect {
     SaveSoon,
 }
 
-/// How much a line of the log matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// Routine.
-    Info,
-    /// Somebody should know.
-    Warn,
-    /// Somebody must act.
-    Error,
-}
-
 /// What survives a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
@@ -110,8 +100,8 @@ pub struct Saved {
 
 impl Saved {
     /// True where the saved list is the configured one. If not, its entries are of no use either.
-    pub fn belongs_to(&self, config: &Config) -> bool {
-        self.source == config.source.fingerprint()
+    pub fn belongs_to(&self, source: &Source) -> bool {
+        self.source == source.fingerprint()
     }
 }
 
@@ -137,6 +127,24 @@ pub enum FeedState {
 }
 
 impl FeedState {
+    /// Every state, by its number.
+    const ALL: [FeedState; 8] = [
+        FeedState::Starting,
+        FeedState::Syncing,
+        FeedState::Ok,
+        FeedState::Stale,
+        FeedState::Unauthorized,
+        FeedState::RateLimited,
+        FeedState::Held,
+        FeedState::Disabled,
+    ];
+
+    /// The state with this number, as `state as u64` gives it; an unknown one is `Starting`.
+    pub fn from_number(number: u64) -> Self {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        Self::ALL.get(index).copied().unwrap_or(FeedState::Starting)
+    }
+
     /// The word that operators see.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,8 @@
 //! What operators can tell the feed: reload, flush.
 
-use super::{Effect, Engine, Level, Trouble};
+use super::{Effect, Engine, Trouble};
 use crate::feed::key::Key;
+use crate::log::Level;
 
 impl Engine {
     /// Takes the key as the configuration has it now and starts a full fetch. Pauses after errors and

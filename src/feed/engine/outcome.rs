@@ -1,7 +1,8 @@
 //! How one exchange ended, and what that means for the next.
 
-use super::{Effect, Engine, Level, Trouble, Walk};
+use super::{Effect, Engine, Trouble, Walk};
 use crate::feed::parse::{Answer, Page};
+use crate::log::Level;
 
 /// A resync that fails this often in a row makes way for the polls.
 const MAX_RESYNC_FAILURES: u32 = 5;

@@ -1,6 +1,8 @@
 //! What the engine tells operators and the state file.
 
-use super::{Effect, Engine, FeedState, Level, Saved, Status, Trouble, Walk};
+use crate::log::Level;
+
+use super::{Effect, Engine, FeedState, Saved, Status, Trouble, Walk};
 
 /// Longest line for operators, in characters.
 const MAX_TEXT: usize = 200;

@@ -1,0 +1,366 @@
+//! The thread round the backend: what it does next, and what it does about failures.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::queue::seconds_between;
+use super::{Inner, Options, Shared, State, Stop};
+use crate::firewall::{Change, Element, Error, Firewall, Set};
+use crate::log::Level;
+
+/// Log lines that wait for the owner; more are dropped.
+const MOST_LOGS: usize = 100;
+/// The same line is not written again within this time.
+const SAME_LINE: Duration = Duration::from_secs(60);
+/// Lines remembered for that.
+const LINES_REMEMBERED: usize = 16;
+/// Pause between two readings of the counters.
+const COUNTERS_INTERVAL: Duration = Duration::from_secs(5);
+/// The doublings of the pause after failures stop here, long after the longest pause is reached.
+const MOST_DOUBLINGS: u32 = 16;
+
+/// Where the thread stands.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// The backend has to be made ready, not before this moment.
+    Down(Instant),
+    /// The backend is ready and waits for a refill.
+    Waiting,
+    /// Changes are applied as they come.
+    Running,
+}
+
+/// What to do next.
+#[derive(Debug)]
+enum Task {
+    End(Stop),
+    Start,
+    Refill(Vec<Element>, Instant),
+    Clear(Set),
+    Apply(Vec<Change>),
+    AskForRefill,
+    Check,
+}
+
+/// The backend and what is known of it; lives on the thread.
+pub struct Worker {
+    inner: Arc<Inner>,
+    backend: Box<dyn Firewall>,
+    options: Options,
+    wake: Box<dyn Fn() + Send>,
+    phase: Phase,
+    started: bool,
+    /// Failures since firewall and tables last agreed.
+    failures: u32,
+    /// A refill is partly in the queue: the state is not yet ok.
+    settling: bool,
+    next_check: Instant,
+    next_counters: Instant,
+    written: Vec<(String, Instant)>,
+}
+
+impl Worker {
+    pub fn new(
+        inner: Arc<Inner>,
+        backend: Box<dyn Firewall>,
+        options: Options,
+        wake: Box<dyn Fn() + Send>,
+    ) -> Self {
+        let now = Instant::now();
+        Worker {
+            inner,
+            backend,
+            options,
+            wake,
+            phase: Phase::Down(now),
+            started: false,
+            failures: 0,
+            settling: false,
+            next_check: now,
+            next_counters: now,
+            written: Vec::new(),
+        }
+    }
+
+    /// Works until the owner ends it.
+    pub fn run(mut self) {
+        loop {
+            let result = match self.next() {
+                Task::End(stop) => return self.end(stop),
+                Task::Start => self.start(),
+                Task::Refill(wanted, read_at) => self.refill(&wanted, read_at),
+                Task::Clear(set) => self.clear(set),
+                Task::Apply(changes) => self.apply(&changes),
+                Task::AskForRefill => {
+                    self.ask_for_refill();
+                    Ok(())
+                }
+                Task::Check => self.check(),
+            };
+            let notes = self.backend.drain_notes();
+            for (level, text) in notes {
+                self.log(level, text);
+            }
+            self.inner.lock().status.skipped = self.backend.skipped();
+            if let Err(error) = result {
+                self.failed(&error);
+            } else if self.settled() {
+                self.agreed();
+            }
+        }
+    }
+
+    /// Waits for something to do.
+    fn next(&mut self) -> Task {
+        let inner = Arc::clone(&self.inner);
+        let mut shared = inner.lock();
+        loop {
+            let now = Instant::now();
+            let (task, until) = self.choose(&mut shared, now);
+            if let Some(task) = task {
+                return task;
+            }
+            shared = match until.map(|until| until.saturating_duration_since(now)) {
+                Some(pause) => {
+                    inner
+                        .work
+                        .wait_timeout(shared, pause)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+                None => inner
+                    .work
+                    .wait(shared)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// The next task, or until when to wait for one.
+    fn choose(&self, shared: &mut Shared, now: Instant) -> (Option<Task>, Option<Instant>) {
+        if let Some(stop) = shared.stop {
+            return (Some(Task::End(stop)), None);
+        }
+        if let Phase::Down(until) = self.phase {
+            return ((now >= until).then_some(Task::Start), Some(until));
+        }
+        if let Some((wanted, read_at)) = shared.refill.take() {
+            return (Some(Task::Refill(wanted, read_at)), None);
+        }
+        if let Phase::Waiting = self.phase {
+            return (None, None);
+        }
+        if shared.wants_refill {
+            // The queue overflowed.
+            return (Some(Task::AskForRefill), None);
+        }
+        if let Some(set) = shared.clears.pop() {
+            return (Some(Task::Clear(set)), None);
+        }
+        // Before the queue, which may never be empty.
+        if now >= self.next_check {
+            return (Some(Task::Check), None);
+        }
+        let changes = shared.queue.pop(self.backend.batch_size(), now);
+        let task = (!changes.is_empty()).then_some(Task::Apply(changes));
+        (task, Some(self.next_check))
+    }
+
+    /// First contact, or the first after a failure.
+    fn start(&mut self) -> Result<(), Error> {
+        if self.options.flush_at_start && !self.started {
+            self.call(|backend| backend.reset())?;
+        } else {
+            self.call(|backend| backend.probe())?;
+        }
+        self.started = true;
+        self.phase = Phase::Waiting;
+        if self.inner.lock().refill.is_none() {
+            self.ask_for_refill();
+        }
+        Ok(())
+    }
+
+    fn ask_for_refill(&mut self) {
+        self.phase = Phase::Waiting;
+        self.inner.lock().wants_refill = true;
+        (self.wake)();
+    }
+
+    fn refill(&mut self, wanted: &[Element], read_at: Instant) -> Result<(), Error> {
+        let now = Instant::now();
+        // The list may have waited for the end of an outage.
+        let wanted: Vec<_> = wanted
+            .iter()
+            .map(|element| Element {
+                seconds_left: read_at
+                    .checked_add(Duration::from_secs(element.seconds_left.into()))
+                    .map_or(u32::MAX, |end| seconds_between(now, end)),
+                ..*element
+            })
+            .filter(|element| element.seconds_left > 0)
+            .collect();
+        let rest = self.call(|backend| backend.reconcile(&wanted))?;
+        let mut shared = self.inner.lock();
+        shared.status.refills += 1;
+        for change in &rest {
+            shared.queue.push_backlog(change, now);
+        }
+        drop(shared);
+        self.settling = true;
+        self.phase = Phase::Running;
+        self.next_check = Instant::now() + self.options.check_interval;
+        Ok(())
+    }
+
+    fn clear(&mut self, set: Set) -> Result<(), Error> {
+        if !self.call(|backend| backend.clear(set))? {
+            self.ask_for_refill();
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
+        self.call(|backend| backend.apply(changes))?;
+        self.inner.lock().status.applied += changes.len() as u64;
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        self.next_check = now + self.options.check_interval;
+        if !self.call(|backend| backend.intact())? {
+            let name = self.backend.name();
+            let text = format!("firewall {name}: changed from outside, filling it again");
+            self.log(Level::Warn, text);
+            self.inner.lock().status.state = State::Degraded;
+            self.settling = true;
+            self.ask_for_refill();
+        } else if now >= self.next_counters {
+            self.next_counters = now + COUNTERS_INTERVAL;
+            let counters = self.call(|backend| backend.counters())?;
+            self.inner.lock().status.counters = counters;
+        }
+        Ok(())
+    }
+
+    /// True where a refill has just come through as a whole.
+    fn settled(&self) -> bool {
+        let running = matches!(self.phase, Phase::Running);
+        running && self.settling && self.inner.lock().queue.backlog() == 0
+    }
+
+    /// Firewall and ban tables agree again.
+    fn agreed(&mut self) {
+        self.settling = false;
+        self.failures = 0;
+        let mut shared = self.inner.lock();
+        let before = std::mem::replace(&mut shared.status.state, State::Ok);
+        drop(shared);
+        if before != State::Ok {
+            let text = format!(
+                "firewall {}: in step with the ban tables",
+                self.backend.name()
+            );
+            self.log(Level::Info, text);
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        let first = self.failures == 0;
+        let doubled = self
+            .options
+            .first_delay
+            .saturating_mul(1 << self.failures.min(MOST_DOUBLINGS));
+        let (state, level, delay) = match error {
+            Error::Permission(_) => {
+                let delay = self.options.hopeless_delay;
+                (State::NoPermission, Level::Error, delay)
+            }
+            Error::Unsupported(_) => (State::Degraded, Level::Error, self.options.hopeless_delay),
+            Error::Lost(_) if first => (State::Degraded, Level::Warn, Duration::ZERO),
+            Error::Lost(_) | Error::Transient(_) => {
+                let delay = doubled.min(self.options.longest_delay);
+                (State::Degraded, Level::Warn, delay)
+            }
+        };
+        self.failures = self.failures.saturating_add(1);
+        self.settling = true;
+        self.phase = Phase::Down(Instant::now() + delay);
+        let mut shared = self.inner.lock();
+        shared.status.errors += 1;
+        shared.status.last_error = Some(error.to_string());
+        let before = std::mem::replace(&mut shared.status.state, state);
+        // What is queued of a refill is out of date; the next one brings it anew.
+        shared.queue.clear_backlog();
+        drop(shared);
+        if before != state {
+            self.log(level, format!("firewall {error}"));
+        }
+    }
+
+    fn end(mut self, stop: Stop) {
+        let result = if stop.remove {
+            self.call(|backend| backend.remove())
+        } else {
+            self.apply_the_rest(stop.deadline)
+        };
+        if let Err(error) = result {
+            self.log(Level::Warn, format!("firewall at shutdown: {error}"));
+        }
+        let mut shared = self.inner.lock();
+        shared.status.state = State::Off;
+        shared.ended = true;
+        drop(shared);
+        self.inner.end.notify_all();
+    }
+
+    fn apply_the_rest(&mut self, deadline: Instant) -> Result<(), Error> {
+        while let Phase::Running = self.phase {
+            let now = Instant::now();
+            let batch = self.backend.batch_size();
+            let changes = self.inner.lock().queue.pop(batch, now);
+            if changes.is_empty() || now >= deadline {
+                break;
+            }
+            self.apply(&changes)?;
+        }
+        Ok(())
+    }
+
+    /// Calls the backend; a panic there is an error like others.
+    fn call<T>(
+        &mut self,
+        call: impl FnOnce(&mut dyn Firewall) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let backend = &mut *self.backend;
+        // A backend that panicked is made ready and refilled before it is used again.
+        catch_unwind(AssertUnwindSafe(|| call(backend))).unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+                .unwrap_or("no text");
+            Err(Error::Transient(format!("the backend panicked: {text}")))
+        })
+    }
+
+    fn log(&mut self, level: Level, text: String) {
+        let now = Instant::now();
+        self.written
+            .retain(|(_, at)| now.duration_since(*at) < SAME_LINE);
+        if self.written.iter().any(|(known, _)| *known == text) {
+            return;
+        }
+        if self.written.len() < LINES_REMEMBERED {
+            self.written.push((text.clone(), now));
+        }
+        let mut shared = self.inner.lock();
+        if shared.logs.len() < MOST_LOGS {
+            shared.logs.push((level, text));
+        }
+        drop(shared);
+        (self.wake)();
+    }
+}

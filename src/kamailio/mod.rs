@@ -1,0 +1,30 @@
+//! The one folder that speaks C, and the only one with unsafe code.
+//!
+//! What Kamailio may call is listed in [`exports`]. Every such function is a panic boundary
+//! ([`guard`]), turns what it is given into owned or borrowed Rust data, and calls inward; nothing
+//! outside this folder calls in here. Three facts carry most of the `SAFETY` comments below:
+//!
+//! - Kamailio's processes have one thread, or call into modules from one thread only; the threads of
+//!   the updater never call in here.
+//! - What is set up before the fork (configuration, shared memory, tables for the core) is never freed
+//!   and never changed afterwards, except through atomics.
+//! - Structures are read only where `tests/abi.rs` has compared them with the real headers of every
+//!   release that [`load`] accepts.
+
+#![allow(unsafe_code)]
+
+mod bindings;
+mod events;
+mod exports;
+mod guard;
+mod lifecycle;
+mod load;
+mod log;
+mod packet;
+mod params;
+mod process;
+mod rpc;
+mod script;
+mod shm;
+mod statistics;
+mod text;

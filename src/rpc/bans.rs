@@ -1,0 +1,126 @@
+//! `apiban.block`, `apiban.unblock` and `apiban.top`.
+
+use std::collections::HashMap;
+
+use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
+use crate::address::{parse_address, Subnet};
+use crate::ban::{self, Order, Refusal, MAX_TTL};
+use crate::table::{Entry, Insert};
+
+/// Rows of `apiban.top` where no number is given, and the most.
+const TOP: (u64, u64) = (20, 100);
+
+/// An address as a source is banned (IPv6: its network), a prefix as it stands there.
+fn subnet(service: &Service<'_>, given: &str) -> Result<Subnet, Fault> {
+    if given.contains('/') {
+        return given.parse().map_err(|error| Fault::argument("ip", error));
+    }
+    let ip = parse_address(given).map_err(|error| Fault::argument("ip", error))?;
+    Ok(ban::source_subnet(service.shared, service.config, ip))
+}
+
+/// `apiban.block ip [ttl] [reason]`.
+pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let subnet = subnet(service, arguments.required(0, "ip")?)?;
+    let ttl = arguments.number(
+        1,
+        "ttl",
+        u64::from(service.config.block_ttl),
+        u64::from(MAX_TTL),
+    )?;
+    if ttl == 0 {
+        return Err(Fault::argument("ttl", "0 is no time to ban"));
+    }
+    let order = Order {
+        subnet,
+        ttl: ttl as u32,
+        reason: arguments.get(2).unwrap_or("rpc"),
+        budgeted: false,
+    };
+    match ban::block(service.shared, service.config, service.lane, order) {
+        Ok(placed) => {
+            service.wake_for_notes();
+            Ok(Reply::Text(match placed {
+                Insert::Kept => format!("Ok. {subnet} was banned for longer already."),
+                Insert::Extended => format!("Ok. The ban of {subnet} now ends in {ttl} seconds."),
+                _ => format!("Ok. {subnet} is banned for {ttl} seconds."),
+            }))
+        }
+        Err(Refusal::Trusted(rule)) => Err(Fault {
+            code: 403,
+            text: format!("{subnet} is trusted: {rule}"),
+        }),
+        Err(Refusal::Unbannable(why)) => {
+            Err(Fault::argument("ip", format_args!("{subnet}: {why}")))
+        }
+        Err(Refusal::Full | Refusal::OverBudget) => Err(Fault {
+            code: 507,
+            text: format!(
+                "the local table is full: max_local_entries is {}",
+                service.config.max_local_entries
+            ),
+        }),
+    }
+}
+
+/// `apiban.unblock ip`.
+pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let given = arguments.required(0, "ip")?;
+    let lifted = match parse_address(given) {
+        Ok(ip) => ban::unblock_source(service.shared, service.config, ip),
+        Err(_) => ban::unblock(service.shared, subnet(service, given)?),
+    };
+    if !lifted {
+        return Err(Fault {
+            code: 404,
+            text: format!("{} is not banned locally", crop(given)),
+        });
+    }
+    service.wake_for_notes();
+    Ok(Reply::Text(format!(
+        "Ok. {} is no longer banned.",
+        crop(given)
+    )))
+}
+
+/// `apiban.top [n]`.
+pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let rows = arguments.number(0, "n", TOP.0, TOP.1)? as usize;
+    let now = service.shared.now();
+    let mut bans: Vec<(Entry, &str)> = Vec::new();
+    let mut networks: HashMap<Subnet, u64> = HashMap::new();
+    for (name, table) in super::listing::tables(service.shared) {
+        table.for_each(|entry| {
+            if entry.value <= now {
+                return;
+            }
+            let length = if entry.subnet.is_v4() { 24 } else { 64 };
+            if let Some(network) = Subnet::new(
+                entry.subnet.address(),
+                length.min(entry.subnet.prefix_len()),
+            ) {
+                *networks.entry(network).or_default() += 1;
+            }
+            if entry.hits > 0 {
+                bans.push((entry, name));
+            }
+        });
+    }
+    bans.sort_by_key(|(entry, _)| (std::cmp::Reverse(entry.hits), entry.subnet));
+    let mut networks: Vec<(Subnet, u64)> = networks.into_iter().collect();
+    networks.sort_by_key(|(network, count)| (std::cmp::Reverse(*count), *network));
+    let sources = bans
+        .iter()
+        .take(rows)
+        .map(|(entry, name)| super::listing::describe(entry, name, now));
+    let networks = networks
+        .iter()
+        .take(rows)
+        .map(|(network, count)| -> Fields {
+            vec![
+                text("network", network.to_string()),
+                number("banned", *count),
+            ]
+        });
+    Ok(Reply::List(sources.chain(networks).collect()))
+}

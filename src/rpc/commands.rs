@@ -1,0 +1,193 @@
+//! The table of commands and the short ones among them.
+
+use super::{bans, listing};
+use super::{crop, number, text, Arguments, Command, Fault, Fields, Reply, Service, Value};
+use crate::address::{parse_address, Subnet};
+use crate::config::FirewallKind;
+use crate::feed::FeedState;
+use crate::shared::board::{Number, Text};
+use crate::shared::counters::Counter;
+use crate::shared::requests::Request;
+use crate::table::Table;
+
+/// Every command.
+pub const COMMANDS: &[Command] = &[
+    Command {
+        name: "apiban.reload",
+        help: "Read key and trust files again and start a full fetch; with \"force\" apply a shrunk list.",
+        arguments: &["force"],
+        run: reload,
+    },
+    Command { name: "apiban.status", help: "State of feed, tables, trust and firewall.", arguments: &[], run: status },
+    Command {
+        name: "apiban.check",
+        help: "Say whether an address is banned, by whom, until when, and why or why not.",
+        arguments: &["ip"],
+        run: check_ip,
+    },
+    Command {
+        name: "apiban.list",
+        help: "List bans: source (feed, local, peer, all), limit, offset.",
+        arguments: &["source", "limit", "offset"],
+        run: listing::list,
+    },
+    Command {
+        name: "apiban.block",
+        help: "Ban an address or prefix: ip, ttl in seconds, reason.",
+        arguments: &["ip", "ttl", "reason"],
+        run: bans::block,
+    },
+    Command { name: "apiban.unblock", help: "Lift a local ban.", arguments: &["ip"], run: bans::unblock },
+    Command {
+        name: "apiban.top",
+        help: "The banned sources with most hits, and the networks with most bans.",
+        arguments: &["n"],
+        run: bans::top,
+    },
+    Command { name: "apiban.flush", help: "Empty a table: local, peer or feed.", arguments: &["table"], run: flush },
+];
+
+fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    match arguments.get(0) {
+        None => {}
+        Some("force") => service.shared.requests.ask(Request::Force),
+        Some(other) => {
+            return Err(Fault::argument(
+                "force",
+                format_args!("\"{}\" is not \"force\"", crop(other)),
+            ))
+        }
+    }
+    service.shared.requests.ask(Request::Reload);
+    (service.wake)();
+    Ok(Reply::Text("Ok. Reload has begun.".into()))
+}
+
+fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
+    let (shared, config) = (service.shared, service.config);
+    let (prefixes, automatic) = shared.trust.count();
+    Ok(Reply::Struct(vec![
+        text("version", env!("CARGO_PKG_VERSION")),
+        text("kamailio", service.kamailio),
+        ("feed", Value::Struct(feed_status(service))),
+        (
+            "local",
+            Value::Struct(vec![
+                number("entries", shared.local.len() as u64),
+                number("capacity", shared.local.capacity() as u64),
+            ]),
+        ),
+        (
+            "trust",
+            Value::Struct(vec![
+                number("prefixes", prefixes as u64),
+                number("automatic", automatic as u64),
+            ]),
+        ),
+        ("firewall", Value::Struct(firewall_status(service))),
+        (
+            "blocked",
+            Value::Struct(vec![
+                number("feed", shared.counters.sum(Counter::BlockedFeed)),
+                number("local", shared.counters.sum(Counter::BlockedLocal)),
+                number("peer", shared.counters.sum(Counter::BlockedPeer)),
+            ]),
+        ),
+        text(
+            "mode",
+            if config.mode == crate::config::Mode::Observe {
+                "observe"
+            } else {
+                "enforce"
+            },
+        ),
+    ]))
+}
+
+fn feed_status(service: &Service<'_>) -> Fields {
+    let board = &service.shared.board;
+    vec![
+        text("dataset", service.config.dataset.as_str()),
+        number("entries", service.shared.feed.len() as u64),
+        text("id", board.text(Text::FeedId)),
+        text(
+            "state",
+            FeedState::from_number(board.number(Number::FeedState)).as_str(),
+        ),
+        number("last_success", board.number(Number::FeedLastSuccess)),
+        text("last_error", board.text(Text::FeedLastError)),
+        number("next_poll", board.number(Number::FeedNextPoll)),
+        number("requests", board.number(Number::FeedRequests)),
+        number("pages", board.number(Number::FeedPages)),
+    ]
+}
+
+fn firewall_status(service: &Service<'_>) -> Fields {
+    let board = &service.shared.board;
+    let backend = match service.config.firewall {
+        FirewallKind::None => "none",
+        FirewallKind::Nft => "nft",
+        FirewallKind::IptablesApi => "iptables-api",
+    };
+    let state = board.text(Text::FirewallState);
+    vec![
+        text("backend", backend),
+        text(
+            "state",
+            if state.is_empty() {
+                "off".to_owned()
+            } else {
+                state
+            },
+        ),
+        number("queued", board.number(Number::FirewallQueued)),
+        number("errors", board.number(Number::FirewallErrors)),
+    ]
+}
+
+fn check_ip(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let given = arguments.required(0, "ip")?;
+    let ip = parse_address(given).map_err(|error| Fault::argument("ip", error))?;
+    let shared = service.shared;
+    if let Some(rule) = shared.trust.rule(ip) {
+        let mut fields = listing::unbanned(Subnet::host(ip), "trusted");
+        fields.push(text("reason", rule.to_string()));
+        return Ok(Reply::Struct(fields));
+    }
+    let now = shared.now();
+    for (name, table) in listing::tables(shared) {
+        if let Some(entry) = table.lookup(ip, now).and_then(|found| table.entry(found)) {
+            let mut fields = listing::describe(&entry, name, now);
+            // The question was for the address; a prefix that covers it stands in the reason.
+            if !entry.subnet.is_host() {
+                fields[0] = text("ip", ip.to_string());
+                fields.pop();
+                let reason = format!("{} {}", entry.subnet, entry.reason);
+                fields.push(text("reason", reason.trim_end()));
+            }
+            return Ok(Reply::Struct(fields));
+        }
+    }
+    let mut fields = listing::unbanned(Subnet::host(ip), "none");
+    fields.push(text("reason", ""));
+    Ok(Reply::Struct(fields))
+}
+
+fn flush(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let shared = service.shared;
+    let (table, request): (&Table, Request) = match arguments.required(0, "table")? {
+        "feed" => (&shared.feed, Request::FeedFlushed),
+        "local" => (&shared.local, Request::LocalFlushed),
+        "peer" => (&shared.peer, Request::PeerFlushed),
+        other => {
+            return Err(Fault::argument(
+                "table",
+                format_args!("\"{}\" is not feed, local or peer", crop(other)),
+            ))
+        }
+    };
+    let removed = table.retain(|_, _| false);
+    shared.requests.ask(request);
+    (service.wake)();
+    Ok(Reply::Text(format!("Ok. {removed} entries removed.")))
+}

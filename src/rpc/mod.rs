@@ -1,0 +1,147 @@
+//! The commands of `kamcmd` and JSON-RPC: arguments in, a tree of values out. No C type in here.
+//!
+//! They run in whichever process received the command, possibly a SIP worker: they read shared memory,
+//! leave requests for the updater, and never wait.
+
+mod bans;
+mod commands;
+mod listing;
+
+use std::fmt;
+
+pub use commands::COMMANDS;
+
+use crate::config::Config;
+use crate::shared::counters::Lane;
+use crate::shared::Shared;
+
+/// What a command works on.
+pub struct Service<'a> {
+    /// The module's shared memory.
+    pub shared: &'a Shared,
+    /// Its parameters.
+    pub config: &'a Config,
+    /// The Kamailio release that runs.
+    pub kamailio: &'a str,
+    /// The counters of this process.
+    pub lane: Lane,
+    /// Wakes the updater.
+    pub wake: &'a dyn Fn(),
+}
+
+impl Service<'_> {
+    /// Wakes the updater for notes on bans, where nobody has done so yet.
+    fn wake_for_notes(&self) {
+        if self.shared.notes.must_wake() {
+            (self.wake)();
+        }
+    }
+}
+
+/// One command.
+pub struct Command {
+    /// Name, `apiban.` included.
+    pub name: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    /// The arguments, in order, as they are named in errors.
+    pub arguments: &'static [&'static str],
+    /// Runs it with at most as many arguments as `arguments` names.
+    pub run: fn(&Service<'_>, &Arguments) -> Result<Reply, Fault>,
+}
+
+/// A value in a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Text.
+    Text(String),
+    /// A number; sent as text where it does not fit 32 bits, which not all transports carry.
+    Number(u64),
+    /// Names with values, in order.
+    Struct(Fields),
+}
+
+/// Names with values, in order.
+pub type Fields = Vec<(&'static str, Value)>;
+
+/// What a command answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// One line.
+    Text(String),
+    /// One structure.
+    Struct(Fields),
+    /// Any number of structures.
+    List(Vec<Fields>),
+}
+
+/// What a command refuses with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// 400 bad argument, 403 trusted, 404 not banned, 507 full.
+    pub code: i32,
+    /// What is wrong, the argument named.
+    pub text: String,
+}
+
+impl Fault {
+    /// A bad argument.
+    pub fn argument(name: &str, problem: impl fmt::Display) -> Self {
+        Fault {
+            code: 400,
+            text: format!("{name}: {problem}"),
+        }
+    }
+}
+
+/// The arguments as they came, all of them text: the transports disagree on what is a number.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments(pub Vec<String>);
+
+impl Arguments {
+    /// The argument at `index`; an empty one counts as absent.
+    pub fn get(&self, index: usize) -> Option<&str> {
+        self.0
+            .get(index)
+            .map(|text| text.trim())
+            .filter(|text| !text.is_empty())
+    }
+
+    /// The argument at `index`, or a fault that names it.
+    pub fn required(&self, index: usize, name: &str) -> Result<&str, Fault> {
+        self.get(index)
+            .ok_or_else(|| Fault::argument(name, "missing"))
+    }
+
+    /// A number, or `default` where it is absent.
+    pub fn number(&self, index: usize, name: &str, default: u64, max: u64) -> Result<u64, Fault> {
+        let Some(text) = self.get(index) else {
+            return Ok(default);
+        };
+        match text.parse::<u64>() {
+            Ok(number) if number <= max => Ok(number),
+            _ => Err(Fault::argument(
+                name,
+                format_args!("\"{}\" is not a number from 0 to {max}", crop(text)),
+            )),
+        }
+    }
+}
+
+/// Foreign text in a fault: bounded, and without what could break a line.
+pub fn crop(text: &str) -> String {
+    text.chars()
+        .take(64)
+        .map(|c| if c.is_control() || c == '%' { '?' } else { c })
+        .collect()
+}
+
+/// A field.
+pub fn text(name: &'static str, value: impl Into<String>) -> (&'static str, Value) {
+    (name, Value::Text(value.into()))
+}
+
+/// A field.
+pub fn number(name: &'static str, value: impl Into<u64>) -> (&'static str, Value) {
+    (name, Value::Number(value.into()))
+}

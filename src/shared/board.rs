@@ -1,0 +1,163 @@
+//! What the updater tells the other processes: numbers and short texts, for RPC and statistics.
+//!
+//! One writer, the updater. A text is guarded by a sequence number that is odd while it is written; a
+//! reader that never meets a quiet moment gets an empty text.
+
+use crate::table::atomic::{fence, Arena, Line, Ordering, OutOfMemory, LINE_WORDS};
+
+/// Lines of one text: one word of sequence and length each, the rest is text.
+const TEXT_LINES: usize = 5;
+/// Longest text in bytes.
+pub const TEXT_MAX: usize = (TEXT_LINES * LINE_WORDS - 2) * 8;
+/// How often a reader tries again.
+const READ_TRIES: usize = 1000;
+
+/// The numbers on the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+#[allow(missing_docs, reason = "named as in RPC and statistics")]
+pub enum Number {
+    Started,
+    FeedState,
+    FeedLastSuccess,
+    FeedNextPoll,
+    FeedRequests,
+    FeedPages,
+    FetchOk,
+    FetchErrors,
+    RateLimited,
+    FirewallState,
+    FirewallQueued,
+    FirewallErrors,
+    Refused,
+    /// Keep last: how many there are.
+    Count,
+}
+
+/// The texts on the board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+#[allow(missing_docs, reason = "named as in RPC")]
+pub enum Text {
+    FeedId,
+    FeedLastError,
+    FirewallState,
+    /// Keep last: how many there are.
+    Count,
+}
+
+/// The board.
+#[derive(Clone, Copy)]
+pub struct Board {
+    numbers: &'static [Line],
+    texts: &'static [Line],
+}
+
+impl Board {
+    /// All zero and empty.
+    pub fn new(arena: &mut dyn Arena) -> Result<Self, OutOfMemory> {
+        Ok(Board {
+            numbers: arena.lines("the status", (Number::Count as usize).div_ceil(LINE_WORDS))?,
+            texts: arena.lines("the status", Text::Count as usize * TEXT_LINES)?,
+        })
+    }
+
+    /// A number.
+    pub fn number(&self, number: Number) -> u64 {
+        let index = number as usize;
+        self.numbers[index / LINE_WORDS].0[index % LINE_WORDS].load(Ordering::Relaxed)
+    }
+
+    /// Sets a number.
+    pub fn set_number(&self, number: Number, value: u64) {
+        let index = number as usize;
+        self.numbers[index / LINE_WORDS].0[index % LINE_WORDS].store(value, Ordering::Relaxed);
+    }
+
+    /// A text.
+    pub fn text(&self, text: Text) -> String {
+        let lines = self.lines(text);
+        let sequence = &lines[0].0[0];
+        for _ in 0..READ_TRIES {
+            let before = sequence.load(Ordering::Acquire);
+            let mut words = lines
+                .iter()
+                .flat_map(|line| &line.0)
+                .skip(1)
+                .map(|word| word.load(Ordering::Relaxed));
+            let length = (words.next().unwrap_or_default() as usize).min(TEXT_MAX);
+            let bytes: Vec<u8> = words
+                .take(length.div_ceil(8))
+                .flat_map(u64::to_ne_bytes)
+                .take(length)
+                .collect();
+            fence(Ordering::Acquire);
+            if before % 2 == 0 && sequence.load(Ordering::Relaxed) == before {
+                return String::from_utf8_lossy(&bytes).into_owned();
+            }
+            std::hint::spin_loop();
+        }
+        String::new()
+    }
+
+    /// Sets a text; cut to [`TEXT_MAX`] bytes at a character.
+    pub fn set_text(&self, text: Text, value: &str) {
+        let lines = self.lines(text);
+        let mut length = value.len().min(TEXT_MAX);
+        while !value.is_char_boundary(length) {
+            length -= 1;
+        }
+        let sequence = &lines[0].0[0];
+        let odd = sequence.load(Ordering::Relaxed) | 1;
+        sequence.store(odd, Ordering::Relaxed);
+        fence(Ordering::Release);
+        let mut words = lines.iter().flat_map(|line| &line.0).skip(1);
+        if let Some(word) = words.next() {
+            word.store(length as u64, Ordering::Relaxed);
+        }
+        for (word, chunk) in words.zip(value.as_bytes()[..length].chunks(8)) {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+        }
+        sequence.store(odd.wrapping_add(1), Ordering::Release);
+    }
+
+    fn lines(&self, text: Text) -> &'static [Line] {
+        &self.texts[text as usize * TEXT_LINES..][..TEXT_LINES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::atomic::HeapArena;
+
+    #[test]
+    fn texts_come_back_whole() {
+        let board = Board::new(&mut HeapArena).unwrap();
+        assert_eq!(board.text(Text::FeedId), "");
+        board.set_text(Text::FeedId, "1795300250");
+        board.set_text(Text::FeedLastError, &"ü".repeat(TEXT_MAX));
+        assert_eq!(board.text(Text::FeedId), "1795300250");
+        assert_eq!(board.text(Text::FeedLastError), "ü".repeat(TEXT_MAX / 2));
+        board.set_number(Number::Refused, 7);
+        assert_eq!(board.number(Number::Refused), 7);
+    }
+
+    #[test]
+    fn a_reader_never_sees_two_texts_mixed() {
+        let board = Board::new(&mut HeapArena).unwrap();
+        let texts = ["a".repeat(100), "b".repeat(200)];
+        board.set_text(Text::FeedLastError, &texts[0]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..20_000).for_each(|n| board.set_text(Text::FeedLastError, &texts[n % 2]))
+            });
+            for _ in 0..20_000 {
+                let seen = board.text(Text::FeedLastError);
+                assert!(seen.is_empty() || texts.contains(&seen), "{seen}");
+            }
+        });
+    }
+}

@@ -1,0 +1,100 @@
+//! What all Kamailio processes share: ban tables, trust, counters, status, requests to the updater.
+//!
+//! Made once in the main process before any fork, so that every process sees it at the same place.
+
+pub mod board;
+pub mod budget;
+pub mod counters;
+pub mod events;
+pub mod notes;
+pub mod requests;
+pub mod ring;
+
+use crate::config::Config;
+use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
+use crate::table::Table;
+use crate::trust::Trust;
+use board::Board;
+use budget::Budget;
+use counters::Counters;
+use events::Events;
+use notes::Notes;
+use requests::Requests;
+
+/// The shared memory of the module.
+pub struct Shared {
+    clock: &'static Line,
+    /// What the service lists.
+    pub feed: Table,
+    /// What was banned here, by script or RPC.
+    pub local: Table,
+    /// What a node of the cluster banned.
+    pub peer: Table,
+    /// Who is never banned.
+    pub trust: Trust,
+    /// Counters of all processes.
+    pub counters: Counters,
+    /// What the updater tells.
+    pub board: Board,
+    /// What the updater is asked to do.
+    pub requests: Requests,
+    /// What event routes are told.
+    pub events: Events,
+    /// What changed in the local table.
+    pub notes: Notes,
+    /// What the script may still ban in this minute.
+    pub budget: Budget,
+}
+
+impl Shared {
+    /// Maps everything that `config` asks for. `seed` keys the hashes and must be random.
+    pub fn new(arena: &mut dyn Arena, config: &Config, seed: u64) -> Result<Self, OutOfMemory> {
+        Ok(Shared {
+            clock: &arena.lines("the clock", 1)?[0],
+            feed: Table::new(
+                arena,
+                "the feed table (max_feed_entries)",
+                config.max_feed_entries,
+                seed,
+                false,
+            )?,
+            local: Table::new(
+                arena,
+                "the local table (max_local_entries)",
+                config.max_local_entries,
+                seed,
+                true,
+            )?,
+            peer: Table::new(
+                arena,
+                "the peer table (max_local_entries)",
+                config.max_local_entries,
+                seed,
+                true,
+            )?,
+            trust: Trust::new(arena, seed, config.block_v6_prefix)?,
+            counters: Counters::new(arena)?,
+            board: Board::new(arena)?,
+            requests: Requests::new(arena)?,
+            events: Events::new(arena)?,
+            notes: Notes::new(arena)?,
+            budget: Budget::new(arena)?,
+        })
+    }
+
+    /// The current Unix second, as somebody wrote it within the last second: reading it is no system call.
+    #[inline]
+    pub fn now(&self) -> u32 {
+        self.clock.0[0].load(Ordering::Relaxed) as u32
+    }
+
+    /// Notes the start of the server.
+    pub fn started(&self, unix_seconds: u64) {
+        self.board.set_number(board::Number::Started, unix_seconds);
+    }
+
+    /// Sets the current Unix second. Never goes back: two processes keep this clock.
+    pub fn set_now(&self, unix_seconds: u64) {
+        self.clock.0[0].fetch_max(unix_seconds, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,154 @@
+//! The state file: what must survive a restart, so that the first packet meets the whole list.
+//!
+//! One line that names format, version and checksum, then JSON. It is written to a temporary file
+//! beside it, synchronised, and renamed; a reader sees the old or the new file, never a part.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::feed::Saved;
+use crate::table::Entry;
+
+/// First words of every state file of this version.
+const MAGIC: &str = "apiban-state 1 crc32=";
+/// A larger file is not ours: 16 million entries of this format stay below it.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// One ban, as it stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// Address or prefix.
+    pub ip: String,
+    /// Unix second at which it ends.
+    pub end: u32,
+    /// Unix second at which it came.
+    pub since: u32,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+impl From<Entry> for Ban {
+    fn from(entry: Entry) -> Self {
+        Ban {
+            ip: entry.subnet.to_string(),
+            end: entry.value,
+            since: entry.since,
+            reason: entry.reason,
+        }
+    }
+}
+
+/// Everything that survives a restart.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Where the walk through the list stands, and the requests already spent.
+    pub feed: Option<Saved>,
+    /// The list.
+    #[serde(default)]
+    pub listed: Vec<Ban>,
+    /// Local bans.
+    #[serde(default)]
+    pub local: Vec<Ban>,
+}
+
+/// Why a state file was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Unreadable(#[from] io::Error),
+    /// It is not a whole state file of this version.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Reads the state file; `None` where there is none.
+pub fn load(path: &Path) -> Result<Option<State>, LoadError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(LoadError::Damaged("it is too large".into()));
+    }
+    decode(&bytes).map(Some)
+}
+
+/// Reads the bytes of a state file.
+pub fn decode(bytes: &[u8]) -> Result<State, LoadError> {
+    let damaged = |text: &str| LoadError::Damaged(text.to_owned());
+    let end = bytes
+        .iter()
+        .take(64)
+        .position(|&byte| byte == b'\n')
+        .ok_or_else(|| damaged("no header line"))?;
+    let header = std::str::from_utf8(&bytes[..end]).map_err(|_| damaged("no header line"))?;
+    let checksum = header
+        .strip_prefix(MAGIC)
+        .and_then(|text| u32::from_str_radix(text, 16).ok())
+        .ok_or_else(|| damaged("not a state file of this version"))?;
+    let body = &bytes[end + 1..];
+    if crc32fast::hash(body) != checksum {
+        return Err(damaged("the checksum is wrong"));
+    }
+    serde_json::from_slice(body).map_err(|error| LoadError::Damaged(error.to_string()))
+}
+
+/// The bytes of a state file.
+pub fn encode(state: &State) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(state)?;
+    let mut bytes = format!("{MAGIC}{:08x}\n", crc32fast::hash(&body)).into_bytes();
+    bytes.extend(body);
+    Ok(bytes)
+}
+
+/// Writes the state file as a whole, readable by its owner only.
+pub fn store(path: &Path, state: &State) -> io::Result<()> {
+    let bytes = encode(state)?;
+    let temporary = beside(path, "new");
+    // Left over from a crash, or made by somebody else: never written through.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = write_new(&temporary, &bytes).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    // The rename itself must survive a power cut too.
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Puts a damaged file aside, for whoever wants to look at it; returns its new name.
+pub fn put_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = beside(path, "damaged");
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,48 @@
+//! The statistics of group `apiban`: name, meaning, and where the value comes from.
+
+use crate::shared::board::Number;
+use crate::shared::counters::Counter;
+use crate::shared::Shared;
+
+/// One statistic.
+pub struct Statistic {
+    /// Its name in the group `apiban`.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// Reads it; never negative, since Prometheus is given it unsigned.
+    pub read: fn(&Shared) -> u64,
+}
+
+const fn statistic(name: &'static str, help: &'static str, read: fn(&Shared) -> u64) -> Statistic {
+    Statistic { name, help, read }
+}
+
+/// Every statistic.
+#[rustfmt::skip]
+pub const STATISTICS: &[Statistic] = &[
+    statistic("checks", "calls of apiban_check", |s| s.counters.sum(Counter::Checks)),
+    statistic("blocked_feed", "checks that met an address of the feed", |s| s.counters.sum(Counter::BlockedFeed)),
+    statistic("blocked_local", "checks that met a local ban", |s| s.counters.sum(Counter::BlockedLocal)),
+    statistic("blocked_peer", "checks that met a ban of a cluster peer", |s| s.counters.sum(Counter::BlockedPeer)),
+    statistic("feed_entries", "addresses of the feed", |s| s.feed.len() as u64),
+    statistic("local_entries", "local bans", |s| s.local.len() as u64),
+    statistic("peer_entries", "bans of cluster peers", |s| s.peer.len() as u64),
+    statistic("feed_age", "seconds since the last successful fetch", feed_age),
+    statistic("fetch_ok", "successful requests to the service", |s| s.board.number(Number::FetchOk)),
+    statistic("fetch_errors", "failed requests to the service", |s| s.board.number(Number::FetchErrors)),
+    statistic("rate_limited", "requests that the service refused as too many", |s| s.board.number(Number::RateLimited)),
+    statistic("trusted_skips", "checks and bans that trust decided", |s| s.counters.sum(Counter::TrustedSkips)),
+    statistic("block_refused", "bans refused: trusted, full, over budget", |s| s.counters.sum(Counter::BlockRefused)),
+    statistic("firewall_errors", "failed firewall operations", |s| s.board.number(Number::FirewallErrors)),
+    statistic("filter_drops", "packets dropped by the socket filter", |_| 0),
+];
+
+/// Since the start where there was no success yet.
+fn feed_age(shared: &Shared) -> u64 {
+    let since = match shared.board.number(Number::FeedLastSuccess) {
+        0 => shared.board.number(Number::Started),
+        last => last,
+    };
+    u64::from(shared.now()).saturating_sub(since)
+}

@@ -1,0 +1,78 @@
+//! An open-addressed array of cache-line buckets that needs no tombstones.
+//!
+//! Word 0 of a bucket is its control word: how many entries had to go past this bucket because it
+//! was full. A search goes on to the next bucket only where that count is not zero, so a removed
+//! entry leaves nothing behind. The other seven words belong to the table built on top.
+
+use super::atomic::{Line, Ordering};
+
+/// A search never looks at more buckets than this. At the load for which tables are sized the
+/// entries that hash to any 128 neighbouring buckets exceed their room by chance with a probability
+/// below 1e-12; an insert that does meet such a crowd reports a full table.
+pub const PROBE_LIMIT: usize = 128;
+
+/// The buckets of one table.
+#[derive(Clone, Copy)]
+pub struct Buckets {
+    lines: &'static [Line],
+}
+
+impl Buckets {
+    /// Wraps zeroed lines; there must be at least one.
+    pub fn new(lines: &'static [Line]) -> Self {
+        Buckets { lines }
+    }
+
+    /// Number of buckets.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The bucket in which a search for this hash begins: the high half scaled to the table's length.
+    #[inline]
+    pub fn home(&self, hash: u64) -> usize {
+        (((hash >> 32) * self.lines.len() as u64) >> 32) as usize
+    }
+
+    /// The bucket `distance` steps from `home`.
+    #[inline]
+    pub fn at(&self, home: usize, distance: usize) -> usize {
+        let index = home + distance;
+        if index < self.lines.len() {
+            index
+        } else {
+            index % self.lines.len()
+        }
+    }
+
+    /// How far a search may go: every bucket once, at most [`PROBE_LIMIT`].
+    #[inline]
+    pub fn reach(&self) -> usize {
+        self.lines.len().min(PROBE_LIMIT)
+    }
+
+    /// The words of one bucket.
+    #[inline]
+    pub fn line(&self, bucket: usize) -> &'static Line {
+        &self.lines[bucket]
+    }
+
+    /// True where some entry went past this bucket. Must be read after the bucket's slots: an entry
+    /// is placed further on before an earlier copy of it is cleared (see `hosts`).
+    #[inline]
+    pub fn overflowed(&self, bucket: usize) -> bool {
+        self.lines[bucket].0[0].load(Ordering::Acquire) != 0
+    }
+
+    /// Announces an entry that goes past `bucket`; done before the entry is placed.
+    pub fn pass(&self, bucket: usize) {
+        self.lines[bucket].0[0].fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes back the announcements of an entry at `distance` from `home`; done after it is gone.
+    pub fn unpass(&self, home: usize, distance: usize) {
+        for step in 0..distance {
+            self.lines[self.at(home, step)].0[0].fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What is kept of an entry besides its end: when it came, how often it hit, why it is there.
+//!
+//! These arrays go with the slots of a table. Their pages are touched only when they are used: hits
+//! of entries that never hit cost no memory. They are read by people, through RPC, and not by the
+//! check: a reader that meets a slot in the moment of its reuse may see a mixed answer.
+
+use super::atomic::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS};
+
+/// Longest reason kept, in bytes; a longer one is cut.
+pub const REASON_MAX: usize = (LINE_WORDS - 1) * 8;
+
+/// The arrays of one kind of slot.
+#[derive(Clone, Copy)]
+pub struct Details {
+    since: &'static [AtomicU32],
+    hits: &'static [AtomicU32],
+    reasons: &'static [Line],
+}
+
+impl Details {
+    /// Arrays for `slots` slots; reasons only where they are asked for.
+    pub fn new(
+        arena: &mut dyn Arena,
+        purpose: &'static str,
+        slots: usize,
+        reasons: bool,
+    ) -> Result<Self, OutOfMemory> {
+        Ok(Details {
+            since: arena.words(purpose, slots)?,
+            hits: arena.words(purpose, slots)?,
+            reasons: if reasons {
+                arena.lines(purpose, slots)?
+            } else {
+                &[]
+            },
+        })
+    }
+
+    /// Starts the record of a new entry.
+    pub fn begin(&self, slot: usize, since: u32, reason: &str) {
+        self.since[slot].store(since, Ordering::Relaxed);
+        // Written only where it changes something: a page of zeros stays untouched.
+        if self.hits[slot].load(Ordering::Relaxed) != 0 {
+            self.hits[slot].store(0, Ordering::Relaxed);
+        }
+        self.set_reason(slot, reason);
+    }
+
+    /// Counts one packet.
+    #[inline]
+    pub fn hit(&self, slot: usize) {
+        self.hits[slot].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Unix time in seconds at which the entry came.
+    pub fn since(&self, slot: usize) -> u32 {
+        self.since[slot].load(Ordering::Relaxed)
+    }
+
+    /// Packets seen; wraps at 2^32.
+    pub fn hits(&self, slot: usize) -> u32 {
+        self.hits[slot].load(Ordering::Relaxed)
+    }
+
+    /// Stores at most [`REASON_MAX`] bytes, whole characters only.
+    pub fn set_reason(&self, slot: usize, reason: &str) {
+        let Some(line) = self.reasons.get(slot) else {
+            return;
+        };
+        let mut length = reason.len().min(REASON_MAX);
+        while !reason.is_char_boundary(length) {
+            length -= 1;
+        }
+        line.0[0].store(length as u64, Ordering::Relaxed);
+        for (word, chunk) in line.0[1..]
+            .iter()
+            .zip(reason.as_bytes()[..length].chunks(8))
+        {
+            let mut bytes = [0; 8];
+            bytes[..chunk.len()].copy_from_slice(chunk);
+            word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+        }
+    }
+
+    /// The reason, empty where none was given.
+    pub fn reason(&self, slot: usize) -> String {
+        let Some(line) = self.reasons.get(slot) else {
+            return String::new();
+        };
+        let length = (line.0[0].load(Ordering::Relaxed) as usize).min(REASON_MAX);
+        let bytes: Vec<u8> = line.0[1..]
+            .iter()
+            .flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes())
+            .take(length)
+            .collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}

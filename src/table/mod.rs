@@ -1,0 +1,451 @@
+//! The ban table: addresses and prefixes with an end, in memory shared by all processes.
+//!
+//! It knows nothing of Kamailio. IPv4 addresses stand in [`hosts`], seven to a cache line; IPv6 and
+//! prefixes in [`nets`]. The value of an entry is the Unix second at which it ends, so that key and
+//! end are always read and written together. Trust uses the same table with another value.
+
+pub mod atomic;
+mod buckets;
+mod details;
+mod hosts;
+mod nets;
+
+use std::hash::{BuildHasher, Hasher};
+use std::net::{IpAddr, Ipv6Addr};
+
+use foldhash::fast::FixedState;
+
+use crate::address::Subnet;
+use atomic::{Arena, Line, Ordering, OutOfMemory};
+use buckets::Buckets;
+use details::Details;
+pub use details::REASON_MAX;
+use hosts::{Hosts, Raise, Slot};
+use nets::{Key, Nets};
+
+/// Buckets are this full, in percent, when a table holds as many entries as it may.
+const LOAD_PERCENT: usize = 70;
+
+// Words of the header line.
+const COUNT: usize = 0;
+const V4_LENGTHS: usize = 1;
+const V6_LENGTHS: usize = 2; // and the next
+const EARLIEST: usize = 4;
+
+/// A table of addresses and prefixes.
+#[derive(Clone)]
+pub struct Table {
+    header: &'static Line,
+    hosts: Hosts,
+    nets: Nets,
+    host_details: Details,
+    net_details: Details,
+    hasher: FixedState,
+    capacity: usize,
+}
+
+/// An entry that a lookup found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The Unix second at which the ban ends, or what the owner of the table stored.
+    pub value: u32,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Host(Slot),
+    Net(Slot),
+}
+
+/// Everything known of one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What is listed.
+    pub subnet: Subnet,
+    /// The Unix second at which the ban ends.
+    pub value: u32,
+    /// The Unix second at which it came.
+    pub since: u32,
+    /// Packets it met.
+    pub hits: u32,
+    /// Why it is there; empty where the table keeps no reasons.
+    pub reason: String,
+}
+
+/// What an insert did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// A new entry.
+    New,
+    /// The entry was there and now ends later.
+    Extended,
+    /// The entry was there and ends later anyway.
+    Kept,
+    /// No room; nothing was changed.
+    Full,
+}
+
+fn key_of(subnet: Subnet) -> Key {
+    match subnet.address() {
+        IpAddr::V4(ip) => Key {
+            bits: ip.to_ipv6_mapped().to_bits(),
+            length: subnet.prefix_len() + 96,
+        },
+        IpAddr::V6(ip) => Key {
+            bits: ip.to_bits(),
+            length: subnet.prefix_len(),
+        },
+    }
+}
+
+fn subnet_of(key: Key) -> Option<Subnet> {
+    Subnet::new(IpAddr::V6(Ipv6Addr::from_bits(key.bits)), key.length)
+}
+
+fn host_address(subnet: Subnet) -> Option<u32> {
+    match subnet.address() {
+        IpAddr::V4(ip) if subnet.is_host() => Some(ip.to_bits()),
+        _ => None,
+    }
+}
+
+impl Table {
+    /// A table for `capacity` entries of either family. `seed` keys the hash: who chooses addresses
+    /// must not know it. `purpose` names the table where memory cannot be had.
+    pub fn new(
+        arena: &mut dyn Arena,
+        purpose: &'static str,
+        capacity: usize,
+        seed: u64,
+        reasons: bool,
+    ) -> Result<Self, OutOfMemory> {
+        let room = capacity.max(1) * 100 / LOAD_PERCENT;
+        let hosts = Hosts::new(Buckets::new(
+            arena.lines(purpose, room.div_ceil(hosts::SLOTS))?,
+        ));
+        let nets = Nets::new(Buckets::new(
+            arena.lines(purpose, room.div_ceil(nets::SLOTS))?,
+        ));
+        let header = arena.lines(purpose, 1)?;
+        Ok(Table {
+            header: &header[0],
+            host_details: Details::new(arena, purpose, hosts.slots(), reasons)?,
+            net_details: Details::new(arena, purpose, nets.slots(), reasons)?,
+            hosts,
+            nets,
+            hasher: FixedState::with_seed(seed),
+            capacity,
+        })
+    }
+
+    /// How many entries it may hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many entries it holds, those included that ended and were not yet swept.
+    pub fn len(&self) -> usize {
+        self.header.0[COUNT].load(Ordering::Relaxed) as usize
+    }
+
+    /// True where it holds nothing.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.header.0[COUNT].load(Ordering::Relaxed) == 0
+    }
+
+    /// The entry with a value above `now` that covers `ip`: the address itself, then the prefixes in use.
+    #[inline]
+    pub fn lookup(&self, ip: IpAddr, now: u32) -> Option<Found> {
+        if self.is_empty() {
+            return None;
+        }
+        match ip {
+            IpAddr::V4(v4) => {
+                let bits = v4.to_bits();
+                if let Some((slot, value)) =
+                    self.hosts
+                        .lookup(bits, self.hash_host(bits), |value| value > now)
+                {
+                    return Some(Found {
+                        value,
+                        place: Place::Host(slot),
+                    });
+                }
+                let lengths = self.header.0[V4_LENGTHS].load(Ordering::Relaxed);
+                if lengths == 0 {
+                    return None;
+                }
+                self.lookup_lengths(v4.to_ipv6_mapped().to_bits(), 96, lengths, now)
+            }
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => self.lookup(IpAddr::V4(v4), now),
+                None => {
+                    let bits = v6.to_bits();
+                    // The longest first: hosts and /64 stand in the second word.
+                    let long = self.header.0[V6_LENGTHS + 1].load(Ordering::Relaxed);
+                    let short = self.header.0[V6_LENGTHS].load(Ordering::Relaxed);
+                    self.lookup_lengths(bits, 64, long, now)
+                        .or_else(|| self.lookup_lengths(bits, 0, short, now))
+                }
+            },
+        }
+    }
+
+    /// One probe for each length in `lengths`; bit `n` stands for a prefix of `base + n + 1` bits.
+    fn lookup_lengths(&self, bits: u128, base: u8, mut lengths: u64, now: u32) -> Option<Found> {
+        while lengths != 0 {
+            let bit = 63 - lengths.leading_zeros() as u8;
+            lengths &= !(1 << bit);
+            let length = base + bit + 1;
+            let key = Key {
+                bits: bits & (u128::MAX << (128 - u32::from(length))),
+                length,
+            };
+            if let Some((slot, value)) = self
+                .nets
+                .lookup(key, self.hash_net(key), |value| value > now)
+            {
+                return Some(Found {
+                    value,
+                    place: Place::Net(slot),
+                });
+            }
+        }
+        None
+    }
+
+    /// The entry for exactly this address or prefix, ended or not.
+    pub fn find(&self, subnet: Subnet) -> Option<Found> {
+        if let Some(address) = host_address(subnet) {
+            let (slot, value) = self
+                .hosts
+                .lookup(address, self.hash_host(address), |_| true)?;
+            return Some(Found {
+                value,
+                place: Place::Host(slot),
+            });
+        }
+        let key = key_of(subnet);
+        let (slot, value) = self.nets.lookup(key, self.hash_net(key), |_| true)?;
+        Some(Found {
+            value,
+            place: Place::Net(slot),
+        })
+    }
+
+    /// Counts one packet that met the entry.
+    #[inline]
+    pub fn hit(&self, found: Found) {
+        let (details, slot) = self.details(found.place);
+        details.hit(slot);
+    }
+
+    /// Everything known of a found entry; `None` where its slot has been reused meanwhile.
+    pub fn entry(&self, found: Found) -> Option<Entry> {
+        let (subnet, value) = match found.place {
+            Place::Host(slot) => {
+                let (address, value) = self.hosts.entry(slot)?;
+                (Subnet::host(IpAddr::V4(address.into())), value)
+            }
+            Place::Net(slot) => {
+                let (key, value) = self.nets.entry(slot)?;
+                (subnet_of(key)?, value)
+            }
+        };
+        Some(self.describe(subnet, value, found.place))
+    }
+
+    /// Adds an entry, or lets the longer end win. `value` is not zero; `since` in Unix seconds.
+    pub fn insert(&self, subnet: Subnet, value: u32, since: u32, reason: &str) -> Insert {
+        let placed = match host_address(subnet) {
+            Some(address) => {
+                let hash = self.hash_host(address);
+                match self.hosts.raise(address, hash, value) {
+                    Some(known) => Err((known, Place::Host as fn(Slot) -> Place)),
+                    None => Ok(self.reserve(|| {
+                        let slot = self.hosts.place(address, hash, value)?;
+                        self.host_details.begin(slot.0, since, reason);
+                        Some(self.hosts.merge(address, hash))
+                    })),
+                }
+            }
+            None => {
+                let key = key_of(subnet);
+                let hash = self.hash_net(key);
+                match self.nets.raise(key, hash, value) {
+                    Some(known) => Err((known, Place::Net as fn(Slot) -> Place)),
+                    None => Ok(self.reserve(|| {
+                        // Before the entry is there: who sees the entry probes for its length.
+                        self.use_length(subnet);
+                        let slot = self.nets.place(key, hash, value)?;
+                        self.net_details.begin(slot.0, since, reason);
+                        Some(self.nets.merge(key, hash))
+                    })),
+                }
+            }
+        };
+        match placed {
+            Ok(true) => {
+                self.header.0[EARLIEST].fetch_min(u64::from(value), Ordering::AcqRel);
+                Insert::New
+            }
+            Ok(false) => Insert::Full,
+            Err((Raise::Kept(_), _)) => Insert::Kept,
+            Err((Raise::Raised(slot), place)) => {
+                if !reason.is_empty() {
+                    let (details, slot) = self.details(place(slot));
+                    details.set_reason(slot, reason);
+                }
+                Insert::Extended
+            }
+        }
+    }
+
+    /// Runs `place` with one entry's room reserved; gives back what was not used or merged away.
+    fn reserve(&self, place: impl FnOnce() -> Option<usize>) -> bool {
+        let count = &self.header.0[COUNT];
+        if count.fetch_add(1, Ordering::AcqRel) >= self.capacity as u64 {
+            count.fetch_sub(1, Ordering::AcqRel);
+            return false;
+        }
+        let placed = place();
+        count.fetch_sub(placed.unwrap_or(1) as u64, Ordering::AcqRel);
+        placed.is_some()
+    }
+
+    /// A length once used stays in use until the table is emptied: clearing its bit while another
+    /// process inserts could hide that entry.
+    fn use_length(&self, subnet: Subnet) {
+        let (word, bit) = match (subnet.is_v4(), subnet.prefix_len()) {
+            (_, 0) => return,
+            (true, length) => (V4_LENGTHS, length - 1),
+            (false, length) if length <= 64 => (V6_LENGTHS, length - 1),
+            (false, length) => (V6_LENGTHS + 1, length - 65),
+        };
+        self.header.0[word].fetch_or(1 << bit, Ordering::AcqRel);
+    }
+
+    /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
+    pub fn replace(&self, subnet: Subnet, value: u32) -> bool {
+        match host_address(subnet) {
+            Some(address) => self.hosts.replace(address, self.hash_host(address), value),
+            None => {
+                let key = key_of(subnet);
+                self.nets.replace(key, self.hash_net(key), value)
+            }
+        }
+    }
+
+    /// Removes exactly this address or prefix; false where it was not there.
+    pub fn remove(&self, subnet: Subnet) -> bool {
+        let removed = match host_address(subnet) {
+            Some(address) => self.hosts.remove(address, self.hash_host(address)),
+            None => {
+                let key = key_of(subnet);
+                self.nets.remove(key, self.hash_net(key))
+            }
+        };
+        self.header.0[COUNT].fetch_sub(removed as u64, Ordering::AcqRel);
+        removed > 0
+    }
+
+    /// Removes what ended at or before `now` and shows each to `ended`. Costs nothing before the
+    /// earliest end.
+    pub fn expire(&self, now: u32, mut ended: impl FnMut(Entry)) {
+        if self.is_empty() || self.header.0[EARLIEST].load(Ordering::Acquire) > u64::from(now) {
+            return;
+        }
+        // Inserts during the pass lower the mark themselves.
+        self.header.0[EARLIEST].store(u64::MAX, Ordering::Release);
+        let mut earliest = u64::MAX;
+        self.retain_places(|subnet, value, place| {
+            if value > now {
+                earliest = earliest.min(u64::from(value));
+                return true;
+            }
+            ended(self.describe(subnet, value, place));
+            false
+        });
+        self.header.0[EARLIEST].fetch_min(earliest, Ordering::AcqRel);
+    }
+
+    /// Removes the entries for which `keep` says no; returns how many went.
+    pub fn retain(&self, mut keep: impl FnMut(Subnet, u32) -> bool) -> usize {
+        self.retain_places(|subnet, value, _| keep(subnet, value))
+    }
+
+    /// Shows every entry, in no order.
+    pub fn for_each(&self, mut visit: impl FnMut(Entry)) {
+        self.retain_places(|subnet, value, place| {
+            visit(self.describe(subnet, value, place));
+            true
+        });
+    }
+
+    fn retain_places(&self, mut keep: impl FnMut(Subnet, u32, Place) -> bool) -> usize {
+        if self.is_empty() {
+            return 0;
+        }
+        let mut removed = self.hosts.retain(
+            |address| self.hash_host(address),
+            |address, value, slot| {
+                keep(
+                    Subnet::host(IpAddr::V4(address.into())),
+                    value,
+                    Place::Host(slot),
+                )
+            },
+        );
+        let lengths = &self.header.0[V4_LENGTHS..=V6_LENGTHS + 1];
+        // No look at memory that was never touched.
+        if lengths.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
+            removed += self.nets.retain(
+                |key| self.hash_net(key),
+                |key, value, slot| {
+                    subnet_of(key).is_none_or(|subnet| keep(subnet, value, Place::Net(slot)))
+                },
+            );
+        }
+        self.header.0[COUNT].fetch_sub(removed as u64, Ordering::AcqRel);
+        removed
+    }
+
+    fn describe(&self, subnet: Subnet, value: u32, place: Place) -> Entry {
+        let (details, slot) = self.details(place);
+        Entry {
+            subnet,
+            value,
+            since: details.since(slot),
+            hits: details.hits(slot),
+            reason: details.reason(slot),
+        }
+    }
+
+    #[inline]
+    fn details(&self, place: Place) -> (&Details, usize) {
+        match place {
+            Place::Host(slot) => (&self.host_details, slot.0),
+            Place::Net(slot) => (&self.net_details, slot.0),
+        }
+    }
+
+    #[inline]
+    fn hash_host(&self, address: u32) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u32(address);
+        hasher.finish()
+    }
+
+    #[inline]
+    fn hash_net(&self, key: Key) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u128(key.bits);
+        hasher.write_u8(key.length);
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

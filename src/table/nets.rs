@@ -1,0 +1,347 @@
+//! IPv6 addresses and prefixes of both families: exact 128-bit keys with a prefix length.
+//!
+//! A bucket holds two slots of three words: state, high half, low half of the masked address (IPv4 as
+//! `::ffff:a.b.c.d`, its prefix length counted in 128 bits). The state word says whether the slot is
+//! empty, being written, or live, and carries prefix length, version and value.
+//!
+//! **Protocol.** As in [`super::hosts`], with one step more because a key does not fit one word: a
+//! writer claims an empty slot (empty to busy, next version), writes the key, and publishes it (busy to
+//! live). A reader takes the state, the key, and the state again: only where slot state, length and
+//! version are unchanged did the key belong to that state. A slot whose writer died busy stays
+//! unused; nobody waits for it.
+
+use super::atomic::{fence, Line, Ordering};
+use super::buckets::Buckets;
+use super::hosts::{Raise, Slot};
+
+/// Slots in a bucket.
+pub const SLOTS: usize = 2;
+const SLOT_WORDS: usize = 3;
+
+/// A masked address and the number of bits that count, 1 to 128.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The masked address; IPv4 in its mapped form.
+    pub bits: u128,
+    /// Prefix length in 128 bits.
+    pub length: u8,
+}
+
+/// The state word: 2 bits of state, 8 of prefix length, 22 of version, 32 of value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State(u64);
+
+impl State {
+    const EMPTY: u64 = 0;
+    const BUSY: u64 = 1;
+    const LIVE: u64 = 2;
+    const VERSION_MASK: u64 = (1 << 22) - 1;
+
+    fn new(kind: u64, length: u8, version: u64, value: u32) -> Self {
+        State(
+            kind << 62
+                | u64::from(length) << 54
+                | (version & Self::VERSION_MASK) << 32
+                | u64::from(value),
+        )
+    }
+
+    fn kind(self) -> u64 {
+        self.0 >> 62
+    }
+
+    fn length(self) -> u8 {
+        (self.0 >> 54) as u8
+    }
+
+    fn version(self) -> u64 {
+        self.0 >> 32 & Self::VERSION_MASK
+    }
+
+    fn value(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// True where only the value may differ: the key that was read belongs to both.
+    fn same_entry(self, other: State) -> bool {
+        self.0 >> 32 == other.0 >> 32
+    }
+
+    fn with_value(self, value: u32) -> Self {
+        State(self.0 >> 32 << 32 | u64::from(value))
+    }
+
+    fn emptied(self) -> Self {
+        State::new(Self::EMPTY, 0, self.version(), 0)
+    }
+}
+
+/// The part of a table that holds IPv6 and prefixes.
+#[derive(Clone, Copy)]
+pub struct Nets {
+    buckets: Buckets,
+}
+
+impl Nets {
+    /// Builds on zeroed buckets.
+    pub fn new(buckets: Buckets) -> Self {
+        Nets { buckets }
+    }
+
+    /// Number of slot indices, for arrays that go with the slots.
+    pub fn slots(&self) -> usize {
+        self.buckets.len() * SLOTS
+    }
+
+    /// The value of `key` for which `accept` holds, and its place.
+    #[inline]
+    pub fn lookup(&self, key: Key, hash: u64, accept: impl Fn(u32) -> bool) -> Option<(Slot, u32)> {
+        let home = self.buckets.home(hash);
+        for distance in 0..self.buckets.reach() {
+            let bucket = self.buckets.at(home, distance);
+            for index in 0..SLOTS {
+                let slot = Slot(bucket * SLOTS + index);
+                if let Some(state) = self.matches(slot, key) {
+                    if accept(state.value()) {
+                        return Some((slot, state.value()));
+                    }
+                }
+            }
+            if !self.buckets.overflowed(bucket) {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Raises the value of an entry that exists; `None` where there is none.
+    pub fn raise(&self, key: Key, hash: u64, value: u32) -> Option<Raise> {
+        loop {
+            let (slot, found) = self.lookup(key, hash, |_| true)?;
+            if found >= value {
+                return Some(Raise::Kept(slot));
+            }
+            if self.change(slot, key, |state| {
+                (state.value() == found).then(|| state.with_value(value))
+            }) {
+                return Some(Raise::Raised(slot));
+            }
+        }
+    }
+
+    /// Places a key that is not there yet; [`Nets::merge`] must follow. `value` is not zero.
+    pub fn place(&self, key: Key, hash: u64, value: u32) -> Option<Slot> {
+        let home = self.buckets.home(hash);
+        for distance in 0..self.buckets.reach() {
+            let bucket = self.buckets.at(home, distance);
+            for index in 0..SLOTS {
+                let slot = Slot(bucket * SLOTS + index);
+                if self.claim(slot, key, value) {
+                    return Some(slot);
+                }
+            }
+            self.buckets.pass(bucket);
+        }
+        self.buckets.unpass(home, self.buckets.reach());
+        None
+    }
+
+    /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
+    pub fn replace(&self, key: Key, hash: u64, value: u32) -> bool {
+        while let Some((slot, _)) = self.lookup(key, hash, |_| true) {
+            if self.change(slot, key, |state| Some(state.with_value(value))) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Merges copies of `key` that two writers placed at the same moment; returns how many went.
+    pub fn merge(&self, key: Key, hash: u64) -> usize {
+        fence(Ordering::SeqCst);
+        let home = self.buckets.home(hash);
+        let mut merged = 0;
+        let mut earlier: Option<(Slot, usize)> = None;
+        for distance in 0..self.buckets.reach() {
+            let bucket = self.buckets.at(home, distance);
+            for index in 0..SLOTS {
+                let slot = Slot(bucket * SLOTS + index);
+                if self.matches(slot, key).is_none() {
+                    continue;
+                }
+                if let Some((first, first_distance)) = earlier {
+                    if self.fold_into(key, first, slot) {
+                        self.buckets.unpass(home, first_distance);
+                        merged += 1;
+                    }
+                }
+                earlier = Some((slot, distance));
+            }
+            if !self.buckets.overflowed(bucket) {
+                break;
+            }
+        }
+        merged
+    }
+
+    fn fold_into(&self, key: Key, earlier: Slot, later: Slot) -> bool {
+        loop {
+            let (Some(from), Some(into)) = (self.matches(earlier, key), self.matches(later, key))
+            else {
+                return false;
+            };
+            if into.value() < from.value() && !self.swap(later, into, into.with_value(from.value()))
+            {
+                continue;
+            }
+            if self.swap(earlier, from, from.emptied()) {
+                return true;
+            }
+        }
+    }
+
+    /// Removes every copy of `key`; returns how many there were.
+    pub fn remove(&self, key: Key, hash: u64) -> usize {
+        let home = self.buckets.home(hash);
+        let mut removed = 0;
+        for distance in 0..self.buckets.reach() {
+            let bucket = self.buckets.at(home, distance);
+            for index in 0..SLOTS {
+                if self.change(Slot(bucket * SLOTS + index), key, |state| {
+                    Some(state.emptied())
+                }) {
+                    removed += 1;
+                    self.buckets.unpass(home, distance);
+                }
+            }
+            if !self.buckets.overflowed(bucket) {
+                break;
+            }
+        }
+        removed
+    }
+
+    /// Shows every entry to `keep` and clears those for which it says no; returns how many went.
+    pub fn retain(
+        &self,
+        hash: impl Fn(Key) -> u64,
+        mut keep: impl FnMut(Key, u32, Slot) -> bool,
+    ) -> usize {
+        let mut removed = 0;
+        for bucket in 0..self.buckets.len() {
+            for index in 0..SLOTS {
+                let slot = Slot(bucket * SLOTS + index);
+                let Some((state, key)) = self.read(slot) else {
+                    continue;
+                };
+                if keep(key, state.value(), slot) {
+                    continue;
+                }
+                if self.swap(slot, state, state.emptied()) {
+                    let home = self.buckets.home(hash(key));
+                    let distance = (bucket + self.buckets.len() - home) % self.buckets.len();
+                    self.buckets.unpass(home, distance);
+                    removed += 1;
+                }
+            }
+        }
+        removed
+    }
+
+    /// Key and value in a slot; `None` where it is empty.
+    pub fn entry(&self, slot: Slot) -> Option<(Key, u32)> {
+        self.read(slot).map(|(state, key)| (key, state.value()))
+    }
+
+    /// Takes an empty slot, writes the key, publishes it.
+    fn claim(&self, slot: Slot, key: Key, value: u32) -> bool {
+        let (line, base) = self.words(slot);
+        let empty = State(line.0[base].load(Ordering::Relaxed));
+        if empty.kind() != State::EMPTY {
+            return false;
+        }
+        let version = empty.version() + 1;
+        if !self.swap(slot, empty, State::new(State::BUSY, key.length, version, 0)) {
+            return false;
+        }
+        // Pairs with the acquire fence in `read`: who sees a word of the new key sees the slot busy.
+        fence(Ordering::Release);
+        line.0[base + 1].store((key.bits >> 64) as u64, Ordering::Relaxed);
+        line.0[base + 2].store(key.bits as u64, Ordering::Relaxed);
+        let live = State::new(State::LIVE, key.length, version, value);
+        line.0[base].store(live.0, Ordering::Release);
+        true
+    }
+
+    /// Changes the state of the slot while it holds `key`; false where it does not, or `next` says no.
+    fn change(&self, slot: Slot, key: Key, next: impl Fn(State) -> Option<State>) -> bool {
+        while let Some(state) = self.matches(slot, key) {
+            let Some(to) = next(state) else {
+                return false;
+            };
+            if self.swap(slot, state, to) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The state of the slot where it is live and holds `key`.
+    #[inline]
+    fn matches(&self, slot: Slot, key: Key) -> Option<State> {
+        let (line, base) = self.words(slot);
+        let state = State(line.0[base].load(Ordering::Acquire));
+        if state.kind() != State::LIVE || state.length() != key.length {
+            return None;
+        }
+        let (state, found) = self.read(slot)?;
+        (found == key).then_some(state)
+    }
+
+    /// State and key of a live slot, read as one.
+    fn read(&self, slot: Slot) -> Option<(State, Key)> {
+        let (line, base) = self.words(slot);
+        loop {
+            let before = State(line.0[base].load(Ordering::Acquire));
+            if before.kind() != State::LIVE {
+                return None;
+            }
+            let high = line.0[base + 1].load(Ordering::Relaxed);
+            let low = line.0[base + 2].load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            let after = State(line.0[base].load(Ordering::Relaxed));
+            if before.same_entry(after) {
+                let bits = u128::from(high) << 64 | u128::from(low);
+                return Some((
+                    after,
+                    Key {
+                        bits,
+                        length: after.length(),
+                    },
+                ));
+            }
+        }
+    }
+
+    fn swap(&self, slot: Slot, from: State, to: State) -> bool {
+        let (line, base) = self.words(slot);
+        line.0[base]
+            .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The line of a slot and the index of its state word.
+    #[inline]
+    fn words(&self, slot: Slot) -> (&'static Line, usize) {
+        (
+            self.buckets.line(slot.0 / SLOTS),
+            1 + slot.0 % SLOTS * SLOT_WORDS,
+        )
+    }
+
+    /// True where no bucket is passed by any entry: for tests of emptied tables.
+    #[cfg(test)]
+    pub fn is_settled(&self) -> bool {
+        (0..self.buckets.len()).all(|bucket| !self.buckets.overflowed(bucket))
+    }
+}

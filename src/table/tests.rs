@@ -1,0 +1,267 @@
+//! The table against a plain map, at its limits, and with threads hammering it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Barrier;
+
+use proptest::prelude::*;
+
+use super::atomic::HeapArena;
+use super::{Insert, Table};
+use crate::address::Subnet;
+
+fn table(capacity: usize) -> Table {
+    Table::new(&mut HeapArena, "test table", capacity, 42, true).unwrap()
+}
+
+fn subnet(text: &str) -> Subnet {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn an_entry_lives_until_its_end() {
+    let table = table(10);
+    for text in [
+        "192.0.2.7",
+        "2001:db8::7",
+        "198.51.100.0/24",
+        "2001:db8:1::/64",
+    ] {
+        assert_eq!(
+            table.insert(subnet(text), 100, 50, "scan"),
+            Insert::New,
+            "{text}"
+        );
+        assert_eq!(
+            table.insert(subnet(text), 90, 60, ""),
+            Insert::Kept,
+            "{text}"
+        );
+        assert_eq!(
+            table.insert(subnet(text), 110, 60, ""),
+            Insert::Extended,
+            "{text}"
+        );
+        let entry = table.entry(table.find(subnet(text)).unwrap()).unwrap();
+        assert_eq!(
+            (entry.subnet, entry.value, entry.since),
+            (subnet(text), 110, 50)
+        );
+        assert_eq!(entry.reason, "scan");
+    }
+    for address in [
+        "192.0.2.7",
+        "::ffff:192.0.2.7",
+        "2001:db8::7",
+        "198.51.100.255",
+        "2001:db8:1::ffff",
+    ] {
+        assert_eq!(
+            table.lookup(ip(address), 109).map(|found| found.value),
+            Some(110),
+            "{address}"
+        );
+        assert!(table.lookup(ip(address), 110).is_none(), "{address}");
+    }
+    for address in [
+        "192.0.2.8",
+        "2001:db8::8",
+        "198.51.101.0",
+        "2001:db8:1:1::1",
+    ] {
+        assert!(table.lookup(ip(address), 1).is_none(), "{address}");
+    }
+}
+
+#[test]
+fn the_sweep_removes_what_ended_and_tells() {
+    let table = table(10);
+    table.insert(subnet("192.0.2.1"), 100, 1, "one");
+    table.insert(subnet("192.0.2.2"), 200, 1, "");
+    table.insert(subnet("2001:db8::/64"), 100, 1, "");
+    let mut ended = Vec::new();
+    table.expire(99, |entry| ended.push(entry.subnet.to_string()));
+    assert!(ended.is_empty());
+    table.expire(100, |entry| ended.push(entry.subnet.to_string()));
+    assert_eq!(ended, ["192.0.2.1", "2001:db8::/64"]);
+    assert_eq!(table.len(), 1);
+    // The mark was lowered again for the one that is left.
+    table.expire(200, |entry| ended.push(entry.subnet.to_string()));
+    assert_eq!((table.len(), ended.len()), (0, 3));
+}
+
+#[test]
+fn a_full_table_says_so_and_keeps_what_it_has() {
+    let table = table(1000);
+    let address = |n: u32| Subnet::host(IpAddr::V4((0x0a00_0000 + n).into()));
+    for n in 0..1000 {
+        assert_eq!(table.insert(address(n), 9, 1, ""), Insert::New);
+    }
+    assert_eq!(table.insert(address(1000), 9, 1, ""), Insert::Full);
+    assert_eq!(table.insert(address(7), 10, 1, ""), Insert::Extended);
+    assert_eq!(table.len(), 1000);
+    assert!(table.remove(address(3)));
+    assert!(!table.remove(address(3)));
+    assert_eq!(table.insert(address(1000), 9, 1, ""), Insert::New);
+    assert_eq!(table.retain(|_, _| false), 1000);
+    assert_eq!(table.len(), 0);
+}
+
+#[test]
+fn a_long_reason_is_cut_at_a_character() {
+    let table = table(2);
+    let long = "é".repeat(100);
+    table.insert(subnet("192.0.2.1"), 9, 1, &long);
+    let entry = table
+        .entry(table.find(subnet("192.0.2.1")).unwrap())
+        .unwrap();
+    assert_eq!(entry.reason, "é".repeat(super::REASON_MAX / 2));
+}
+
+#[test]
+fn a_million_entries() {
+    let table = table(1_000_000);
+    let address = |n: u32| Subnet::host(IpAddr::V4(n.wrapping_mul(2_654_435_761).max(1).into()));
+    for n in 1..=1_000_000 {
+        assert_eq!(table.insert(address(n), 9, 1, ""), Insert::New);
+    }
+    assert!((1..=1_000_000).all(|n| table.lookup(address(n).address(), 1).is_some()));
+    assert_eq!(table.retain(|_, _| false), 1_000_000);
+    assert!((1..=1_000_000).all(|n| table.lookup(address(n).address(), 1).is_none()));
+}
+
+/// Two threads place the same addresses at the same moment, one removes others, one looks: what is
+/// banned throughout is never missed, and no copy is left over.
+#[test]
+fn threads_agree() {
+    let table = table(4096);
+    let lasting: Vec<Subnet> = (0..64)
+        .map(|n| Subnet::host(IpAddr::V4((0x0b00_0000 + n).into())))
+        .collect();
+    for &address in &lasting {
+        table.insert(address, 9, 1, "");
+    }
+    let start = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                start.wait();
+                for round in 0..200u32 {
+                    for n in 0..64u32 {
+                        let v4 = Subnet::host(IpAddr::V4((0x0a00_0000 + n).into()));
+                        let v6 = subnet(&format!("2001:db8::{n:x}"));
+                        table.insert(v4, 10 + round, 1, "");
+                        table.insert(v6, 10 + round, 1, "");
+                    }
+                }
+            });
+        }
+        scope.spawn(|| {
+            start.wait();
+            for _ in 0..200 {
+                for n in 0..64u32 {
+                    table.remove(Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())));
+                    table.remove(subnet(&format!("2001:db8::{n:x}")));
+                }
+            }
+        });
+        scope.spawn(|| {
+            start.wait();
+            for _ in 0..500 {
+                assert!(lasting
+                    .iter()
+                    .all(|one| table.lookup(one.address(), 1).is_some()));
+            }
+        });
+    });
+    let mut seen = HashMap::new();
+    table.for_each(|entry| *seen.entry(entry.subnet).or_insert(0) += 1);
+    assert!(seen.values().all(|&copies| copies == 1), "{seen:?}");
+    assert_eq!(seen.len(), table.len());
+    table.retain(|_, _| false);
+    assert_eq!(table.len(), 0);
+    // Every announcement was taken back: a search ends in its home bucket again.
+    assert!(table.hosts.is_settled() && table.nets.is_settled());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Insert(Subnet, u32),
+    Replace(Subnet, u32),
+    Remove(Subnet),
+    Expire(u32),
+}
+
+fn any_subnet() -> impl Strategy<Value = Subnet> {
+    prop_oneof![
+        (0u32..40).prop_map(|n| Subnet::host(IpAddr::V4((0xc000_0200 + n).into()))),
+        (0u128..10).prop_map(|n| Subnet::host(IpAddr::V6((0x2001_0db8_u128 << 96 | n).into()))),
+        (0u32..6, 24u8..32).prop_map(|(n, length)| {
+            Subnet::new(IpAddr::V4((0xc000_0200 + n * 37).into()), length).unwrap()
+        }),
+        (0u128..4, 48u8..128).prop_map(|(n, length)| {
+            Subnet::new(
+                IpAddr::V6((0x2001_0db8_u128 << 96 | n << 60).into()),
+                length,
+            )
+            .unwrap()
+        }),
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (any_subnet(), 1u32..50).prop_map(|(subnet, end)| Step::Insert(subnet, end)),
+        1 => (any_subnet(), 1u32..50).prop_map(|(subnet, end)| Step::Replace(subnet, end)),
+        2 => any_subnet().prop_map(Step::Remove),
+        1 => (1u32..50).prop_map(Step::Expire),
+    ]
+}
+
+proptest! {
+    /// Against a plain map, in a table so small that most buckets overflow.
+    #[test]
+    fn same_as_a_map(steps in proptest::collection::vec(any_step(), 1..120), now in 0u32..50) {
+        let table = table(60);
+        let mut map: HashMap<Subnet, u32> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Insert(subnet, end) => {
+                    if table.insert(subnet, end, 1, "") != Insert::Full {
+                        map.entry(subnet).and_modify(|old| *old = end.max(*old)).or_insert(end);
+                    } else {
+                        prop_assert!(map.len() >= 60);
+                    }
+                }
+                Step::Replace(subnet, end) => {
+                    prop_assert_eq!(table.replace(subnet, end), map.contains_key(&subnet));
+                    map.entry(subnet).and_modify(|old| *old = end);
+                }
+                Step::Remove(subnet) => prop_assert_eq!(table.remove(subnet), map.remove(&subnet).is_some()),
+                Step::Expire(now) => {
+                    table.expire(now, |_| ());
+                    // A lowered end may be swept late, never early.
+                    let mut left = HashMap::new();
+                    table.for_each(|entry| { left.insert(entry.subnet, entry.value); });
+                    map.retain(|subnet, end| *end > now || left.contains_key(subnet));
+                    prop_assert_eq!(&left, &map);
+                }
+            }
+            prop_assert_eq!(table.len(), map.len());
+        }
+        for n in 0..256u32 {
+            let ip = IpAddr::V4((0xc000_0200 + n).into());
+            let covered = map.iter().any(|(subnet, end)| subnet.contains(ip) && *end > now);
+            prop_assert_eq!(table.lookup(ip, now).is_some(), covered);
+        }
+        for n in 0..12u128 {
+            let ip = IpAddr::V6((0x2001_0db8_u128 << 96 | n).into());
+            let covered = map.iter().any(|(subnet, end)| subnet.contains(ip) && *end > now);
+            prop_assert_eq!(table.lookup(ip, now).is_some(), covered);
+        }
+    }
+}

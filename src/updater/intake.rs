@@ -1,0 +1,108 @@
+//! From pages of the list into the feed's table: the last look before somebody is banned.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use crate::address::Subnet;
+use crate::feed::{Listed, Status};
+use crate::shared::board::{Board, Number, Text};
+use crate::shared::Shared;
+use crate::table::Insert;
+use crate::trust::Rule;
+use crate::{error, info, notice, warning};
+
+/// Refused addresses that are logged by name; of further ones only their number is kept.
+const MOST_NAMED: usize = 100;
+
+/// What has been refused so far.
+#[derive(Default)]
+pub struct Intake {
+    named: HashSet<Subnet>,
+    full: bool,
+}
+
+impl Intake {
+    /// Puts entries into the table; what is there gets the later end. `own` is true for addresses that
+    /// this server listens on; `changed` is told of every entry that is new or ends later.
+    pub fn apply(
+        &mut self,
+        shared: &Shared,
+        listed: &[Listed],
+        own: impl Fn(IpAddr) -> bool,
+        mut changed: impl FnMut(Subnet),
+    ) {
+        let now = shared.now();
+        let mut full = 0;
+        for &Listed { subnet, end } in listed {
+            if let Some(reason) = refusal(shared, subnet, &own) {
+                self.refuse(shared, subnet, &reason);
+                continue;
+            }
+            let end = u32::try_from(end).unwrap_or(u32::MAX);
+            // The entry came when it was listed; that is not known better than now.
+            match shared.feed.insert(subnet, end, now, "") {
+                Insert::New | Insert::Extended => changed(subnet),
+                Insert::Kept => {}
+                Insert::Full => full += 1,
+            }
+        }
+        if full > 0 && !self.full {
+            let capacity = shared.feed.capacity();
+            error!("the feed table is full: max_feed_entries is {capacity}, {full} addresses of this page are not in it");
+        }
+        self.full = full > 0;
+    }
+
+    fn refuse(&mut self, shared: &Shared, subnet: Subnet, reason: &str) {
+        let refused = shared.board.number(Number::Refused) + 1;
+        shared.board.set_number(Number::Refused, refused);
+        if self.named.len() >= MOST_NAMED || !self.named.insert(subnet) {
+            return;
+        }
+        warning!("the list holds {subnet}, which is not banned: {reason}");
+        if self.named.len() == MOST_NAMED {
+            notice!("further addresses refused are counted, not named");
+        }
+    }
+}
+
+/// Why this entry of the list is not banned.
+fn refusal(shared: &Shared, subnet: Subnet, own: &impl Fn(IpAddr) -> bool) -> Option<String> {
+    if let Some(reason) = subnet.never_bannable() {
+        return Some(reason.to_owned());
+    }
+    if let Some(rule) = shared.trust.spares(subnet) {
+        return Some(rule.to_string());
+    }
+    if subnet.is_host() && own(subnet.address()) {
+        shared.trust.add((subnet, Rule::Own));
+        return Some(Rule::Own.to_string());
+    }
+    None
+}
+
+/// Shows the feed's state to RPC and statistics.
+pub fn publish(board: &Board, status: &Status) {
+    let numbers = [
+        (Number::FeedState, status.state as u64),
+        (Number::FeedLastSuccess, status.last_success.unwrap_or(0)),
+        (Number::FeedNextPoll, status.next_poll.unwrap_or(0)),
+        (Number::FeedRequests, status.requests),
+        (Number::FeedPages, status.pages),
+        (Number::FetchOk, status.fetch_ok),
+        (Number::FetchErrors, status.fetch_errors),
+        (Number::RateLimited, status.rate_limited),
+    ];
+    let before = board.number(Number::FeedState);
+    for (number, value) in numbers {
+        board.set_number(number, value);
+    }
+    board.set_text(
+        Text::FeedId,
+        status.id.as_ref().map_or("", |id| id.as_str()),
+    );
+    board.set_text(Text::FeedLastError, &status.last_error);
+    if before != status.state as u64 {
+        info!("feed: {}", status.state.as_str());
+    }
+}

@@ -1,0 +1,141 @@
+//! When the state file is written: soon after a change, never in a storm.
+
+use std::path::PathBuf;
+
+use crate::feed::Saved;
+use crate::shared::Shared;
+use crate::state::{self, Ban, State};
+use crate::table::Table;
+use crate::{error, notice};
+
+/// At most one state file in this time, in milliseconds.
+const PAUSE: u64 = 5_000;
+/// After a failure, likewise.
+const RETRY: u64 = 30_000;
+
+/// Keeps the state file.
+pub struct Keeper {
+    path: Option<PathBuf>,
+    changed: bool,
+    next: u64,
+    failing: bool,
+}
+
+impl Keeper {
+    /// Keeps nothing where there is no path.
+    pub fn new(path: Option<PathBuf>) -> Self {
+        Keeper {
+            path,
+            changed: false,
+            next: 0,
+            failing: false,
+        }
+    }
+
+    /// The file is out of date.
+    pub fn changed(&mut self) {
+        self.changed = true;
+    }
+
+    /// When the file is written next, in Unix milliseconds.
+    pub fn due(&self, now: u64) -> u64 {
+        match (&self.path, self.changed) {
+            (Some(_), true) => self.next.max(now),
+            _ => u64::MAX,
+        }
+    }
+
+    /// Writes the file where it is out of date and the last one is old enough.
+    pub fn save_if_due(&mut self, now: u64, state: impl FnOnce() -> State) {
+        if self.due(now) <= now {
+            let saved = self.save_now(state);
+            self.next = now + if saved { PAUSE } else { RETRY };
+        }
+    }
+
+    /// Writes the file where it is out of date; false where that failed.
+    pub fn save_now(&mut self, state: impl FnOnce() -> State) -> bool {
+        let Some(path) = &self.path else {
+            return true;
+        };
+        if !self.changed {
+            return true;
+        }
+        match state::store(path, &state()) {
+            Ok(()) => {
+                self.changed = false;
+                if std::mem::take(&mut self.failing) {
+                    notice!("state_file {}: written again", path.display());
+                }
+                true
+            }
+            Err(error) => {
+                // Once, until it works again.
+                if !std::mem::replace(&mut self.failing, true) {
+                    error!(
+                        "state_file {}: {error}; going on without, trying again",
+                        path.display()
+                    );
+                }
+                false
+            }
+        }
+    }
+}
+
+/// Everything that the state file holds.
+pub fn collect(shared: &Shared, feed: Saved) -> State {
+    let now = shared.now();
+    let bans = |table: &Table| {
+        let mut bans = Vec::new();
+        table.for_each(|entry| {
+            if entry.value > now {
+                bans.push(Ban::from(entry));
+            }
+        });
+        bans
+    };
+    State {
+        feed: Some(feed),
+        listed: bans(&shared.feed),
+        local: bans(&shared.local),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_write_per_pause_and_the_last_one_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let mut keeper = Keeper::new(Some(path.clone()));
+        let written = |keeper: &mut Keeper, now| {
+            let mut wrote = false;
+            keeper.save_if_due(now, || {
+                wrote = true;
+                State::default()
+            });
+            wrote
+        };
+        assert!(!written(&mut keeper, 1000));
+        keeper.changed();
+        assert!(written(&mut keeper, 1000));
+        keeper.changed();
+        assert!(!written(&mut keeper, 1000 + PAUSE - 1));
+        assert_eq!(keeper.due(1001), 1000 + PAUSE);
+        assert!(written(&mut keeper, 1000 + PAUSE));
+        keeper.changed();
+        std::fs::remove_file(&path).unwrap();
+        assert!(keeper.save_now(State::default) && path.exists());
+    }
+
+    #[test]
+    fn a_failure_is_retried_later() {
+        let mut keeper = Keeper::new(Some("/nonexistent/folder/state".into()));
+        keeper.changed();
+        keeper.save_if_due(1000, State::default);
+        assert_eq!(keeper.due(1001), 1000 + RETRY);
+    }
+}

@@ -1,0 +1,364 @@
+//! The updater: turns the feed, requests and time into changes of the tables.
+//!
+//! One [`Updater::turn`] after another, in a process of its own. It never waits: HTTP runs in a thread
+//! that hands its results back, and the caller sleeps between turns.
+
+mod intake;
+mod keeper;
+mod wall;
+mod watch;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::address::Subnet;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::feed::client::{self, HttpClient, HttpSettings};
+use crate::feed::{self, Effect, Engine, Key, Source, Step};
+use crate::firewall::Set;
+use crate::restore::Resumed;
+use crate::shared::events::{Event, Occasion};
+use crate::shared::notes::Note;
+use crate::shared::requests::Request;
+use crate::shared::Shared;
+use crate::table::Entry;
+use crate::trust::Trusted;
+use crate::{error, info, log, sources, warning};
+use intake::Intake;
+use keeper::Keeper;
+use wall::Wall;
+use watch::TrustWatch;
+
+/// What the updater asks of the program it runs in.
+pub trait Host {
+    /// True for an address that this server listens on.
+    fn is_own(&self, ip: IpAddr) -> bool;
+    /// Trust rules that the program finds by itself.
+    fn automatic_trust(&self) -> Vec<Trusted>;
+    /// True where somebody listens to such events.
+    fn wants(&self, occasion: Occasion) -> bool;
+    /// Tells an event.
+    fn raise(&self, event: &Event);
+}
+
+/// What an updater is made from.
+pub struct Parts<'a> {
+    /// The parameters.
+    pub config: &'a Config,
+    /// The shared memory.
+    pub shared: &'a Shared,
+    /// The time.
+    pub clock: Clock,
+    /// The list to fetch.
+    pub source: Source,
+    /// The key, where there is one.
+    pub key: Option<Key>,
+    /// What the last run left.
+    pub resumed: Resumed,
+}
+
+/// The state of the updater process.
+pub struct Updater<'a> {
+    config: &'a Config,
+    shared: &'a Shared,
+    clock: Clock,
+    key: Option<Key>,
+    engine: Engine,
+    exchange: client::Worker,
+    intake: Intake,
+    keeper: Keeper,
+    trust: TrustWatch,
+    wall: Option<Wall>,
+    /// The firewall must be compared with the tables as a whole.
+    refill: bool,
+}
+
+impl<'a> Updater<'a> {
+    /// Starts the threads for HTTP and the firewall; `waker` ends the caller's sleep from there.
+    ///
+    /// # Errors
+    /// The system refuses a thread; trying again later may help.
+    pub fn new(
+        parts: Parts<'a>,
+        waker: impl Fn() + Clone + Send + 'static,
+    ) -> Result<Self, String> {
+        let Parts {
+            config,
+            shared,
+            clock,
+            source,
+            key,
+            resumed,
+        } = parts;
+        let client = HttpClient::new(HttpSettings {
+            source: source.clone(),
+            timeout: u64::from(config.http_timeout),
+            ca_file: None,
+        });
+        let exchange = client::spawn(Box::new(client), Box::new(waker.clone()))
+            .map_err(|error| error.to_string())?;
+        let wall = Wall::new(config, Box::new(waker)).unwrap_or_else(|problem| {
+            error!("firewall: {problem}; going on without it");
+            None
+        });
+        let settings = feed_settings(config, source);
+        Ok(Updater {
+            engine: Engine::new(settings, key.clone(), resumed.feed, clock.unix_ms()),
+            exchange,
+            intake: Intake::default(),
+            keeper: Keeper::new(resumed.state_file),
+            trust: TrustWatch::new(config),
+            wall,
+            refill: false,
+            config,
+            shared,
+            clock,
+            key,
+        })
+    }
+
+    /// Does what is to be done now; returns how long there is nothing to do unless somebody wakes us.
+    pub fn turn(&mut self, host: &dyn Host) -> Duration {
+        let now = self.clock.unix_ms();
+        self.shared.set_now(now / 1000);
+        self.shared.notes.awake();
+        self.serve_requests(now, host);
+        if self.trust.is_due(now) {
+            self.follow_trust(now, host);
+        }
+        self.take_notes(host);
+        self.expire(host);
+        let next = self.drive_feed(now, host);
+        self.keeper
+            .save_if_due(now, || keeper::collect(self.shared, self.engine.saved()));
+        if let Some(wall) = &self.wall {
+            wall.tend(self.shared, std::mem::take(&mut self.refill));
+        }
+        intake::publish(&self.shared.board, &self.engine.status(now));
+        let next = next.min(self.keeper.due(now)).min(self.trust.due());
+        Duration::from_millis(next.saturating_sub(now))
+    }
+
+    /// The last turn: what must survive goes to the state file, and the firewall is left as configured.
+    pub fn end(&mut self, host: &dyn Host) {
+        self.take_notes(host);
+        self.keeper
+            .save_now(|| keeper::collect(self.shared, self.engine.saved()));
+        if let Some(wall) = self.wall.take() {
+            wall.end();
+        }
+    }
+
+    fn serve_requests(&mut self, now: u64, host: &dyn Host) {
+        let asked = self.shared.requests.take();
+        if asked.has(Request::FeedFlushed) {
+            self.engine.flush_feed();
+            self.keeper.changed();
+            if let Some(wall) = &self.wall {
+                wall.clear(Set::Feed);
+            }
+        }
+        if asked.has(Request::LocalFlushed) || asked.has(Request::PeerFlushed) {
+            self.keeper.changed();
+            // Local and peers' bans share a set in the firewall: what is left goes back in.
+            self.refill = true;
+        }
+        if asked.has(Request::Reload) {
+            self.reload_files(now, host);
+            let force = asked.has(Request::Force);
+            let effects = self.engine.reload(now, self.key.clone(), force);
+            self.carry_out(effects, host);
+        }
+    }
+
+    /// Reads key and trust files again; what cannot be read stays as it was.
+    fn reload_files(&mut self, now: u64, host: &dyn Host) {
+        match sources::read_key(self.config) {
+            Ok((key, open)) => {
+                self.key = key;
+                if let Some(text) = open {
+                    warning!("{text}");
+                }
+            }
+            Err(error) => error!("{error}; the key stays as it was"),
+        }
+        match self.trust.reload(self.config) {
+            Ok(()) => self.follow_trust(now, host),
+            Err(error) => error!("{error}; the trust list stays as it was"),
+        }
+    }
+
+    /// Brings the trust set up to date, and throws out of tables and firewall who is trusted by now.
+    fn follow_trust(&mut self, now: u64, host: &dyn Host) {
+        let automatic = || host.automatic_trust();
+        let evicted = self.trust.follow(now, self.shared, automatic);
+        if evicted.is_empty() {
+            return;
+        }
+        self.keeper.changed();
+        for subnet in evicted {
+            for set in Set::ALL {
+                self.tell_wall(set, subnet);
+            }
+        }
+    }
+
+    /// What workers and operators changed in the local table.
+    fn take_notes(&mut self, host: &dyn Host) {
+        if self.shared.notes.lost() {
+            self.refill = true;
+            self.keeper.changed();
+        }
+        while let Some(note) = self.shared.notes.take() {
+            self.keeper.changed();
+            let (Note::Blocked(subnet) | Note::Lifted(subnet)) = note;
+            self.tell_wall(Set::Local, subnet);
+            if note == Note::Blocked(subnet) && host.wants(Occasion::Block) {
+                let local = &self.shared.local;
+                if let Some(entry) = local.find(subnet).and_then(|found| local.entry(found)) {
+                    host.raise(&local_event(Occasion::Block, entry));
+                }
+            }
+        }
+    }
+
+    fn tell_wall(&self, set: Set, subnet: Subnet) {
+        if let Some(wall) = &self.wall {
+            wall.follow(self.shared, set, subnet);
+        }
+    }
+
+    fn expire(&mut self, host: &dyn Host) {
+        let (shared, wall) = (self.shared, &self.wall);
+        let now = shared.now();
+        let mut any = false;
+        let mut ended = |set, subnet| {
+            any = true;
+            if let Some(wall) = wall {
+                wall.ended(set, subnet);
+            }
+        };
+        shared
+            .feed
+            .expire(now, |entry| ended(Set::Feed, entry.subnet));
+        shared
+            .peer
+            .expire(now, |entry| ended(Set::Local, entry.subnet));
+        shared.local.expire(now, |entry| {
+            ended(Set::Local, entry.subnet);
+            if host.wants(Occasion::Expired) {
+                host.raise(&local_event(Occasion::Expired, entry));
+            }
+        });
+        if any {
+            self.keeper.changed();
+        }
+    }
+
+    /// Takes a result where there is one, and sends the next request when it is due; returns when to
+    /// look again, in Unix milliseconds.
+    fn drive_feed(&mut self, now: u64, host: &dyn Host) -> u64 {
+        if let Some(result) = self.exchange.try_result() {
+            let shared = self.shared;
+            let effects = self.engine.on_result(now, result, &|| live(shared));
+            self.carry_out(effects, host);
+        }
+        match self.engine.next(now) {
+            Step::Fetch(request) => {
+                self.exchange.start(request);
+                u64::MAX
+            }
+            Step::Wait(until) => until,
+            Step::Busy | Step::Idle => u64::MAX,
+        }
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>, host: &dyn Host) {
+        for effect in effects {
+            match effect {
+                Effect::Apply(listed) => {
+                    let own = |ip| self.config.trust_self && host.is_own(ip);
+                    let (shared, wall) = (self.shared, &self.wall);
+                    self.intake.apply(shared, &listed, own, |subnet| {
+                        if let Some(wall) = wall {
+                            wall.follow(shared, Set::Feed, subnet);
+                        }
+                    });
+                }
+                Effect::Sweep(keep) => self.sweep(&keep),
+                Effect::FullDone { .. } if host.wants(Occasion::Sync) => {
+                    host.raise(&sync_event(self.shared.feed.len()));
+                }
+                Effect::FullDone { .. } => {}
+                Effect::Log(level, text) => {
+                    log::write(level, file!(), line!(), format_args!("{text}"));
+                }
+                Effect::SaveSoon => self.keeper.changed(),
+            }
+        }
+    }
+
+    /// Removes what a complete list no longer holds.
+    fn sweep(&mut self, keep: &HashSet<Subnet>) {
+        let mut dropped = Vec::new();
+        self.shared.feed.retain(|subnet, _| {
+            let keep = keep.contains(&subnet);
+            if !keep {
+                dropped.push(subnet);
+            }
+            keep
+        });
+        if !dropped.is_empty() {
+            info!("{} addresses are no longer listed", dropped.len());
+        }
+        for subnet in dropped {
+            self.tell_wall(Set::Feed, subnet);
+        }
+    }
+}
+
+fn feed_settings(config: &Config, source: Source) -> feed::Config {
+    feed::Config {
+        source,
+        poll_interval: u64::from(config.poll_interval),
+        resync_interval: u64::from(config.resync_interval),
+        feed_ttl: u64::from(config.feed_ttl),
+        rate_limit_requests: config.rate_limit_requests,
+        rate_limit_window: u64::from(config.rate_limit_window),
+        feed_shrink_limit: config.feed_shrink_limit,
+    }
+}
+
+fn local_event(occasion: Occasion, entry: Entry) -> Event {
+    Event {
+        occasion,
+        ip: entry.subnet.to_string(),
+        source: "local".into(),
+        reason: entry.reason,
+        count: entry.hits,
+    }
+}
+
+fn sync_event(count: usize) -> Event {
+    Event {
+        occasion: Occasion::Sync,
+        ip: String::new(),
+        source: "feed".into(),
+        reason: String::new(),
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+    }
+}
+
+/// The live entries of the feed's table.
+fn live(shared: &Shared) -> Vec<Subnet> {
+    let now = shared.now();
+    let mut subnets = Vec::new();
+    shared.feed.for_each(|entry| {
+        if entry.value > now {
+            subnets.push(entry.subnet);
+        }
+    });
+    subnets
+}

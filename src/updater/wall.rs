@@ -1,0 +1,160 @@
+//! The firewall's copy of the tables: told of each change, refilled where in doubt.
+
+use std::time::Duration;
+
+use crate::address::Subnet;
+use crate::config::{Config, FirewallKind, Mode, Scope};
+use crate::firewall::iptables_api::IptablesApi;
+use crate::firewall::nft::Nft;
+use crate::firewall::runner::{Options, Runner};
+use crate::firewall::{Change, Element, Firewall, Set};
+use crate::log::{self, Level};
+use crate::shared::board::{Number, Text};
+use crate::shared::Shared;
+
+/// How long the end of the process may wait for the firewall. Kamailio has to be gone within a second.
+const LAST_WORDS: Duration = Duration::from_millis(600);
+
+/// The firewall, where one is configured.
+pub struct Wall {
+    runner: Runner,
+    scope: Scope,
+    flush: bool,
+    /// Bans do not end by themselves in there.
+    must_tell_ends: bool,
+}
+
+impl Wall {
+    /// Starts the backend of the configuration; `None` where there is none, or bans are only observed.
+    ///
+    /// # Errors
+    /// The backend cannot work with these parameters, or the system refuses a thread.
+    pub fn new(config: &Config, waker: Box<dyn Fn() + Send>) -> Result<Option<Wall>, String> {
+        if config.mode == Mode::Observe {
+            return Ok(None);
+        }
+        let backend: Box<dyn Firewall> = match config.firewall {
+            FirewallKind::None => return Ok(None),
+            FirewallKind::Nft => {
+                Box::new(Nft::new(&config.nft_table).map_err(|error| error.to_string())?)
+            }
+            FirewallKind::IptablesApi => {
+                Box::new(IptablesApi::new(&config.firewall_url).map_err(|error| error.to_string())?)
+            }
+        };
+        let options = Options {
+            flush_at_start: config.firewall_flush,
+            ..Options::default()
+        };
+        let runner = Runner::spawn(backend, options, waker).map_err(|error| error.to_string())?;
+        Ok(Some(Wall {
+            runner,
+            scope: config.scope(),
+            flush: config.firewall_flush,
+            must_tell_ends: config.firewall == FirewallKind::IptablesApi,
+        }))
+    }
+
+    /// An entry came or its end moved: the table is asked what holds now.
+    pub fn follow(&self, shared: &Shared, set: Set, subnet: Subnet) {
+        if !self.wants(set) {
+            return;
+        }
+        let now = shared.now();
+        let tables: &[_] = match set {
+            Set::Feed => &[&shared.feed],
+            Set::Local => &[&shared.local, &shared.peer],
+        };
+        let end = tables
+            .iter()
+            .filter_map(|table| table.find(subnet))
+            .map(|found| found.value)
+            .max();
+        self.runner.send(match end {
+            Some(end) if end > now => Change::Add(Element {
+                subnet,
+                set,
+                seconds_left: end - now,
+            }),
+            _ => Change::Remove { subnet, set },
+        });
+    }
+
+    /// A ban ended.
+    pub fn ended(&self, set: Set, subnet: Subnet) {
+        if self.must_tell_ends && self.wants(set) {
+            self.runner.send(Change::Remove { subnet, set });
+        }
+    }
+
+    /// A table was emptied.
+    pub fn clear(&self, set: Set) {
+        if self.wants(set) {
+            self.runner.clear(set);
+        }
+    }
+
+    /// Looks after the runner: its log lines, its state, and everything anew where it asks for that or
+    /// notes were `lost`.
+    pub fn tend(&self, shared: &Shared, lost: bool) {
+        for (level, text) in self.runner.drain_logs() {
+            log::write(level, file!(), line!(), format_args!("firewall: {text}"));
+        }
+        if lost || self.runner.needs_refill() {
+            self.runner.refill(self.wanted(shared));
+        }
+        let status = self.runner.status();
+        shared
+            .board
+            .set_text(Text::FirewallState, status.state.name());
+        shared
+            .board
+            .set_number(Number::FirewallQueued, status.queued as u64);
+        shared
+            .board
+            .set_number(Number::FirewallErrors, status.errors);
+    }
+
+    /// Everything that belongs into the firewall, with the time that each ban has left.
+    fn wanted(&self, shared: &Shared) -> Vec<Element> {
+        let now = shared.now();
+        let mut elements = Vec::new();
+        for (set, table) in [
+            (Set::Feed, &shared.feed),
+            (Set::Local, &shared.local),
+            (Set::Local, &shared.peer),
+        ] {
+            if self.wants(set) {
+                table.for_each(|entry| {
+                    if entry.value > now {
+                        elements.push(Element {
+                            subnet: entry.subnet,
+                            set,
+                            seconds_left: entry.value - now,
+                        });
+                    }
+                });
+            }
+        }
+        elements
+    }
+
+    /// The end: our state goes where `firewall_flush` says so; otherwise its own timeouts end it.
+    pub fn end(self) {
+        if !self.runner.shutdown(self.flush, LAST_WORDS) {
+            log::write(
+                Level::Warn,
+                file!(),
+                line!(),
+                format_args!("firewall: it did not answer in time at the end"),
+            );
+        }
+    }
+
+    fn wants(&self, set: Set) -> bool {
+        match set {
+            Set::Feed => self.scope.has_feed(),
+            Set::Local => self.scope.has_local(),
+        }
+    }
+}

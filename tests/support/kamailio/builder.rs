@@ -1,0 +1,350 @@
+//! The configuration of a test's Kamailio.
+
+use super::process::{Failure, Kamailio};
+use super::release::Release;
+use crate::support::ports::{has_ipv6, Port};
+use crate::support::tls::Certificate;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The modules that a test's Kamailio always has: what the stock configuration has at the least.
+const MODULES: &[&str] = &[
+    "ctl", "jsonrpcs", "kex", "pv", "tm", "sl", "xlog", "textops", "siputils", "corex",
+];
+
+/// Value of a module parameter.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Written without quotes.
+    Int(i64),
+    /// Written in quotes.
+    Text(String),
+}
+
+impl From<i32> for Value {
+    fn from(value: i32) -> Value {
+        Value::Int(value.into())
+    }
+}
+impl From<i64> for Value {
+    fn from(value: i64) -> Value {
+        Value::Int(value)
+    }
+}
+impl From<&str> for Value {
+    fn from(value: &str) -> Value {
+        Value::Text(value.into())
+    }
+}
+impl From<String> for Value {
+    fn from(value: String) -> Value {
+        Value::Text(value)
+    }
+}
+
+impl Value {
+    fn text(&self) -> String {
+        match self {
+            Value::Int(value) => value.to_string(),
+            Value::Text(value) => format!("\"{value}\""),
+        }
+    }
+}
+
+/// What a test wants of its Kamailio. In every text `@DIR@` stands for its directory (as Kamailio
+/// sees it) and `@PORT@` for its SIP port.
+#[derive(Clone)]
+pub struct Builder {
+    pub(super) release: Release,
+    pub(super) module: Option<PathBuf>,
+    pub(super) user: Option<String>,
+    pub(super) children: u32,
+    pub(super) tcp: bool,
+    pub(super) ipv6: bool,
+    pub(super) tls: bool,
+    pub(super) files: Vec<(String, Vec<u8>)>,
+    pub(super) defines: Vec<String>,
+    pub(super) arguments: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
+    whole: Option<String>,
+    debug: i32,
+    globals: Vec<String>,
+    loads: Vec<String>,
+    params: Vec<String>,
+    request_route: String,
+    routes: String,
+}
+
+impl Builder {
+    pub(super) fn new(module: Option<PathBuf>) -> Builder {
+        Builder {
+            release: Release::Host,
+            module,
+            user: None,
+            children: 2,
+            tcp: true,
+            ipv6: false,
+            tls: false,
+            files: Vec::new(),
+            defines: Vec::new(),
+            arguments: vec!["-m".into(), "64".into(), "-M".into(), "8".into()],
+            environment: Vec::new(),
+            whole: None,
+            debug: 2,
+            globals: Vec::new(),
+            loads: Vec::new(),
+            params: Vec::new(),
+            request_route: String::new(),
+            routes: String::new(),
+        }
+    }
+
+    /// Runs this release instead of the host's.
+    pub fn release(mut self, release: &Release) -> Builder {
+        self.release = release.clone();
+        self
+    }
+
+    /// `modparam("apiban", name, value)`. What a test does not set keeps its default, but for
+    /// `state_file`, which is `@DIR@/apiban.state`.
+    pub fn param(self, name: &str, value: impl Into<Value>) -> Builder {
+        self.modparam("apiban", name, value)
+    }
+
+    /// `modparam` of any module.
+    pub fn modparam(mut self, module: &str, name: &str, value: impl Into<Value>) -> Builder {
+        let value = value.into().text();
+        self.params
+            .push(format!("modparam(\"{module}\", \"{name}\", {value})"));
+        self
+    }
+
+    /// Loads another stock module, before ours; `name` without `.so`.
+    pub fn load(mut self, name: &str) -> Builder {
+        self.loads.push(name.into());
+        self
+    }
+
+    /// A line at the top, such as `received_route_mode=1`.
+    pub fn global(mut self, line: &str) -> Builder {
+        self.globals.push(line.into());
+        self
+    }
+
+    /// Statements of `request_route`; after them it answers 200.
+    pub fn request_route(mut self, statements: &str) -> Builder {
+        self.request_route = statements.into();
+        self
+    }
+
+    /// Text after `request_route`: more routes, event routes, `cfgengine`.
+    pub fn routes(mut self, text: &str) -> Builder {
+        self.routes.push_str(text);
+        self.routes.push('\n');
+        self
+    }
+
+    /// The whole configuration instead of a generated one. It is told where to listen and so on by
+    /// the defines of `kamailio.cfg.sample`.
+    pub fn config(mut self, text: &str) -> Builder {
+        self.whole = Some(text.into());
+        self
+    }
+
+    /// A file in `@DIR@`.
+    pub fn file(mut self, name: &str, contents: impl AsRef<[u8]>) -> Builder {
+        self.files.push((name.into(), contents.as_ref().into()));
+        self
+    }
+
+    /// `-A text`, such as `NAME` or `NAME="value"`.
+    pub fn define(mut self, text: &str) -> Builder {
+        self.defines.push(text.into());
+        self
+    }
+
+    /// One more command line argument.
+    pub fn argument(mut self, text: &str) -> Builder {
+        self.arguments.push(text.into());
+        self
+    }
+
+    /// A variable of Kamailio's environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Builder {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Kamailio drops to this user (and their group) after start. Needs root.
+    pub fn user(mut self, name: &str) -> Builder {
+        self.user = Some(name.into());
+        self
+    }
+
+    /// UDP workers per socket (2).
+    pub fn children(mut self, count: u32) -> Builder {
+        self.children = count;
+        self
+    }
+
+    /// Shared and per-process memory in MB (64 and 8).
+    pub fn memory(mut self, shared: u32, private: u32) -> Builder {
+        self.arguments[1] = shared.to_string();
+        self.arguments[3] = private.to_string();
+        self
+    }
+
+    /// Log level (2, INFO; 3 is DBG).
+    pub fn debug(mut self, level: i32) -> Builder {
+        self.debug = level;
+        self
+    }
+
+    /// UDP only.
+    pub fn without_tcp(mut self) -> Builder {
+        self.tcp = false;
+        self
+    }
+
+    /// Listens on `::1` too.
+    pub fn ipv6(mut self) -> Builder {
+        assert!(has_ipv6(), "this machine has no ::1");
+        self.ipv6 = true;
+        self
+    }
+
+    /// Listens for TLS too, on a port of its own.
+    pub fn tls(mut self) -> Builder {
+        self.tls = true;
+        self
+    }
+
+    /// Starts it and waits until it serves; panics with its log if it does not.
+    #[track_caller]
+    pub fn start(self) -> Kamailio {
+        match self.try_start() {
+            Ok(kamailio) => kamailio,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+
+    /// Starts it and waits until it serves.
+    pub fn try_start(self) -> Result<Kamailio, Failure> {
+        Kamailio::launch(&self)
+    }
+
+    /// Its log, if it ends by itself at start as it should; panics if it serves.
+    #[track_caller]
+    pub fn expect_start_failure(self) -> String {
+        match self.try_start() {
+            Err(failure) if failure.status.is_some() => failure.log,
+            Err(failure) => panic!("neither served nor ended: {failure}"),
+            Ok(kamailio) => panic!("it started: {}", kamailio.log()),
+        }
+    }
+
+    /// `kamailio -c`: what it prints if it likes the configuration, or dislikes it.
+    pub fn check(self) -> Result<String, String> {
+        Kamailio::check(&self)
+    }
+
+    /// The configuration for a Kamailio in `dir` (as it sees it).
+    pub(super) fn text(&self, dir: &Path, module: Option<&Path>, port: u16, tls: u16) -> String {
+        let text = match &self.whole {
+            Some(text) => text.clone(),
+            None => self.generated(module, tls),
+        };
+        text.replace("@DIR@", &dir.display().to_string())
+            .replace("@PORT@", &port.to_string())
+    }
+
+    fn generated(&self, module: Option<&Path>, tls: u16) -> String {
+        let mut text = String::from("#!KAMAILIO\n");
+        let mut line = |line: &str| {
+            let _ = writeln!(text, "{line}");
+        };
+        line(&format!("debug={}", self.debug));
+        line("log_stderror=yes\nauto_aliases=no\ndns=no\nrev_dns=no\nalias=\"localhost\"");
+        line(&format!("children={}\ntcp_children=2", self.children));
+        line("tcp_connection_lifetime=60");
+        let mut hosts = vec!["127.0.0.1"];
+        if self.ipv6 {
+            hosts.push("[::1]");
+        }
+        for host in hosts {
+            line(&format!("listen=udp:{host}:@PORT@"));
+            if self.tcp {
+                line(&format!("listen=tcp:{host}:@PORT@"));
+            }
+            if self.tls {
+                line(&format!("listen=tls:{host}:{tls}"));
+            }
+        }
+        if !self.tcp && !self.tls {
+            line("disable_tcp=yes");
+        }
+        if self.tls {
+            line("enable_tls=yes");
+        }
+        self.globals.iter().for_each(|global| line(global));
+        for name in MODULES {
+            line(&format!("loadmodule \"{name}.so\""));
+        }
+        if self.tls {
+            line("loadmodule \"tls.so\"");
+            line("modparam(\"tls\", \"tls_method\", \"TLSv1.2+\")");
+            line("modparam(\"tls\", \"certificate\", \"@DIR@/tls.pem\")");
+            line("modparam(\"tls\", \"private_key\", \"@DIR@/tls.key\")");
+        }
+        for name in &self.loads {
+            line(&format!("loadmodule \"{name}.so\""));
+        }
+        line("modparam(\"ctl\", \"binrpc\", \"unix:@DIR@/ctl\")");
+        line("modparam(\"jsonrpcs\", \"transport\", 4)");
+        line("modparam(\"jsonrpcs\", \"dgram_socket\", \"@DIR@/rpc\")");
+        if let Some(module) = module {
+            line(&format!("loadmodule \"{}\"", module.display()));
+            // The default belongs to an installed Kamailio and would be shared by all tests.
+            line("modparam(\"apiban\", \"state_file\", \"@DIR@/apiban.state\")");
+        }
+        self.params.iter().for_each(|param| line(param));
+        line("request_route {");
+        line(&self.request_route);
+        line("sl_send_reply(\"200\", \"OK\");\n}");
+        line(&self.routes);
+        text
+    }
+}
+
+/// What of a test's directory depends on the ports: kept with the running Kamailio.
+pub(super) struct Place {
+    pub(super) sip: Port,
+    pub(super) tls: Port,
+    pub(super) certificate: Option<Certificate>,
+}
+
+impl Place {
+    pub(super) fn new(builder: &Builder) -> Place {
+        Place {
+            sip: Port::reserve(),
+            tls: Port::reserve(),
+            certificate: builder.tls.then(Certificate::new),
+        }
+    }
+}
+
+/// The module under test: `APIBAN_MODULE`, or the one that cargo built beside this test.
+pub fn module_path() -> PathBuf {
+    if let Some(path) = std::env::var_os("APIBAN_MODULE") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("path of the test");
+    // The copy in `deps` is made by every `cargo test`; the one above it by `cargo build` alone, so
+    // it may be old.
+    test.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join("libapiban.so"))
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("no libapiban.so beside {}", test.display()))
+}
