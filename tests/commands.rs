@@ -171,7 +171,7 @@ fn a_bad_argument_is_a_fault_that_names_it() {
     for (method, arguments, name) in [
         ("apiban.block", json!(["198.51.100.1", -5]), "ttl: "),
         ("apiban.block", json!(["198.51.100.1", "-5"]), "ttl: \"-5\""),
-        ("apiban.list", json!(["all", 1, -1]), "offset: \"-1\""),
+        ("apiban.list", json!(["all", "1", "-1"]), "offset: \"-1\""),
     ] {
         let fault = kamailio.jsonrpc(method, arguments).expect_err(name);
         assert!(fault.code == 400 && fault.text.contains(name), "{fault}");
