@@ -153,6 +153,31 @@ fn before_parsing_a_banned_source_is_dropped_on_every_transport() {
 }
 
 #[test]
+fn before_parsing_raw_data_is_checked_as_well() {
+    // From 6.1 on the route runs for what was read, too; before, any mode but 0 is the same.
+    for release in Release::all() {
+        let before = "event_route[core:msg-received] { if (apiban_check()) { drop; } }";
+        let kamailio = untrusting()
+            .release(&release)
+            .tls()
+            .global("received_route_mode=3")
+            .routes(before)
+            .start();
+        ban(&kamailio, BANNED);
+        kamailio.assert_dropped(BANNED);
+        assert!(kamailio.drops_on(&mut kamailio.tcp(BANNED)));
+        assert!(kamailio.drops_on(&mut kamailio.tls(BANNED)));
+        for mut sip in [
+            kamailio.udp(CLEAR),
+            kamailio.tcp(CLEAR),
+            kamailio.tls(CLEAR),
+        ] {
+            assert_eq!(sip.options(), Answer::Status(200), "{}", release.name());
+        }
+    }
+}
+
+#[test]
 fn in_request_route_a_banned_source_is_dropped_on_every_transport() {
     let kamailio = untrusting()
         .tls()
