@@ -60,8 +60,16 @@ pub fn restore(config: &Config, shared: &Shared) -> Resumed {
                 "state_file {}: {listed} listed addresses and {local} local bans",
                 path.display()
             );
-            // Where there is less than was saved, only a full fetch makes it whole.
-            resumed.feed = state.feed.filter(|_| same_list && listed > 0);
+            resumed.feed = state.feed.map(|saved| {
+                if same_list && listed > 0 {
+                    return saved;
+                }
+                // Only a full fetch makes the list whole; the service counts our requests all the same.
+                Saved {
+                    budget: saved.budget,
+                    ..Saved::default()
+                }
+            });
         }
         Err(LoadError::Unreadable(error)) => error!(
             "state_file {}: {error}; starting without it",
