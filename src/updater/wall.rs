@@ -98,7 +98,7 @@ impl Wall {
     /// notes were `lost`.
     pub fn tend(&self, shared: &Shared, lost: bool) {
         for (level, text) in self.runner.drain_logs() {
-            log::write(level, file!(), line!(), format_args!("firewall: {text}"));
+            log::write(level, file!(), line!(), format_args!("{text}"));
         }
         if lost || self.runner.needs_refill() {
             self.runner.refill(self.wanted(shared));
