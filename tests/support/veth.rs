@@ -115,6 +115,7 @@ apiban_check();"#,
 }
 
 /// Sends a request with this User-Agent, whatever becomes of it.
+#[allow(dead_code, reason = "not every test file needs it")]
 pub fn tell(sip: &mut Sip, method: &str, agent: &str) {
     let text = sip.text(method, &format!("tell-{agent}"));
     sip.raw(text.replace("apiban-test", agent).as_bytes());
