@@ -69,6 +69,7 @@ pub fn elements(set: &str) -> Vec<(String, u64)> {
 }
 
 /// The addresses of a set, sorted.
+#[allow(dead_code, reason = "not every test file needs it")]
 pub fn addresses(set: &str) -> Vec<String> {
     elements(set)
         .into_iter()
