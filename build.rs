@@ -8,6 +8,11 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=wrapper.h");
     println!("cargo::rerun-if-changed=kamailio-headers");
+    println!("cargo::rerun-if-changed=src/kamailio/collect.c");
+    cc::Build::new()
+        .file("src/kamailio/collect.c")
+        .warnings_into_errors(true)
+        .compile("apiban_collect");
 
     match generate() {
         Ok(()) => ExitCode::SUCCESS,

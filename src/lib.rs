@@ -22,5 +22,6 @@ pub mod stats;
 pub mod table;
 pub mod trust;
 pub mod updater;
+pub mod uri;
 
 mod kamailio;

@@ -15,7 +15,7 @@ use crate::table::{Insert, Table};
 pub const CAPACITY: usize = 16_384;
 
 /// Why an address is trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// The parameter `trust`.
     Parameter,
@@ -143,6 +143,17 @@ impl Trust {
             automatic += usize::from(Rule::unpack(entry.value).is_automatic());
         });
         (all, automatic)
+    }
+
+    /// What this rule covers.
+    pub fn of(&self, rule: Rule) -> Vec<Subnet> {
+        let mut covered = Vec::new();
+        self.rules.for_each(|entry| {
+            if Rule::unpack(entry.value) == rule {
+                covered.push(entry.subnet);
+            }
+        });
+        covered
     }
 
     /// Adds one rule to the set as it is; false where there is no room.

@@ -10,6 +10,7 @@ use super::bindings as k;
 use super::guard::guard;
 use super::shm::SharedArena;
 use super::{events, load, params, process, statistics, text};
+use crate::address::Subnet;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::feed::Key;
@@ -29,6 +30,8 @@ pub struct Module {
     pub clock: Clock,
     /// The key at the start.
     pub key: Option<Key>,
+    /// What parameters and files trusted at the start.
+    pub trusted: Vec<Trusted>,
     /// What the updater resumes from.
     pub resumed: restore::Resumed,
     /// The event routes that the script has.
@@ -147,6 +150,7 @@ fn init() -> Result<(), String> {
         shared,
         clock,
         key,
+        trusted,
         resumed,
         occasions,
         wake,
@@ -194,8 +198,8 @@ pub unsafe extern "C" fn child_init(rank: c_int) -> c_int {
 /// memory goes with the process.
 pub unsafe extern "C" fn destroy() {}
 
-/// The trust rules for the addresses of this host that Kamailio listens on.
-pub fn own_addresses() -> Vec<Trusted> {
+/// The addresses of this host that Kamailio listens on.
+pub fn own_addresses() -> Vec<IpAddr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
         return Vec::new();
     };
@@ -212,13 +216,12 @@ pub fn own_addresses() -> Vec<Trusted> {
             })
         })
         .filter(|ip| is_own(*ip))
-        .map(|ip| (crate::address::Subnet::host(ip), Rule::Own))
         .collect()
 }
 
 fn trust_own_addresses(shared: &Shared) {
-    for rule in own_addresses() {
-        shared.trust.add(rule);
+    for ip in own_addresses() {
+        shared.trust.add((Subnet::host(ip), Rule::Own));
     }
 }
 

@@ -26,5 +26,6 @@ mod process;
 mod rpc;
 mod script;
 mod shm;
+mod siblings;
 mod statistics;
 mod text;

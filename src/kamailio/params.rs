@@ -64,26 +64,29 @@ unsafe extern "C" fn set<const INDEX: usize>(kind: u32, value: *mut c_void) -> c
         let Some(parameter) = PARAMETERS.get(INDEX) else {
             return -1;
         };
-        let bytes;
+        let mut text = None;
         let given = if kind & k::PARAM_INT != 0 {
             Given::Int(value as isize as i32 as i64)
         } else {
             // SAFETY: for this type the core passes a `str`, valid during the call.
-            bytes = unsafe {
-                value
-                    .cast::<k::str_>()
-                    .as_ref()
-                    .map(|text| text::bytes(text))
-            };
-            match bytes.map(std::str::from_utf8) {
-                Some(Ok(text)) => Given::Text(text),
-                _ => Given::Text("\u{fffd}"),
-            }
+            text = unsafe { value.cast::<k::str_>().as_ref() };
+            // SAFETY: as above.
+            let bytes = text.map(|text| unsafe { text::bytes(text) });
+            Given::Text(
+                bytes
+                    .and_then(|bytes| std::str::from_utf8(bytes).ok())
+                    .unwrap_or("\u{fffd}"),
+            )
         };
         let Ok(mut config) = CONFIG.lock() else {
             return -1;
         };
-        match config.get_or_insert_default().set(parameter, given) {
+        let taken = config.get_or_insert_default().set(parameter, given);
+        if let (true, Some(text)) = (parameter.secret, text) {
+            // SAFETY: the core's own copy of the value, in its heap; nobody reads it after this call.
+            unsafe { wipe(text) };
+        }
+        match taken {
             Ok(()) => 0,
             Err(error) => {
                 error!("{error}");
@@ -91,4 +94,15 @@ unsafe extern "C" fn set<const INDEX: usize>(kind: u32, value: *mut c_void) -> c
             }
         }
     })
+}
+
+/// Overwrites a secret that the core would otherwise keep in the memory of every process.
+///
+/// # Safety
+/// `text` must be valid and writable, and not borrowed elsewhere.
+unsafe fn wipe(text: &k::str_) {
+    for index in 0..text.len.max(0) as usize {
+        // SAFETY: within the text, as the caller says.
+        unsafe { text.s.add(index).write_volatile(b'*' as std::ffi::c_char) };
+    }
 }

@@ -11,9 +11,9 @@ use super::bindings as k;
 use super::events;
 use super::guard::take_last;
 use super::lifecycle::{self, Module};
+use super::siblings;
 use crate::shared::events::{Event, Occasion};
-use crate::trust::Trusted;
-use crate::updater::{Host, Parts, Updater};
+use crate::updater::{Friends, Host, Parts, Updater};
 use crate::{error, notice};
 
 /// The longest sleep: signs of a gone main process and of a changed log level are looked for this often.
@@ -117,6 +117,7 @@ fn start(module: &'static Module) -> Result<Updater<'static>, String> {
         clock: module.clock,
         source: module.config.source().map_err(|error| error.to_string())?,
         key: module.key.clone(),
+        trusted: module.trusted.clone(),
         resumed: module.resumed.clone(),
     };
     Updater::new(parts, || module.wake())
@@ -208,12 +209,19 @@ impl Host for KamailioHost {
         lifecycle::is_own(ip)
     }
 
-    fn automatic_trust(&self) -> Vec<Trusted> {
-        if self.0.config.trust_self {
-            lifecycle::own_addresses()
-        } else {
-            Vec::new()
+    fn friends(&self) -> Friends {
+        let config = &self.0.config;
+        let mut friends = Friends::default();
+        if config.trust_self {
+            friends.own = lifecycle::own_addresses();
         }
+        if config.trust_dmq {
+            friends.nodes = siblings::dmq_addresses();
+        }
+        if config.trust_dispatcher {
+            friends.destinations = siblings::dispatcher_uris();
+        }
+        friends
     }
 
     fn wants(&self, occasion: Occasion) -> bool {

@@ -5,6 +5,7 @@
 
 mod intake;
 mod keeper;
+mod resolver;
 mod wall;
 mod watch;
 
@@ -28,15 +29,17 @@ use crate::trust::Trusted;
 use crate::{error, info, log, sources, warning};
 use intake::Intake;
 use keeper::Keeper;
+use resolver::Resolver;
 use wall::Wall;
+pub use watch::Friends;
 use watch::TrustWatch;
 
 /// What the updater asks of the program it runs in.
 pub trait Host {
     /// True for an address that this server listens on.
     fn is_own(&self, ip: IpAddr) -> bool;
-    /// Trust rules that the program finds by itself.
-    fn automatic_trust(&self) -> Vec<Trusted>;
+    /// Whom the program knows by itself, as far as the parameters trust them.
+    fn friends(&self) -> Friends;
     /// True where somebody listens to such events.
     fn wants(&self, occasion: Occasion) -> bool;
     /// Tells an event.
@@ -55,6 +58,8 @@ pub struct Parts<'a> {
     pub source: Source,
     /// The key, where there is one.
     pub key: Option<Key>,
+    /// What parameters and files trust.
+    pub trusted: Vec<Trusted>,
     /// What the last run left.
     pub resumed: Resumed,
 }
@@ -90,6 +95,7 @@ impl<'a> Updater<'a> {
             clock,
             source,
             key,
+            trusted,
             resumed,
         } = parts;
         let client = HttpClient::new(HttpSettings {
@@ -99,6 +105,9 @@ impl<'a> Updater<'a> {
         });
         let exchange = client::spawn(Box::new(client), Box::new(waker.clone()))
             .map_err(|error| error.to_string())?;
+        let resolver = Resolver::spawn(Box::new(waker.clone()))
+            .inspect_err(|error| warning!("names of friends are not followed: {error}"))
+            .ok();
         let wall = Wall::new(config, Box::new(waker)).unwrap_or_else(|problem| {
             error!("firewall: {problem}; going on without it");
             None
@@ -109,7 +118,7 @@ impl<'a> Updater<'a> {
             exchange,
             intake: Intake::default(),
             keeper: Keeper::new(resumed.state_file),
-            trust: TrustWatch::new(config),
+            trust: TrustWatch::new(trusted, resolver),
             wall,
             refill: false,
             config,
@@ -192,8 +201,7 @@ impl<'a> Updater<'a> {
 
     /// Brings the trust set up to date, and throws out of tables and firewall who is trusted by now.
     fn follow_trust(&mut self, now: u64, host: &dyn Host) {
-        let automatic = || host.automatic_trust();
-        let evicted = self.trust.follow(now, self.shared, automatic);
+        let evicted = self.trust.follow(now, self.shared, host);
         if evicted.is_empty() {
             return;
         }

@@ -1,15 +1,31 @@
 //! Keeps the trust set what parameters, files and Kamailio itself say.
 
-use crate::address::Subnet;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::resolver::Resolver;
+use super::Host;
+use crate::address::{parse_address, Subnet};
 use crate::config::{Config, ConfigError};
 use crate::restore::evict_trusted;
 use crate::shared::Shared;
 use crate::trust::{Rule, Trusted};
-use crate::{error, sources};
+use crate::{error, sources, uri};
 
-/// What Kamailio knows by itself (interfaces, peers, destinations) is looked at this often, in
+/// What Kamailio knows by itself (interfaces, nodes, destinations) is looked at this often, in
 /// milliseconds.
-const PAUSE: u64 = 5_000;
+const PAUSE: u64 = 2_000;
+
+/// Whom Kamailio knows by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Friends {
+    /// Addresses that it listens on.
+    pub own: Vec<IpAddr>,
+    /// Nodes of the DMQ bus, addresses or names.
+    pub nodes: Vec<String>,
+    /// URIs of the dispatcher's destinations.
+    pub destinations: Vec<String>,
+}
 
 /// The rules in force.
 pub struct TrustWatch {
@@ -17,18 +33,18 @@ pub struct TrustWatch {
     given: Vec<Trusted>,
     /// All of them, to see a change.
     all: Vec<Trusted>,
+    resolver: Option<Resolver>,
     next: u64,
     failing: bool,
 }
 
 impl TrustWatch {
-    /// Reads the files as `mod_init` did; where one has become unreadable since, its rules are lost
-    /// only here and the set in force stays until a reload.
-    pub fn new(config: &Config) -> Self {
-        let given = sources::read_trust(config).unwrap_or_else(|_| config.trust.clone());
+    /// Begins with what `mod_init` read; without a resolver names are not followed.
+    pub fn new(given: Vec<Trusted>, resolver: Option<Resolver>) -> Self {
         TrustWatch {
             given,
             all: Vec::new(),
+            resolver,
             next: 0,
             failing: false,
         }
@@ -54,19 +70,60 @@ impl TrustWatch {
     }
 
     /// Brings the set up to date; returns whose bans were lifted for it.
-    pub fn follow(
-        &mut self,
-        now: u64,
-        shared: &Shared,
-        automatic: impl FnOnce() -> Vec<Trusted>,
-    ) -> Vec<Subnet> {
+    pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Host) -> Vec<Subnet> {
         self.next = now + PAUSE;
+        let friends = host.friends();
         let mut all = self.given.clone();
-        all.extend(automatic());
-        // Addresses that were recognised as our own only when somebody listed them.
-        all.extend(self.all.iter().filter(|(_, rule)| *rule == Rule::Own));
+        all.extend(friends.own.iter().map(|ip| (Subnet::host(*ip), Rule::Own)));
+        // Own addresses that are on no interface (advertised ones) were recognised when they were met.
+        let met = shared
+            .trust
+            .of(Rule::Own)
+            .into_iter()
+            .filter(|subnet| host.is_own(subnet.address()));
+        all.extend(met.map(|subnet| (subnet, Rule::Own)));
+        let mut names = BTreeSet::new();
+        let nodes = friends.nodes.iter().map(String::as_str);
+        let hosts = friends
+            .destinations
+            .iter()
+            .filter_map(|text| uri::host(text));
+        for (text, rule) in nodes
+            .map(|node| (node, Rule::Dmq))
+            .chain(hosts.map(|host| (host, Rule::Dispatcher)))
+        {
+            match parse_address(text) {
+                Ok(ip) => all.push((Subnet::host(ip), rule)),
+                Err(_) => drop(names.insert((text.to_owned(), rule))),
+            }
+        }
+        all.extend(self.resolve(names, now));
+        // Stable: of several rules for an address the first counts.
         all.sort_by_key(|(subnet, _)| *subnet);
         all.dedup_by_key(|(subnet, _)| *subnet);
+        self.put_in_force(all, shared)
+    }
+
+    fn resolve(&mut self, names: BTreeSet<(String, Rule)>, now: u64) -> Vec<Trusted> {
+        let Some(resolver) = &mut self.resolver else {
+            return Vec::new();
+        };
+        let rules: Vec<(String, Rule)> = names.into_iter().collect();
+        let names: BTreeSet<String> = rules.iter().map(|(name, _)| name.clone()).collect();
+        let found = resolver.addresses(&names, now);
+        let rule_of = |name: &str| {
+            rules
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, rule)| *rule)
+        };
+        found
+            .into_iter()
+            .filter_map(|(name, ip)| Some((Subnet::host(ip), rule_of(&name)?)))
+            .collect()
+    }
+
+    fn put_in_force(&mut self, all: Vec<Trusted>, shared: &Shared) -> Vec<Subnet> {
         if all == self.all {
             return Vec::new();
         }

@@ -336,7 +336,9 @@ impl Shared {
                 }
             }
             ("POST", ["check"]) => self.check(json()["ipaddress"].as_str().unwrap_or_default()),
-            ("GET", [given, "banned" | "check", ..]) if *given != key => unauthorized(403),
+            ("GET", [given, "banned" | "check", ..]) if percent_decoded(given) != key => {
+                unauthorized(403)
+            }
             ("GET", [_, "banned"]) => self.page("sip", 0),
             ("GET", [_, "banned", id]) => id
                 .parse()
@@ -475,4 +477,17 @@ fn rate_limited(status: u16) -> Reply {
 
 fn unauthorized(status: u16) -> Reply {
     Reply::new(status, r#"{"ipaddress":"none","ID":"unauthorized"}"#)
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut out = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
+        out.push(match byte {
+            b'%' => (digit().unwrap_or(0) * 16 + digit().unwrap_or(0)) as u8,
+            _ => byte,
+        });
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }

@@ -29,7 +29,7 @@ pub enum Fault {
     Empty,
     /// A body of 2 MiB.
     Giant,
-    /// The page asked for, one byte each 20 ms.
+    /// The page asked for, one byte each 100 ms.
     SlowDrip,
     /// The first page again and again, with its own control ID.
     SamePage,

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Pause between the bytes of a slow answer.
-const DRIP: Duration = Duration::from_millis(20);
+const DRIP: Duration = Duration::from_millis(100);
 
 /// Any connection, plain or TLS.
 pub trait Stream: Read + Write + Send {}

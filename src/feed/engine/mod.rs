@@ -76,6 +76,7 @@ pub struct Engine {
     fetch_errors: u64,
     rate_limited: u64,
     skipped: u64,
+    warned_of_ended: bool,
 }
 
 impl Engine {
@@ -132,6 +133,7 @@ impl Engine {
             fetch_errors: 0,
             rate_limited: 0,
             skipped: 0,
+            warned_of_ended: false,
             config,
         };
         engine.next_full = engine.resync_after(engine.last_full);
@@ -220,7 +222,8 @@ impl Engine {
         };
         let due = wanted.max(self.blocked_until).max(now);
         // The reserve is for what was asked before we began to count: a window later there is none.
-        let counted = now.saturating_sub(self.started) >= self.config.rate_limit_window * 1_000;
+        let window = self.config.rate_limit_window.saturating_mul(1_000);
+        let counted = now.saturating_sub(self.started) >= window;
         let ready = self.budget.ready_at(now, self.filling && counted);
         due.max(ready)
     }
@@ -237,6 +240,8 @@ impl Engine {
         let listed = self.config.ends(&page, now / 1_000);
         if !listed.is_empty() {
             effects.push(Effect::Apply(listed));
+        } else if !page.addresses.is_empty() {
+            self.warn_of_ended(&page, effects);
         }
         if let Some(held) = &mut self.held {
             held.extend(&page.addresses);
@@ -317,7 +322,7 @@ impl Engine {
         self.log(Level::Warn, &text, effects);
         self.held = Some(seen);
         // Not at once: what is wrong with the service needs a while to pass.
-        self.next_full = now.saturating_add(self.config.poll_interval.max(1) * 1_000);
+        self.next_full = now.saturating_add(self.config.poll_interval.max(1).saturating_mul(1_000));
         self.again = false;
     }
 
@@ -348,6 +353,9 @@ impl Engine {
         self.filling = false;
         if walk.is_full() {
             self.next_full = self.resync_after(Some(now));
+            // Force is for the fetch it was given with, never for one of next week.
+            self.force = false;
+            self.again = false;
         }
         let what = match progress {
             Progress::Endless => "the list does not end",

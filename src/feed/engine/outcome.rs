@@ -1,7 +1,8 @@
 //! How one exchange ended, and what that means for the next.
 
-use super::{Effect, Engine, Level, Trouble, Walk};
+use super::{Effect, Engine, Trouble, Walk};
 use crate::feed::parse::{Answer, Page};
+use crate::log::Level;
 
 /// A resync that fails this often in a row makes way for the polls.
 const MAX_RESYNC_FAILURES: u32 = 5;
@@ -57,7 +58,8 @@ impl Engine {
         let resync = self.walk.as_ref().is_some_and(Walk::is_full) && self.id.is_some();
         if resync && !self.filling && self.failures >= MAX_RESYNC_FAILURES {
             self.walk = None;
-            let interval = self.config.poll_interval * 1_000;
+            self.force = false;
+            let interval = self.config.poll_interval.saturating_mul(1_000);
             self.next_full = now.saturating_add(RESYNC_RETRY.max(interval));
         }
     }
@@ -83,5 +85,16 @@ impl Engine {
             self.log(Level::Warn, &text, effects);
         }
         self.skipped += page.skipped as u64;
+    }
+    /// A service lists nothing that has ended, so our idea of the time or of `feed_ttl` is wrong.
+    pub(super) fn warn_of_ended(&mut self, page: &Page, effects: &mut Vec<Effect>) {
+        if !std::mem::replace(&mut self.warned_of_ended, true) {
+            let text = format!(
+                "the service lists addresses whose time is over (control ID {}, feed_ttl {} s): \
+                 they are skipped; check feed_ttl and this host's clock",
+                page.id, self.config.feed_ttl
+            );
+            self.log(Level::Warn, &text, effects);
+        }
     }
 }

@@ -461,6 +461,7 @@ fn a_service_that_repeats_itself_ends_the_walk_and_drops_nothing() {
     world.one_request();
     assert!(world.logs.last().unwrap().contains("repeats itself"));
     assert!(world.table.len() >= 600);
+    assert!(!world.engine.force);
     let before = world.asked.len();
     world.run_until(world.now + 200_000);
     assert_eq!(world.asked.len(), before);
@@ -487,6 +488,16 @@ fn ends_come_from_the_control_id_where_it_is_a_time() {
     assert_eq!(end(12_345), Some(now + 604_800));
     assert_eq!(end(now + 86_400), Some(now + 604_800));
     assert_eq!(end(now - 604_800), None);
+}
+
+#[test]
+fn a_clock_that_is_a_week_ahead_is_told_of() {
+    let mut world = World::new(300, None);
+    world.now += 604_800_000;
+    world.run_until(world.now + 1_000);
+    assert!(world.table.is_empty());
+    let told = world.logs.iter().filter(|text| text.contains("clock"));
+    assert_eq!(told.count(), 1);
 }
 
 #[test]

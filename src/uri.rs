@@ -1,0 +1,43 @@
+//! The host in a SIP URI (RFC 3261 19.1.1), as far as destinations of a dispatcher need it.
+
+/// The host of `sip:[user@]host[:port][;parameters][?headers]`; brackets of IPv6 are taken off. `None`
+/// where there is none.
+pub fn host(uri: &str) -> Option<&str> {
+    let rest = uri.trim().trim_start_matches('<');
+    let rest = rest
+        .split_once(':')
+        .filter(|(scheme, _)| scheme.starts_with("sip"))
+        .map_or(rest, |(_, rest)| rest);
+    // Parameters may hold an "@", the user part no ";" that matters here.
+    let address = rest.split([';', '?', '>']).next()?;
+    let host = address.rsplit('@').next()?;
+    let host = match host.strip_prefix('[') {
+        Some(v6) => v6.split(']').next()?,
+        // More than one colon: IPv6 without its brackets.
+        None if host.matches(':').count() > 1 => host,
+        None => host.split(':').next()?,
+    };
+    (!host.is_empty()).then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host;
+
+    #[test]
+    fn hosts() {
+        for (uri, expected) in [
+            ("sip:192.0.2.7", Some("192.0.2.7")),
+            ("sip:192.0.2.7:5080;transport=tcp", Some("192.0.2.7")),
+            ("sips:gw@carrier.example:5061", Some("carrier.example")),
+            ("sip:[2001:db8::1]:5060", Some("2001:db8::1")),
+            ("<sip:[2001:db8::1];lr>", Some("2001:db8::1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("192.0.2.7:5060", Some("192.0.2.7")),
+            ("sip:", None),
+            ("", None),
+        ] {
+            assert_eq!(host(uri), expected, "{uri}");
+        }
+    }
+}
