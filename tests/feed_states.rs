@@ -195,7 +195,11 @@ fn restarts_do_not_make_it_ask_more_often() {
 
 #[test]
 fn restarts_while_nothing_comes_do_not_make_it_ask_more_often() {
-    for fault in [Fault::Status(500, None), Fault::RateLimited(None), Fault::Hang] {
+    for fault in [
+        Fault::Status(500, None),
+        Fault::RateLimited(None),
+        Fault::Hang,
+    ] {
         let service = service();
         service.set_fault(fault, None);
         restarts_stay_below_the_limit(&service, false);
