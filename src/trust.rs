@@ -223,9 +223,26 @@ pub enum ListError {
 
 /// Parses the value of the parameter `trust`: addresses and prefixes, comma or space separated.
 pub fn parse_parameter(text: &str) -> Result<Vec<Trusted>, ListError> {
-    text.split([',', ' ', '\t', '\n', ';'])
-        .filter(|word| !word.is_empty())
-        .map(|word| Ok((word.parse()?, Rule::Parameter)))
+    let mut trusted = Vec::new();
+    for word in text.split([',', ' ', '\t', '\n', ';']) {
+        if !word.is_empty() {
+            trusted.extend(covering(word.parse()?, Rule::Parameter));
+        }
+    }
+    Ok(trusted)
+}
+
+/// The rule for `subnet`. Tables have no prefixes of no bits: who trusts a whole family trusts its
+/// halves.
+fn covering(subnet: Subnet, rule: Rule) -> Vec<Trusted> {
+    let halves = match (subnet.prefix_len(), subnet.is_v4()) {
+        (0, true) => ["0.0.0.0/1", "128.0.0.0/1"],
+        (0, false) => ["::/1", "8000::/1"],
+        _ => return vec![(subnet, rule)],
+    };
+    halves
+        .iter()
+        .filter_map(|half| Some((half.parse().ok()?, rule)))
         .collect()
 }
 
@@ -243,7 +260,7 @@ pub fn parse_file(text: &str) -> Result<Vec<Trusted>, ListError> {
                 line,
                 reason: error.to_string(),
             })?;
-        trusted.push((subnet, Rule::File(line)));
+        trusted.extend(covering(subnet, Rule::File(line)));
     }
     Ok(trusted)
 }
@@ -297,6 +314,20 @@ mod tests {
             "2001:db8:1::/64",
         ] {
             assert_eq!(trust.spares(subnet(stranger)), None, "{stranger}");
+        }
+    }
+
+    #[test]
+    fn a_whole_family_can_be_trusted() {
+        let v4 = trust("0.0.0.0/0");
+        let v6 = trust("::/0");
+        for (text, is_v4) in [
+            ("192.0.2.7", true),
+            ("8.8.8.0/24", true),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(v4.spares(subnet(text)).is_some(), is_v4, "{text}");
+            assert_eq!(v6.spares(subnet(text)).is_some(), !is_v4, "{text}");
         }
     }
 

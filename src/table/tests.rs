@@ -23,6 +23,14 @@ fn ip(text: &str) -> IpAddr {
 }
 
 #[test]
+fn a_reason_cannot_forge_lines() {
+    let table = table(10);
+    table.insert(subnet("192.0.2.7"), 100, 50, "x\nip: 192.0.2.8\u{1b}[1m");
+    let entry = table.entry(table.find(subnet("192.0.2.7")).unwrap());
+    assert_eq!(entry.unwrap().reason, "x?ip: 192.0.2.8?[1m");
+}
+
+#[test]
 fn an_entry_lives_until_its_end() {
     let table = table(10);
     for text in [

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What goes wrong with every call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Fault {
     None,
     /// No answer until the fault changes.
     Hang,
+    /// The process is stopped: the kernel takes connections in its name, and that is all.
+    Stop,
     /// An answer that is no HTTP.
     Garbage,
     /// 200 with something that is no JSON.
@@ -33,6 +36,8 @@ pub struct State {
     /// The most calls that were under way at once.
     pub most_at_once: usize,
     at_once: usize,
+    /// How long a call takes at the least.
+    pace: Duration,
     fault: Fault,
     stopped: bool,
 }
@@ -92,6 +97,12 @@ impl Daemon {
         self.shared.1.notify_all();
     }
 
+    /// From now on each call takes this long; the real daemon's take some 23 ms.
+    #[allow(dead_code, reason = "not every test file needs it")]
+    pub fn pace(&self, pace: Duration) {
+        self.state().pace = pace;
+    }
+
     /// The daemon dies; the chain is the kernel's and stays.
     pub fn die(&mut self) {
         let Some(listener) = self.listener.take() else {
@@ -112,9 +123,14 @@ impl Daemon {
         let shared = Arc::clone(&self.shared);
         self.listener = Some(std::thread::spawn(move || {
             for stream in listener.incoming() {
-                if shared.0.lock().unwrap().stopped {
+                let mut state = shared.0.lock().unwrap();
+                while state.fault == Fault::Stop && !state.stopped {
+                    state = shared.1.wait(state).unwrap();
+                }
+                if state.stopped {
                     break;
                 }
+                drop(state);
                 let shared = Arc::clone(&shared);
                 // An error is a client that went away.
                 std::thread::spawn(move || stream.map(|stream| serve(&shared, stream)));
@@ -143,9 +159,13 @@ fn serve(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()> {
     state.at_once += 1;
     state.most_at_once = state.most_at_once.max(state.at_once);
     state.requests.push(path.to_owned());
-    while state.fault == Fault::Hang && !state.stopped {
+    while matches!(state.fault, Fault::Hang | Fault::Stop) && !state.stopped {
         state = shared.1.wait(state).unwrap();
     }
+    let pace = state.pace;
+    drop(state);
+    std::thread::sleep(pace);
+    state = shared.0.lock().unwrap();
     let answer = match state.fault {
         _ if state.stopped => String::new(),
         Fault::Garbage => "\u{1}\u{2}not HTTP at all\r\n\r\n".to_owned(),

@@ -69,9 +69,40 @@ pub fn elements(set: &str) -> Vec<(String, u64)> {
 }
 
 /// The addresses of a set, sorted.
+#[allow(dead_code, reason = "not every test file needs it")]
 pub fn addresses(set: &str) -> Vec<String> {
     elements(set)
         .into_iter()
         .map(|(address, _)| address)
         .collect()
+}
+
+/// The seconds that an element of a set of table `inet apiban` has left; `None` where it, its set or the
+/// whole table is not there.
+#[allow(dead_code, reason = "not every test file needs it")]
+pub fn held(set: &str, address: &str) -> Option<u64> {
+    let known = objects("set")
+        .iter()
+        .any(|known| known["table"] == "apiban" && known["name"] == set);
+    let found = || elements(set).into_iter().find(|(held, _)| held == address);
+    known.then(found).flatten().map(|(_, left)| left)
+}
+
+/// The packets that the rule for a set of table `inet apiban` has dropped.
+#[allow(dead_code, reason = "not every test file needs it")]
+pub fn dropped(set: &str) -> u64 {
+    let comment = format!("apiban.so {set}");
+    let rules = objects("rule");
+    let rule = rules
+        .iter()
+        .find(|rule| rule["comment"] == comment.as_str())
+        .unwrap_or_else(|| panic!("no rule for {set} in {rules:?}"));
+    rule["expr"]
+        .as_array()
+        .and_then(|parts| {
+            parts
+                .iter()
+                .find_map(|part| part["counter"]["packets"].as_u64())
+        })
+        .unwrap_or_else(|| panic!("no counter in {rule}"))
 }

@@ -58,6 +58,7 @@ pub struct Builder {
     pub(super) release: Release,
     pub(super) module: Option<PathBuf>,
     pub(super) user: Option<String>,
+    pub(super) privileges: Vec<String>,
     pub(super) children: u32,
     pub(super) tcp: bool,
     pub(super) ipv6: bool,
@@ -82,6 +83,7 @@ impl Builder {
             release: Release::Host,
             module,
             user: None,
+            privileges: Vec::new(),
             children: 2,
             tcp: true,
             ipv6: false,
@@ -186,6 +188,13 @@ impl Builder {
     /// Kamailio drops to this user (and their group) after start. Needs root.
     pub fn user(mut self, name: &str) -> Builder {
         self.user = Some(name.into());
+        self
+    }
+
+    /// Kamailio is started with these options of setpriv, such as `--reuid`: unlike [`Builder::user`]
+    /// it never was root. Needs root.
+    pub fn setpriv(mut self, options: &[&str]) -> Builder {
+        self.privileges = options.iter().map(ToString::to_string).collect();
         self
     }
 

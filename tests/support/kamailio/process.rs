@@ -93,7 +93,9 @@ impl Kamailio {
     }
 
     fn launch_once(builder: &Builder) -> Result<Kamailio, Failure> {
-        let (dir, place, mut command) = prepare(builder, &["setpriv", "--pdeathsig", "TERM"]);
+        let mut wrapper = vec!["setpriv", "--pdeathsig", "TERM"];
+        wrapper.extend(builder.privileges.iter().map(String::as_str));
+        let (dir, place, mut command) = prepare(builder, &wrapper);
         let log = File::create(dir.path().join("log")).expect("log file");
         let main = command
             .args(["-DD", "-E"])
@@ -309,7 +311,12 @@ fn prepare(builder: &Builder, wrapper: &[&str]) -> (TempDir, Place, Command) {
         .tempdir_in(release.temp_dir())
         .expect("directory for Kamailio");
     // The user that Kamailio drops to needs to write here.
-    let mode = if builder.user.is_some() { 0o777 } else { 0o755 };
+    let never_root = !builder.privileges.is_empty();
+    let mode = if builder.user.is_some() || never_root {
+        0o777
+    } else {
+        0o755
+    };
     fs::set_permissions(dir.path(), Permissions::from_mode(mode)).expect("permissions");
     let place = Place::new(builder);
     let inner = release.inside(dir.path());
@@ -318,8 +325,9 @@ fn prepare(builder: &Builder, wrapper: &[&str]) -> (TempDir, Place, Command) {
         fs::write(dir.path().join(name), contents).expect("file for Kamailio");
     };
     let module = builder.module.as_ref().map(|path| match release {
-        Release::Host => path.clone(),
-        Release::Root { .. } => {
+        Release::Host if !never_root => path.clone(),
+        // From a place that it can reach.
+        _ => {
             fs::copy(path, dir.path().join("libapiban.so")).expect("copy of the module");
             inner.join("libapiban.so")
         }
