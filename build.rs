@@ -8,6 +8,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=wrapper.h");
     println!("cargo::rerun-if-changed=kamailio-headers");
+    // Every module exports `exports`, `module_version` and so on, and Kamailio loads some (app_lua,
+    // app_python3) into the global scope: without this our own code would write into theirs.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-Bsymbolic");
     println!("cargo::rerun-if-changed=src/kamailio/collect.c");
     cc::Build::new()
         .file("src/kamailio/collect.c")

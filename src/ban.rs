@@ -40,14 +40,15 @@ pub struct Order<'a> {
 }
 
 /// What to ban for a packet from this address: itself, or its IPv6 network, in which an attacker can
-/// choose addresses freely. Where that network holds a trusted address, the source alone.
+/// choose addresses freely. Where that network holds a trusted address, or is none to be banned as a whole
+/// (`::/64` around `::1`), the source alone.
 pub fn source_subnet(shared: &Shared, config: &Config, ip: IpAddr) -> Subnet {
     let host = Subnet::host(ip);
     if host.is_v4() {
         return host;
     }
     match Subnet::new(ip, config.block_v6_prefix) {
-        Some(net) if shared.trust.spares(net).is_none() => net,
+        Some(net) if shared.trust.spares(net).is_none() && net.never_bannable().is_none() => net,
         _ => host,
     }
 }
@@ -212,6 +213,7 @@ mod tests {
             |text: &str| source_subnet(&shared, &config, text.parse().unwrap()).to_string();
         assert_eq!(subnet("2001:db8:1::7"), "2001:db8:1::/64");
         assert_eq!(subnet("2001:db8::7"), "2001:db8::7");
+        assert_eq!(subnet("::1"), "::1");
         assert_eq!(subnet("::ffff:192.0.2.1"), "192.0.2.1");
     }
 

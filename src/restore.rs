@@ -3,12 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use crate::address::Subnet;
+use crate::ban::MAX_TTL;
 use crate::config::Config;
 use crate::feed::Saved;
 use crate::shared::Shared;
-use crate::state::{self, Ban, LoadError};
+use crate::state::{self, Ban, LoadError, State};
 use crate::table::{Insert, Table};
 use crate::{error, info, warning};
+
+/// How far in seconds the service's clock may have been ahead of ours.
+const MAX_SKEW: u32 = 300;
+/// Bans lifted for trust that are logged by name at a time.
+const MOST_NAMED: usize = 20;
 
 /// What the updater goes on from.
 #[derive(Clone, Debug, Default)]
@@ -39,29 +45,13 @@ pub fn restore(config: &Config, shared: &Shared) -> Resumed {
     match state::load(&path) {
         Ok(None) => {}
         Ok(Some(state)) => {
-            let same_list = state.feed.as_ref().is_some_and(|saved| {
-                config
-                    .source()
-                    .is_ok_and(|source| saved.belongs_to(&source))
-            });
-            let listed = if same_list {
-                load_table(shared, &shared.feed, &state.listed, "max_feed_entries")
-            } else {
-                0
-            };
-            let local = load_table(shared, &shared.local, &state.local, "max_local_entries");
-            if !same_list && !state.listed.is_empty() {
-                info!(
-                    "state_file {}: it holds another list, which is not used",
-                    path.display()
-                );
-            }
+            resumed.feed = resume(config, shared, state);
             info!(
-                "state_file {}: {listed} listed addresses and {local} local bans",
-                path.display()
+                "state_file {}: {} listed addresses and {} local bans",
+                path.display(),
+                shared.feed.len(),
+                shared.local.len()
             );
-            // Where there is less than was saved, only a full fetch makes it whole.
-            resumed.feed = state.feed.filter(|_| same_list && listed > 0);
         }
         Err(LoadError::Unreadable(error)) => error!(
             "state_file {}: {error}; starting without it",
@@ -82,9 +72,41 @@ pub fn restore(config: &Config, shared: &Shared) -> Resumed {
     resumed
 }
 
-/// Fills a table with what is still live, not trusted and bannable; returns how many.
-fn load_table(shared: &Shared, table: &Table, bans: &[Ban], limit: &str) -> usize {
+/// Fills the empty tables; returns where the walk through the list goes on.
+pub fn resume(config: &Config, shared: &Shared, state: State) -> Option<Saved> {
+    let same_list = state.feed.as_ref().is_some_and(|saved| {
+        config
+            .source()
+            .is_ok_and(|source| saved.belongs_to(&source))
+    });
+    let listed = if same_list {
+        let longest = config.feed_ttl.saturating_add(MAX_SKEW);
+        let limit = "max_feed_entries";
+        load_table(shared, &shared.feed, &state.listed, longest, limit)
+    } else {
+        if !state.listed.is_empty() {
+            info!("state_file: it holds another list, which is not used");
+        }
+        0
+    };
+    let limit = "max_local_entries";
+    load_table(shared, &shared.local, &state.local, MAX_TTL, limit);
+    let saved = state.feed?;
+    if listed > 0 {
+        return Some(saved);
+    }
+    // Only a full fetch makes the list whole; the service counts our requests all the same.
+    Some(Saved {
+        budget: saved.budget,
+        ..Saved::default()
+    })
+}
+
+/// Fills a table with what is still live, not trusted and bannable; returns how many. No ban is longer
+/// than it could be if it came now: the clock may have been wrong when the file was written.
+fn load_table(shared: &Shared, table: &Table, bans: &[Ban], longest: u32, limit: &str) -> usize {
     let now = shared.now();
+    let latest = now.saturating_add(longest);
     let mut loaded = 0;
     for ban in bans.iter().filter(|ban| ban.end > now) {
         let Ok(subnet) = ban.ip.parse::<Subnet>() else {
@@ -93,7 +115,8 @@ fn load_table(shared: &Shared, table: &Table, bans: &[Ban], limit: &str) -> usiz
         if subnet.never_bannable().is_some() || shared.trust.spares(subnet).is_some() {
             continue;
         }
-        if table.insert(subnet, ban.end, ban.since, &ban.reason) == Insert::Full {
+        let end = ban.end.min(latest);
+        if table.insert(subnet, end, ban.since, &ban.reason) == Insert::Full {
             warning!(
                 "state_file: more entries than {limit} allows ({})",
                 table.capacity()
@@ -112,11 +135,48 @@ pub fn evict_trusted(shared: &Shared) -> Vec<Subnet> {
         table.retain(|subnet, _| {
             let spared = shared.trust.spares(subnet);
             if let Some(rule) = spared {
-                info!("{subnet} is no longer banned: {rule}");
+                if evicted.len() < MOST_NAMED {
+                    info!("{subnet} is no longer banned: {rule}");
+                }
                 evicted.push(subnet);
             }
             spared.is_none()
         });
     }
+    if evicted.len() > MOST_NAMED {
+        let more = evicted.len() - MOST_NAMED;
+        info!("{more} more are no longer banned: they are trusted now");
+    }
     evicted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::atomic::HeapArena;
+
+    #[test]
+    fn no_saved_ban_is_longer_than_a_new_one() {
+        let config = Config::default();
+        let shared = Shared::new(&mut HeapArena, &config, 1).unwrap();
+        shared.set_now(1_000);
+        let ban = |ip: &str| Ban {
+            ip: ip.into(),
+            end: u32::MAX,
+            since: u32::MAX,
+            reason: "a clock that was wrong".into(),
+        };
+        let state = State {
+            feed: Some(Saved {
+                source: config.source().unwrap().fingerprint(),
+                ..Saved::default()
+            }),
+            listed: vec![ban("192.0.2.1")],
+            local: vec![ban("192.0.2.2")],
+        };
+        assert!(resume(&config, &shared, state).is_some());
+        let end = |table: &Table, ip: &str| table.find(ip.parse().unwrap()).unwrap().value;
+        assert_eq!(end(&shared.feed, "192.0.2.1"), 1_000 + 604_800 + MAX_SKEW);
+        assert_eq!(end(&shared.local, "192.0.2.2"), 1_000 + MAX_TTL);
+    }
 }

@@ -69,8 +69,12 @@ pub enum LoadError {
 
 /// Reads the state file; `None` where there is none.
 pub fn load(path: &Path) -> Result<Option<State>, LoadError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+    let file = match fs::metadata(path) {
+        // A pipe there would hold up the start for ever.
+        Ok(found) if !found.is_file() => {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file").into())
+        }
+        Ok(_) => File::open(path)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };

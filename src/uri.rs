@@ -6,11 +6,13 @@ pub fn host(uri: &str) -> Option<&str> {
     let rest = uri.trim().trim_start_matches('<');
     let rest = rest
         .split_once(':')
-        .filter(|(scheme, _)| scheme.starts_with("sip"))
+        .filter(|(scheme, _)| {
+            scheme.eq_ignore_ascii_case("sip") || scheme.eq_ignore_ascii_case("sips")
+        })
         .map_or(rest, |(_, rest)| rest);
-    // Parameters may hold an "@", the user part no ";" that matters here.
-    let address = rest.split([';', '?', '>']).next()?;
-    let host = address.rsplit('@').next()?;
+    // The user part may hold ";" and "?"; nothing but its end may be an "@".
+    let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+    let host = rest.split([';', '?', '>']).next()?.trim();
     let host = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next()?,
         // More than one colon: IPv6 without its brackets.
@@ -32,6 +34,9 @@ mod tests {
             ("sips:gw@carrier.example:5061", Some("carrier.example")),
             ("sip:[2001:db8::1]:5060", Some("2001:db8::1")),
             ("<sip:[2001:db8::1];lr>", Some("2001:db8::1")),
+            ("SIP:192.0.2.7", Some("192.0.2.7")),
+            ("sip:a;b=c?d@192.0.2.7;lr", Some("192.0.2.7")),
+            ("sip.carrier.example:5060", Some("sip.carrier.example")),
             ("2001:db8::1", Some("2001:db8::1")),
             ("192.0.2.7:5060", Some("192.0.2.7")),
             ("sip:", None),

@@ -4,6 +4,8 @@
 //! of entries that never hit cost no memory. They are read by people, through RPC, and not by the
 //! check: a reader that meets a slot in the moment of its reuse may see a mixed answer.
 
+use crate::log::printable;
+
 use super::atomic::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS};
 
 /// Longest reason kept, in bytes; a longer one is cut.
@@ -38,9 +40,8 @@ impl Details {
 
     /// Starts the record of a new entry.
     pub fn begin(&self, slot: usize, since: u32, reason: &str) {
-        self.since[slot].store(since, Ordering::Relaxed);
-        // Written only where it changes something: a page of zeros stays untouched.
-        if self.hits[slot].load(Ordering::Relaxed) != 0 {
+        // Only a slot that was used before can have hits. Even a look would make a shared page real.
+        if self.since[slot].swap(since, Ordering::Relaxed) != 0 {
             self.hits[slot].store(0, Ordering::Relaxed);
         }
         self.set_reason(slot, reason);
@@ -62,11 +63,13 @@ impl Details {
         self.hits[slot].load(Ordering::Relaxed)
     }
 
-    /// Stores at most [`REASON_MAX`] bytes, whole characters only.
+    /// Stores at most [`REASON_MAX`] bytes, whole and printable characters only.
     pub fn set_reason(&self, slot: usize, reason: &str) {
         let Some(line) = self.reasons.get(slot) else {
             return;
         };
+        // A reason may quote a SIP header: it must not forge lines where it is shown.
+        let reason = printable(reason);
         let mut length = reason.len().min(REASON_MAX);
         while !reason.is_char_boundary(length) {
             length -= 1;

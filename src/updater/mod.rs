@@ -153,8 +153,12 @@ impl<'a> Updater<'a> {
     /// The last turn: what must survive goes to the state file, and the firewall is left as configured.
     pub fn end(&mut self, host: &dyn Host) {
         self.take_notes(host);
-        self.keeper
-            .save_now(|| keeper::collect(self.shared, self.engine.saved()));
+        // A request without an answer yet counts for the service, so for the next run, too.
+        let saved = self.engine.saved();
+        if !saved.budget.is_empty() {
+            self.keeper.changed();
+        }
+        self.keeper.save_now(|| keeper::collect(self.shared, saved));
         if let Some(wall) = self.wall.take() {
             wall.end();
         }

@@ -245,6 +245,10 @@ impl Engine {
         }
         if let Some(held) = &mut self.held {
             held.extend(&page.addresses);
+            if held.len() > walk::MAX_LISTED {
+                // No list is that long: the next full fetch is judged as if it were the first.
+                self.held = None;
+            }
         }
         let Some(walk) = &mut self.walk else {
             return;

@@ -8,6 +8,8 @@ use crate::feed::parse::{Page, FULL_PAGE};
 
 /// More pages than any list has (a million addresses): the service invents them.
 const MAX_PAGES: u32 = 4_000;
+/// More addresses than any list has: a service that sends huge pages must not fill the memory.
+pub(super) const MAX_LISTED: usize = 1_000_000;
 
 /// From a control ID to the end of the list.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(super) enum Progress {
     Last,
     /// The control ID does not grow: asking again would bring the same page.
     Stuck,
-    /// Too many pages.
+    /// Too many pages or addresses.
     Endless,
 }
 
@@ -86,7 +88,9 @@ impl Walk {
         self.cursor = Some(page.id.clone());
         if page.items() < FULL_PAGE {
             Progress::Last
-        } else if self.pages >= MAX_PAGES {
+        } else if self.pages >= MAX_PAGES
+            || self.seen.as_ref().is_some_and(|s| s.len() > MAX_LISTED)
+        {
             Progress::Endless
         } else {
             Progress::More

@@ -73,6 +73,7 @@ pub struct Builder {
     loads: Vec<String>,
     params: Vec<String>,
     request_route: String,
+    engine: Option<String>,
     routes: String,
 }
 
@@ -97,6 +98,7 @@ impl Builder {
             loads: Vec::new(),
             params: Vec::new(),
             request_route: String::new(),
+            engine: None,
             routes: String::new(),
         }
     }
@@ -139,7 +141,13 @@ impl Builder {
         self
     }
 
-    /// Text after `request_route`: more routes, event routes, `cfgengine`.
+    /// `cfgengine`: a KEMI script instead of `request_route`.
+    pub fn engine(mut self, name: &str) -> Builder {
+        self.engine = Some(name.into());
+        self
+    }
+
+    /// Text after `request_route`: more routes, event routes.
     pub fn routes(mut self, text: &str) -> Builder {
         self.routes.push_str(text);
         self.routes.push('\n');
@@ -317,9 +325,15 @@ impl Builder {
             line("modparam(\"apiban\", \"state_file\", \"@DIR@/apiban.state\")");
         }
         self.params.iter().for_each(|param| line(param));
-        line("request_route {");
-        line(&self.request_route);
-        line("sl_send_reply(\"200\", \"OK\");\n}");
+        match &self.engine {
+            // Kamailio asks the engine only where there is no native route.
+            Some(engine) => line(&format!("cfgengine \"{engine}\"")),
+            None => {
+                line("request_route {");
+                line(&self.request_route);
+                line("sl_send_reply(\"200\", \"OK\");\n}");
+            }
+        }
         line(&self.routes);
         text
     }

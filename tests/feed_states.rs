@@ -1,0 +1,207 @@
+//! What `feed.state` says while a list comes slowly, not at all, or with a key that comes and goes; and
+//! that the service is never asked more often than it allows.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+use support::feed_server::{Fault, FeedServer, Options, Window};
+use support::kamailio::{Builder, Kamailio};
+use support::wait::wait_until;
+
+const KEY: &str = "sEcRet0123456789";
+const SOON: Duration = Duration::from_secs(5);
+const LISTED: &str = "127.0.0.66";
+
+fn service() -> FeedServer {
+    FeedServer::start(Options::new(KEY)).expect("the stand-in for the service")
+}
+
+/// Loopback is all that tests have, so it is not trusted; no fetch but those that a test asks for.
+fn fed(service: &FeedServer) -> Builder {
+    Kamailio::builder()
+        .param("trust_self", 0)
+        .param("api_url", service.url())
+        .param("rate_limit_requests", 1000)
+        .param("rate_limit_window", 1)
+        .param("poll_interval", 80_000)
+        .request_route("if (apiban_check()) { exit; }")
+}
+
+fn state(kamailio: &Kamailio) -> String {
+    let status = kamailio.ask("apiban.status", &[]);
+    status["feed"]["state"]
+        .as_str()
+        .expect("a state")
+        .to_owned()
+}
+
+#[track_caller]
+fn wait_state(kamailio: &Kamailio, wanted: &str, within: Duration) {
+    wait_until(&format!("feed.state {wanted}"), within, || {
+        state(kamailio) == wanted
+    });
+}
+
+fn entries(kamailio: &Kamailio) -> u64 {
+    kamailio.statistic("apiban", "feed_entries")
+}
+
+/// `count` addresses of 10.0.0.0/8.
+fn many(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|n| format!("10.{}.{}.{}", n / 40_000, n / 200 % 200, n % 200))
+        .collect()
+}
+
+#[test]
+fn a_page_protects_as_soon_as_it_is_there() {
+    let service = service();
+    service.list(&[LISTED]);
+    service.list(&many(600));
+    // Two requests a minute: the rest of the list has to wait.
+    let kamailio = fed(&service)
+        .param("api_key", KEY)
+        .param("rate_limit_requests", 2)
+        .param("rate_limit_window", 60)
+        .start();
+    kamailio.wait_dropped(LISTED, SOON);
+    wait_state(&kamailio, "syncing", SOON);
+    let loaded = entries(&kamailio);
+    assert!((250..601).contains(&loaded), "{loaded}");
+    let status = kamailio.ask("apiban.status", &[]);
+    assert_eq!(status["feed"]["last_error"], "", "{status}");
+    assert_eq!(service.refused(), 0);
+    // A restart goes on from there and does not ask at once again.
+    let asked = service.requests().len();
+    assert!(asked <= 2, "{asked}");
+}
+
+#[test]
+fn a_service_that_falls_silent_makes_the_list_stale() {
+    let service = service();
+    service.list(&[LISTED]);
+    let kamailio = fed(&service)
+        .param("api_key", KEY)
+        .param("poll_interval", 1)
+        .param("http_timeout", 1)
+        .start();
+    kamailio.wait_dropped(LISTED, SOON);
+    wait_state(&kamailio, "ok", SOON);
+    service.set_fault(Fault::Hang, None);
+    // More than three poll intervals without an answer.
+    wait_state(&kamailio, "stale", Duration::from_secs(8));
+    kamailio.assert_dropped(LISTED);
+    assert!(kamailio.statistic("apiban", "feed_age") >= 3);
+    service.clear_faults();
+    kamailio.ask("apiban.reload", &[]);
+    wait_state(&kamailio, "ok", SOON);
+}
+
+#[test]
+fn a_key_may_come_and_change_and_go_while_kamailio_runs() {
+    let service = service();
+    service.list(&[LISTED]);
+    let folder = tempfile::TempDir::new().expect("directory");
+    let path = folder.path().join("key");
+    fs::write(&path, "wRoNgKeY98765432\n").expect("key file");
+    let kamailio = fed(&service)
+        .param("api_key_file", path.display().to_string())
+        .start();
+    wait_state(&kamailio, "unauthorized", SOON);
+    fs::write(&path, format!("  {KEY}  \r\nrubbish\n")).expect("key file");
+    kamailio.ask("apiban.reload", &[]);
+    wait_state(&kamailio, "ok", SOON);
+    kamailio.assert_dropped(LISTED);
+
+    // A file that is gone leaves the key as it was.
+    fs::remove_file(&path).expect("key file");
+    let before = kamailio.statistic("apiban", "fetch_ok");
+    kamailio.ask("apiban.reload", &[]);
+    let line = kamailio.wait_for_log("the key stays as it was", SOON);
+    assert!(
+        line.contains("ERROR: apiban") && line.contains("No such file"),
+        "{line}"
+    );
+    wait_until("a full fetch", SOON, || {
+        kamailio.statistic("apiban", "fetch_ok") > before
+    });
+    assert_eq!(state(&kamailio), "ok");
+    let log = kamailio.log();
+    assert!(
+        !log.contains(KEY) && !log.contains("wRoNgKeY98765432"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_long_list_stays_below_the_services_limit() {
+    for window in [Window::Sliding, Window::Fixed] {
+        let service = FeedServer::start(Options {
+            rate: Some((11, Duration::from_secs(1))),
+            window,
+            ..Options::new(KEY)
+        });
+        let service = service.expect("the stand-in for the service");
+        service.list(&many(5000));
+        let kamailio = fed(&service)
+            .param("api_key", KEY)
+            .param("rate_limit_requests", 11)
+            .param("rate_limit_window", 1)
+            .start();
+        wait_until("the whole list", Duration::from_secs(10), || {
+            entries(&kamailio) == 5000
+        });
+        wait_state(&kamailio, "ok", SOON);
+        assert_eq!(service.refused(), 0, "{window:?}");
+        assert_eq!(
+            kamailio.statistic("apiban", "rate_limited"),
+            0,
+            "{window:?}"
+        );
+        assert!(service.requests().len() <= 21, "{window:?}");
+    }
+}
+
+/// Starts Kamailio five times within a minute in which the service allows four requests.
+fn restarts_stay_below_the_limit(service: &FeedServer, list_comes: bool) {
+    let folder = tempfile::TempDir::new().expect("directory");
+    let path = folder.path().join("apiban.state").display().to_string();
+    let builder = fed(service)
+        .param("api_key", KEY)
+        .param("state_file", path.as_str())
+        .param("rate_limit_requests", 4)
+        .param("rate_limit_window", 60);
+    for _ in 0..5 {
+        let kamailio = builder.clone().start();
+        if list_comes {
+            kamailio.wait_dropped(LISTED, SOON);
+            // Each of them wants the whole list, and most have to wait for it.
+            kamailio.ask("apiban.reload", &[]);
+        }
+        kamailio.assert_answered("127.0.0.5");
+        assert!(kamailio.stop().status.success());
+    }
+    let asked = service.requests().len();
+    assert!(asked <= 4, "{asked} requests within a minute");
+}
+
+#[test]
+fn restarts_do_not_make_it_ask_more_often() {
+    let service = service();
+    service.list(&[LISTED]);
+    restarts_stay_below_the_limit(&service, true);
+}
+
+#[test]
+fn restarts_while_nothing_comes_do_not_make_it_ask_more_often() {
+    for fault in [
+        Fault::Status(500, None),
+        Fault::RateLimited(None),
+        Fault::Hang,
+    ] {
+        let service = service();
+        service.set_fault(fault, None);
+        restarts_stay_below_the_limit(&service, false);
+    }
+}
