@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::address::Subnet;
-use crate::table::atomic::{Arena, OutOfMemory};
+use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
 use crate::table::{Insert, Table};
 
 /// How many addresses and prefixes can be trusted.
@@ -88,6 +88,7 @@ pub struct Trust {
     rules: Table,
     /// The prefixes of `v6_ban_length` bits that hold a trusted address: see [`Trust::spares`].
     neighbours: Table,
+    regions: Regions,
     v6_ban_length: u8,
 }
 
@@ -97,6 +98,9 @@ impl Trust {
         Ok(Trust {
             rules: Table::new(arena, "the trusted addresses", CAPACITY, seed, false)?,
             neighbours: Table::new(arena, "the trusted addresses", CAPACITY, seed, false)?,
+            regions: Regions {
+                marks: &arena.lines("the trusted addresses", 1)?[0],
+            },
             v6_ban_length,
         })
     }
@@ -104,6 +108,9 @@ impl Trust {
     /// The rule that trusts this address.
     #[inline]
     pub fn rule(&self, ip: IpAddr) -> Option<Rule> {
+        if !self.regions.have(ip) {
+            return None;
+        }
         self.rules
             .lookup(ip, 0)
             .map(|found| Rule::unpack(found.value))
@@ -158,6 +165,7 @@ impl Trust {
 
     /// Adds one rule to the set as it is; false where there is no room.
     pub fn add(&self, (subnet, rule): Trusted) -> bool {
+        self.regions.mark(subnet);
         self.neighbour(subnet)
             .is_none_or(|net| put(&self.neighbours, net, rule))
             && put(&self.rules, subnet, rule)
@@ -180,6 +188,7 @@ impl Trust {
         if rules.len() > CAPACITY / 2 {
             return Err(TooMany(rules.len()));
         }
+        rules.keys().for_each(|&subnet| self.regions.mark(subnet));
         swap(&self.neighbours, &neighbours);
         swap(&self.rules, &rules);
         Ok(())
@@ -191,6 +200,54 @@ impl Trust {
             return None;
         }
         Subnet::new(subnet.address(), self.v6_ban_length)
+    }
+}
+
+/// The parts of the address space that ever held a trusted address: one look at one line spares most
+/// checks the search for a rule.
+///
+/// A part is a first octet of IPv4, or one of 256 groups of IPv6 prefixes of 32 bits. It is marked before
+/// the rule is there and stays marked after it went: a mark too many costs a search, one too few would
+/// ban a trusted address.
+#[derive(Clone, Copy)]
+struct Regions {
+    marks: &'static Line,
+}
+
+impl Regions {
+    #[inline]
+    fn have(&self, ip: IpAddr) -> bool {
+        let region = match ip.to_canonical() {
+            IpAddr::V4(v4) => Self::of_v4(v4),
+            IpAddr::V6(v6) => Self::of_v6(v6),
+        };
+        self.marks.0[region / 64].load(Ordering::Relaxed) >> (region % 64) & 1 != 0
+    }
+
+    fn mark(&self, subnet: Subnet) {
+        let (first, last) = match (subnet.address(), subnet.prefix_len()) {
+            (IpAddr::V4(v4), length @ 0..8) => {
+                let first = Self::of_v4(v4);
+                (first, first + (255 >> length))
+            }
+            (IpAddr::V4(v4), _) => (Self::of_v4(v4), Self::of_v4(v4)),
+            (IpAddr::V6(_), 0..32) => (256, 511),
+            (IpAddr::V6(v6), _) => (Self::of_v6(v6), Self::of_v6(v6)),
+        };
+        for region in first..=last {
+            self.marks.0[region / 64].fetch_or(1 << (region % 64), Ordering::Release);
+        }
+    }
+
+    #[inline]
+    fn of_v4(ip: Ipv4Addr) -> usize {
+        ip.octets()[0].into()
+    }
+
+    #[inline]
+    fn of_v6(ip: Ipv6Addr) -> usize {
+        // The eight highest bits of the product depend on all 32 of the prefix.
+        256 + (((ip.to_bits() >> 96) as u32).wrapping_mul(0x9e37_79b1) >> 24) as usize
     }
 }
 
@@ -355,6 +412,26 @@ mod tests {
         assert_eq!(trust.count(), (4, 2));
         assert!(trust.add((subnet("192.0.2.9"), Rule::Own)));
         assert_eq!(trust.rule("192.0.2.9".parse().unwrap()), Some(Rule::Own));
+    }
+
+    #[test]
+    fn wide_prefixes_cover_all_their_regions() {
+        let trust = trust("10.0.0.0/6 2001:e00::/24 2001:db8:1::/48");
+        for text in [
+            "8.0.0.1",
+            "11.255.255.255",
+            "::ffff:9.1.1.1",
+            "2001:eff::1",
+            "2001:db8:1::1",
+        ] {
+            assert!(trust.rule(text.parse().unwrap()).is_some(), "{text}");
+        }
+        for text in ["7.255.255.255", "12.0.0.0", "2001:f00::1", "2001:db8:2::1"] {
+            assert_eq!(trust.rule(text.parse().unwrap()), None, "{text}");
+        }
+        let all = Trust::new(&mut HeapArena, 7, 64).unwrap();
+        all.add((subnet("::/1"), Rule::Parameter));
+        assert!((0..256u128).all(|n| all.rule(IpAddr::V6((n << 100 | 1).into())).is_some()));
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn the_table_is_as_documented() {
             "comment \"apiban.so\"",
             "type ipv4_addr",
             "flags timeout",
+            "icmpv6 type 135-136 accept comment \"apiban.so neighbours\"",
             "ip saddr @local4 counter packets 0 bytes 0 drop comment \"apiban.so local4\"",
             "ip6 saddr @feed6 counter packets 0 bytes 0 drop comment \"apiban.so feed6\"",
         ] {
@@ -86,7 +87,7 @@ fn the_table_is_as_documented() {
         assert!(nft.intact().unwrap());
         // A second start makes nothing twice.
         ready();
-        assert_eq!(objects("rule").len(), 4);
+        assert_eq!(objects("rule").len(), 5);
         nft.remove().unwrap();
         nft.remove().unwrap();
         assert!(objects("table").is_empty());
@@ -205,7 +206,7 @@ fn prefixes_of_all_lengths_may_overlap() {
         nft.apply(&[remove("198.51.100.0/24", Set::Local)]).unwrap();
         assert_eq!(addresses("local4_24"), ["255.255.255.0"]);
         assert_eq!(addresses("local4_25"), ["198.51.100.128"]);
-        assert_eq!(objects("rule").len(), 9);
+        assert_eq!(objects("rule").len(), 10);
     });
 }
 
@@ -331,7 +332,7 @@ fn what_others_did_to_the_table_is_seen_and_mended() {
             assert!(nft.intact().unwrap());
             assert_eq!(addresses("local4"), ["192.0.2.1"]);
             assert_eq!(addresses("feed4_24"), ["198.51.100.0"]);
-            assert_eq!(objects("rule").len(), 5);
+            assert_eq!(objects("rule").len(), 6);
             assert_eq!(objects("chain").len(), 1);
         };
         mend(&mut nft);
@@ -396,7 +397,7 @@ fn a_restart_adopts_what_is_there() {
         assert!(elements("local4")[1].1 <= 60);
         assert_eq!(addresses("feed4"), ["192.0.2.4"]);
         assert_eq!(addresses("local6_64"), ["2001:db8::"]);
-        assert_eq!(objects("rule").len(), 5);
+        assert_eq!(objects("rule").len(), 6);
         assert!(second.intact().unwrap());
         // The rules' counters lived on.
         assert_eq!(second.counters().unwrap().unwrap().local_packets, 2);

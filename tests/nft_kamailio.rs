@@ -95,12 +95,32 @@ fn an_ipv6_source_is_banned_with_its_network() {
 
         // In the server's own network only the source itself is banned.
         let mut near = host.udp("2001:db8:1::66", &kamailio);
-        assert_eq!(near.options(), Answer::Status(200));
         assert_eq!(near.invite(), Answer::Status(200));
         wait_held("local6", "2001:db8:1::66", true);
         assert_kernel_drops(&kamailio, &mut near, "local6");
         let mut beside = host.udp("2001:db8:1::67", &kamailio);
         assert_eq!(beside.options(), Answer::Status(200));
+    });
+}
+
+#[test]
+fn a_forged_ban_of_the_ipv6_router_does_not_cut_the_server_off() {
+    in_namespace(|| {
+        let host = Host::connect();
+        let kamailio = server().param("firewall", "nft").start();
+        // The host is the router to 2001:db8:3::/64.
+        let router = "2001:db8:1::fe";
+        let mut forger = host.udp(router, &kamailio);
+        let mut client = host.udp("2001:db8:3::2", &kamailio);
+        let route = format!("-6 route add 2001:db8:3::/64 via {router} dev wire");
+        run("ip", &route.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(forger.invite(), Answer::Status(200));
+        wait_held("local6", router, true);
+        assert_kernel_drops(&kamailio, &mut forger, "local6");
+        // Sooner or later both forget where the other is, and have to ask.
+        run("ip", &["-6", "neigh", "flush", "dev", "wire"]);
+        host.run(|| run("ip", &["-6", "neigh", "flush", "dev", "wire"]));
+        assert_eq!(client.options(), Answer::Status(200));
     });
 }
 

@@ -89,7 +89,7 @@ fn what_is_taken_away_comes_back_with_the_time_left() {
             nft(damage);
             wait_until(&format!("all to be back after {damage}"), SOON, || {
                 objects("chain").len() == 1
-                    && objects("rule").len() >= 5
+                    && objects("rule").len() >= 6
                     && held("feed4", "198.51.100.7").is_some()
                     && held("feed6", "2001:db8:9::9").is_some()
                     && held("local4", "192.0.2.7").is_some()
@@ -99,7 +99,7 @@ fn what_is_taken_away_comes_back_with_the_time_left() {
             let left = held("local4", "192.0.2.7").unwrap();
             let most = 301 - banned.elapsed().as_secs();
             assert!((250..=most).contains(&left), "{left} of {most}: {damage}");
-            assert_eq!(objects("rule").len(), 5, "{damage}");
+            assert_eq!(objects("rule").len(), 6, "{damage}");
             let other = objects("table").iter().any(|table| table["name"] == "other");
             assert_eq!(other, damage != "flush ruleset");
             wait_until("ok again", SOON, || state(&kamailio) == "ok");
@@ -178,13 +178,13 @@ fn after_a_crash_nothing_is_there_twice() {
             wait_held("local4", "10.9.0.3");
             kamailio.kill9();
             assert!(held("local4", "10.9.0.2").is_some(), "the kernel goes on");
-            assert_eq!(objects("rule").len(), 5);
+            assert_eq!(objects("rule").len(), 6);
 
             for round in 0..3 {
                 let kamailio = build().start();
                 wait_until("ok", SOON, || state(&kamailio) == "ok");
                 let rules = objects("rule");
-                assert_eq!(rules.len(), 5, "{rules:?}");
+                assert_eq!(rules.len(), 6, "{rules:?}");
                 assert_eq!((objects("chain").len(), objects("set").len()), (1, 5));
                 assert_eq!(addresses("local4"), ["10.9.0.2"], "round {round}");
                 assert_eq!(addresses("local4_24"), ["10.9.7.0"]);

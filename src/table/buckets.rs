@@ -35,7 +35,6 @@ impl Buckets {
     }
 
     /// The bucket `distance` steps from `home`.
-    #[inline]
     pub fn at(&self, home: usize, distance: usize) -> usize {
         let index = home + distance;
         if index < self.lines.len() {
@@ -45,8 +44,40 @@ impl Buckets {
         }
     }
 
-    /// How far a search may go: every bucket once, at most [`PROBE_LIMIT`].
+    /// Shows `look` the buckets where an entry of this hash may stand, and their distance from its home,
+    /// until it answers.
     #[inline]
+    pub fn search<T>(
+        &self,
+        hash: u64,
+        mut look: impl FnMut(usize, usize) -> Option<T>,
+    ) -> Option<T> {
+        let home = self.home(hash);
+        let answer = look(home, 0);
+        // The count is read after the slots; who still stands further on is still counted.
+        if answer.is_some() || !self.overflowed(home) {
+            return answer;
+        }
+        self.search_on(home, look)
+    }
+
+    /// The rest of a search that has seen the home bucket.
+    pub fn search_on<T>(
+        &self,
+        home: usize,
+        mut look: impl FnMut(usize, usize) -> Option<T>,
+    ) -> Option<T> {
+        for distance in 1..self.reach() {
+            let bucket = self.at(home, distance);
+            let answer = look(bucket, distance);
+            if answer.is_some() || !self.overflowed(bucket) {
+                return answer;
+            }
+        }
+        None
+    }
+
+    /// How far a search may go: every bucket once, at most [`PROBE_LIMIT`].
     pub fn reach(&self) -> usize {
         self.lines.len().min(PROBE_LIMIT)
     }
@@ -57,8 +88,7 @@ impl Buckets {
         &self.lines[bucket]
     }
 
-    /// True where some entry went past this bucket. Must be read after the bucket's slots: an entry
-    /// is placed further on before an earlier copy of it is cleared (see `hosts`).
+    /// True where some entry went past this bucket.
     #[inline]
     pub fn overflowed(&self, bucket: usize) -> bool {
         self.lines[bucket].0[0].load(Ordering::Acquire) != 0
@@ -74,5 +104,11 @@ impl Buckets {
         for step in 0..distance {
             self.lines[self.at(home, step)].0[0].fetch_sub(1, Ordering::AcqRel);
         }
+    }
+
+    /// Takes back the announcements of an entry of this hash that stood in `bucket`.
+    pub fn leave(&self, bucket: usize, hash: u64) {
+        let home = self.home(hash);
+        self.unpass(home, (bucket + self.len() - home) % self.len());
     }
 }

@@ -40,9 +40,8 @@ impl Details {
 
     /// Starts the record of a new entry.
     pub fn begin(&self, slot: usize, since: u32, reason: &str) {
-        self.since[slot].store(since, Ordering::Relaxed);
-        // Written only where it changes something: a page of zeros stays untouched.
-        if self.hits[slot].load(Ordering::Relaxed) != 0 {
+        // Only a slot that was used before can have hits. Even a look would make a shared page real.
+        if self.since[slot].swap(since, Ordering::Relaxed) != 0 {
             self.hits[slot].store(0, Ordering::Relaxed);
         }
         self.set_reason(slot, reason);

@@ -4,21 +4,21 @@
 //! read and written together. Zero is an empty slot: a value is never zero. The value is the end of
 //! the ban, or whatever else the owner of the table stores.
 //!
-//! **Protocol.** Any number of readers and writers, no locks, no waiting.
-//! - A new address goes into the first empty slot by compare-and-swap. Two writers may place the
-//!   same address at the same moment; after placing, each one looks at the whole chain and merges
-//!   copies. As the placing and the look are separated by a sequentially consistent fence, at least
-//!   one of the two sees both copies.
-//! - Merging raises the copy that stands **later** in search order and only then clears the earlier
-//!   one. A reader goes through the chain in that same order, so it meets one of them whatever the
-//!   timing: an address that is banned is never missed.
-//! - Removing clears every copy by compare-and-swap.
+//! **Protocol.** Any number of readers and writers, no locks, no waiting. Every change is one
+//! compare-and-swap of one word.
+//! - A new address goes into the first empty slot of its chain. Who loses that slot looks what took it,
+//!   so two writers of the same address normally agree on one entry.
+//! - They do not where an earlier slot becomes empty between the two: then the address stands twice.
+//!   Nobody merges the copies. Clearing one because the other is there cannot be done in one step, and
+//!   a removal in between would take a ban with it (`loom.rs` has that case). Instead every operation
+//!   bears copies: a lookup takes any that has not ended, a removal clears all, and the sweep takes an
+//!   address for ended only when its last copy went.
 
-use super::atomic::{fence, Ordering, LINE_WORDS};
+use super::atomic::{AtomicU64, Ordering, LINE_WORDS};
 use super::buckets::Buckets;
 
-/// Slots in a bucket.
-pub const SLOTS: usize = LINE_WORDS - 1;
+/// Slots in a bucket. The model checker gets two: every further one multiplies its states.
+pub const SLOTS: usize = if cfg!(loom) { 2 } else { LINE_WORDS - 1 };
 
 /// The IPv4 part of a table.
 #[derive(Clone, Copy)]
@@ -27,8 +27,23 @@ pub struct Hosts {
 }
 
 /// Where an entry stands: index for the arrays that go with the slots.
+/// 32 bits, so that what a lookup found is returned in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(pub usize);
+pub struct Slot(u32);
+
+impl Slot {
+    /// The slot with this index.
+    #[inline]
+    pub fn new(index: usize) -> Self {
+        Slot(index as u32)
+    }
+
+    /// The index.
+    #[inline]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// What became of an entry that was there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +52,17 @@ pub enum Raise {
     Raised(Slot),
     /// Its value was at least as high.
     Kept(Slot),
+}
+
+/// What became of an entry that was to be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// It stands here.
+    At(Slot),
+    /// Another writer was faster: to be raised instead.
+    Known,
+    /// No room.
+    Full,
 }
 
 #[inline]
@@ -54,6 +80,12 @@ const fn value_of(word: u64) -> u32 {
     word as u32
 }
 
+/// True for an entry of this address; an empty slot looks like 0.0.0.0 without a value.
+#[inline]
+const fn holds(word: u64, address: u32) -> bool {
+    address_of(word) == address && word != 0
+}
+
 impl Hosts {
     /// Builds on zeroed buckets.
     pub fn new(buckets: Buckets) -> Self {
@@ -62,67 +94,72 @@ impl Hosts {
 
     /// Number of slot indices, for arrays that go with the slots.
     pub fn slots(&self) -> usize {
-        self.buckets.len() * LINE_WORDS
+        self.buckets.len() * SLOTS
     }
 
-    /// The value of `address` for which `accept` holds, and its place. This is the hot path.
-    #[inline]
-    pub fn lookup(
-        &self,
-        address: u32,
-        hash: u64,
-        accept: impl Fn(u32) -> bool,
-    ) -> Option<(Slot, u32)> {
+    /// An entry of `address` with a value above `floor`: place and value. This is the hot path.
+    #[inline(always)]
+    pub fn lookup(&self, address: u32, hash: u64, floor: u32) -> Option<(Slot, u32)> {
         let home = self.buckets.home(hash);
-        for distance in 0..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            let line = self.buckets.line(bucket);
-            for index in 1..LINE_WORDS {
-                // Acquire keeps the slots in order: merging relies on it.
-                let word = line.0[index].load(Ordering::Acquire);
-                if address_of(word) == address && word != 0 && accept(value_of(word)) {
-                    return Some((Slot(bucket * LINE_WORDS + index), value_of(word)));
-                }
+        let found = self.look(home, address, floor);
+        if found.is_some() || !self.buckets.overflowed(home) {
+            return found;
+        }
+        self.look_further(home, address, floor)
+    }
+
+    #[inline(always)]
+    fn look(&self, bucket: usize, address: u32, floor: u32) -> Option<(Slot, u32)> {
+        let words = &self.buckets.line(bucket).0;
+        // All slots, then one branch: where in its bucket an address stands cannot be predicted.
+        let mut matching = 0u32;
+        for index in 0..SLOTS {
+            let word = words[1 + index].load(Ordering::Acquire);
+            matching |= u32::from(address_of(word) == address) << index;
+        }
+        while matching != 0 {
+            let index = matching.trailing_zeros() as usize;
+            let word = words[1 + index].load(Ordering::Acquire);
+            // An empty slot looks like 0.0.0.0, but its value is above nothing.
+            if address_of(word) == address && value_of(word) > floor {
+                return Some((Slot::new(bucket * SLOTS + index), value_of(word)));
             }
-            if !self.buckets.overflowed(bucket) {
-                break;
-            }
+            matching &= matching - 1;
         }
         None
     }
 
-    /// Places an address that is not there yet; [`Hosts::merge`] must follow. `value` is not zero.
-    pub fn place(&self, address: u32, hash: u64, value: u32) -> Option<Slot> {
+    #[inline(never)]
+    fn look_further(&self, home: usize, address: u32, floor: u32) -> Option<(Slot, u32)> {
+        self.buckets
+            .search_on(home, |bucket, _| self.look(bucket, address, floor))
+    }
+
+    /// Places an address that [`Hosts::raise`] did not find. `value` is not zero.
+    pub fn place(&self, address: u32, hash: u64, value: u32) -> Placed {
         let home = self.buckets.home(hash);
         for distance in 0..self.buckets.reach() {
             let bucket = self.buckets.at(home, distance);
-            let line = self.buckets.line(bucket);
-            for index in 1..LINE_WORDS {
-                let slot = &line.0[index];
+            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
                 // A plain look first: a failing compare-and-swap would still take the line over.
-                if slot.load(Ordering::Relaxed) == 0
-                    && slot
-                        .compare_exchange(
-                            0,
-                            pack(address, value),
-                            Ordering::SeqCst,
-                            Ordering::Relaxed,
-                        )
-                        .is_ok()
-                {
-                    return Some(Slot(bucket * LINE_WORDS + index));
+                if self.word(slot) == 0 && self.swap(slot, 0, pack(address, value)) {
+                    return Placed::At(slot);
+                }
+                if holds(self.word(slot), address) {
+                    self.buckets.unpass(home, distance);
+                    return Placed::Known;
                 }
             }
             self.buckets.pass(bucket);
         }
         self.buckets.unpass(home, self.buckets.reach());
-        None
+        Placed::Full
     }
 
     /// Raises the value of an entry that exists; `None` where there is none.
     pub fn raise(&self, address: u32, hash: u64, value: u32) -> Option<Raise> {
         loop {
-            let (slot, found) = self.lookup(address, hash, |_| true)?;
+            let (slot, found) = self.lookup(address, hash, 0)?;
             if found >= value {
                 return Some(Raise::Kept(slot));
             }
@@ -134,111 +171,59 @@ impl Hosts {
 
     /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
     pub fn replace(&self, address: u32, hash: u64, value: u32) -> bool {
-        while let Some((slot, found)) = self.lookup(address, hash, |_| true) {
-            if found == value || self.swap(slot, pack(address, found), pack(address, value)) {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Merges copies of `address` that two writers placed at the same moment; returns how many went.
-    /// Called after every [`Hosts::place`].
-    pub fn merge(&self, address: u32, hash: u64) -> usize {
-        fence(Ordering::SeqCst);
-        let home = self.buckets.home(hash);
-        let mut merged = 0;
-        let mut earlier: Option<(Slot, usize)> = None;
-        for distance in 0..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            for index in 1..LINE_WORDS {
-                let slot = Slot(bucket * LINE_WORDS + index);
-                if self.word(slot) >> 32 != u64::from(address) || self.word(slot) == 0 {
-                    continue;
-                }
-                if let Some((first, first_distance)) = earlier {
-                    if self.fold_into(address, first, slot) {
-                        self.buckets.unpass(home, first_distance);
-                        merged += 1;
-                    }
-                }
-                earlier = Some((slot, distance));
-            }
-            if !self.buckets.overflowed(bucket) {
-                break;
-            }
-        }
-        merged
-    }
-
-    /// Raises `later` to the value of `earlier`, then clears `earlier`. True where this call cleared it.
-    fn fold_into(&self, address: u32, earlier: Slot, later: Slot) -> bool {
-        loop {
-            let from = self.word(earlier);
-            if address_of(from) != address || from == 0 {
-                return false;
-            }
-            let into = self.word(later);
-            if address_of(into) != address || into == 0 {
-                return false;
-            }
-            if value_of(into) < value_of(from) && !self.swap(later, into, from) {
-                continue;
-            }
-            if self.swap(earlier, from, 0) {
-                return true;
-            }
-        }
+        self.change(address, hash, pack(address, value)) > 0
     }
 
     /// Removes every copy of `address`; returns how many there were.
     pub fn remove(&self, address: u32, hash: u64) -> usize {
-        let home = self.buckets.home(hash);
-        let mut removed = 0;
-        for distance in 0..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            for index in 1..LINE_WORDS {
-                let slot = Slot(bucket * LINE_WORDS + index);
-                loop {
-                    let word = self.word(slot);
-                    if address_of(word) != address || word == 0 {
-                        break;
-                    }
-                    if self.swap(slot, word, 0) {
-                        removed += 1;
-                        self.buckets.unpass(home, distance);
-                        break;
-                    }
-                }
-            }
-            if !self.buckets.overflowed(bucket) {
-                break;
-            }
-        }
-        removed
+        self.change(address, hash, 0)
     }
 
-    /// Shows every entry to `keep` and clears those for which it says no; returns how many went.
-    /// `hash` must be the table's hash of an address.
-    pub fn retain(
+    /// Puts `to` in place of every copy of `address`; returns how many there were.
+    fn change(&self, address: u32, hash: u64, to: u64) -> usize {
+        let home = self.buckets.home(hash);
+        let mut changed = 0;
+        self.buckets.search(hash, |bucket, distance| {
+            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
+                loop {
+                    let word = self.word(slot);
+                    if !holds(word, address) {
+                        break;
+                    }
+                    if word == to || self.swap(slot, word, to) {
+                        changed += 1;
+                        if to == 0 {
+                            self.buckets.unpass(home, distance);
+                        }
+                        break;
+                    }
+                }
+            }
+            None::<()>
+        });
+        changed
+    }
+
+    /// Shows every entry to `judge`, clears those for which it answers something, and hands the answer to
+    /// `gone`; returns how many went. `hash` must be the table's hash of an address.
+    pub fn sweep<T>(
         &self,
         hash: impl Fn(u32) -> u64,
-        mut keep: impl FnMut(u32, u32, Slot) -> bool,
+        mut judge: impl FnMut(u32, u32, Slot) -> Option<T>,
+        mut gone: impl FnMut(T),
     ) -> usize {
         let mut removed = 0;
-        for bucket in 0..self.buckets.len() {
-            for index in 1..LINE_WORDS {
-                let slot = Slot(bucket * LINE_WORDS + index);
-                let word = self.word(slot);
-                if word == 0 || keep(address_of(word), value_of(word), slot) {
-                    continue;
-                }
-                // A ban extended since the look stays: only the very word that was shown is cleared.
-                if self.swap(slot, word, 0) {
-                    let home = self.buckets.home(hash(address_of(word)));
-                    let distance = (bucket + self.buckets.len() - home) % self.buckets.len();
-                    self.buckets.unpass(home, distance);
+        for slot in (0..self.slots()).map(Slot::new) {
+            // Only the very word that was shown is cleared: an entry raised since then is shown again.
+            while let Some((address, value)) = self.entry(slot) {
+                let Some(answer) = judge(address, value, slot) else {
+                    break;
+                };
+                if self.swap(slot, pack(address, value), 0) {
+                    self.buckets.leave(slot.index() / SLOTS, hash(address));
                     removed += 1;
+                    gone(answer);
+                    break;
                 }
             }
         }
@@ -251,15 +236,18 @@ impl Hosts {
         (word != 0).then(|| (address_of(word), value_of(word)))
     }
 
-    #[inline]
     fn word(&self, slot: Slot) -> u64 {
-        self.buckets.line(slot.0 / LINE_WORDS).0[slot.0 % LINE_WORDS].load(Ordering::SeqCst)
+        self.at(slot).load(Ordering::Acquire)
     }
 
     fn swap(&self, slot: Slot, from: u64, to: u64) -> bool {
-        self.buckets.line(slot.0 / LINE_WORDS).0[slot.0 % LINE_WORDS]
-            .compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed)
+        self.at(slot)
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
+    }
+
+    fn at(&self, slot: Slot) -> &'static AtomicU64 {
+        &self.buckets.line(slot.index() / SLOTS).0[1 + slot.index() % SLOTS]
     }
 
     /// True where no bucket is passed by any entry: for tests of emptied tables.

@@ -7,20 +7,23 @@
 pub mod atomic;
 mod buckets;
 mod details;
+mod entry;
 mod hosts;
 mod nets;
 
 use std::hash::{BuildHasher, Hasher};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
 use crate::address::Subnet;
-use atomic::{Arena, Line, Ordering, OutOfMemory};
+use atomic::{fence, Arena, Line, Ordering, OutOfMemory};
 use buckets::Buckets;
 use details::Details;
 pub use details::REASON_MAX;
-use hosts::{Hosts, Raise, Slot};
+use entry::{host_address, key_of, subnet_of, Place};
+pub use entry::{Entry, Found, Insert};
+use hosts::{Hosts, Placed, Raise};
 use nets::{Key, Nets};
 
 /// Buckets are this full, in percent, when a table holds as many entries as it may.
@@ -42,72 +45,6 @@ pub struct Table {
     net_details: Details,
     hasher: FixedState,
     capacity: usize,
-}
-
-/// An entry that a lookup found.
-#[derive(Clone, Copy, Debug)]
-pub struct Found {
-    /// The Unix second at which the ban ends, or what the owner of the table stored.
-    pub value: u32,
-    place: Place,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Place {
-    Host(Slot),
-    Net(Slot),
-}
-
-/// Everything known of one entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What is listed.
-    pub subnet: Subnet,
-    /// The Unix second at which the ban ends.
-    pub value: u32,
-    /// The Unix second at which it came.
-    pub since: u32,
-    /// Packets it met.
-    pub hits: u32,
-    /// Why it is there; empty where the table keeps no reasons.
-    pub reason: String,
-}
-
-/// What an insert did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Insert {
-    /// A new entry.
-    New,
-    /// The entry was there and now ends later.
-    Extended,
-    /// The entry was there and ends later anyway.
-    Kept,
-    /// No room; nothing was changed.
-    Full,
-}
-
-fn key_of(subnet: Subnet) -> Key {
-    match subnet.address() {
-        IpAddr::V4(ip) => Key {
-            bits: ip.to_ipv6_mapped().to_bits(),
-            length: subnet.prefix_len() + 96,
-        },
-        IpAddr::V6(ip) => Key {
-            bits: ip.to_bits(),
-            length: subnet.prefix_len(),
-        },
-    }
-}
-
-fn subnet_of(key: Key) -> Option<Subnet> {
-    Subnet::new(IpAddr::V6(Ipv6Addr::from_bits(key.bits)), key.length)
-}
-
-fn host_address(subnet: Subnet) -> Option<u32> {
-    match subnet.address() {
-        IpAddr::V4(ip) if subnet.is_host() => Some(ip.to_bits()),
-        _ => None,
-    }
 }
 
 impl Table {
@@ -161,39 +98,44 @@ impl Table {
         if self.is_empty() {
             return None;
         }
-        match ip {
-            IpAddr::V4(v4) => {
-                let bits = v4.to_bits();
-                if let Some((slot, value)) =
-                    self.hosts
-                        .lookup(bits, self.hash_host(bits), |value| value > now)
-                {
-                    return Some(Found {
-                        value,
-                        place: Place::Host(slot),
-                    });
-                }
-                let lengths = self.header.0[V4_LENGTHS].load(Ordering::Relaxed);
-                if lengths == 0 {
-                    return None;
-                }
-                self.lookup_lengths(v4.to_ipv6_mapped().to_bits(), 96, lengths, now)
-            }
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => self.lookup(IpAddr::V4(v4), now),
-                None => {
-                    let bits = v6.to_bits();
-                    // The longest first: hosts and /64 stand in the second word.
-                    let long = self.header.0[V6_LENGTHS + 1].load(Ordering::Relaxed);
-                    let short = self.header.0[V6_LENGTHS].load(Ordering::Relaxed);
-                    self.lookup_lengths(bits, 64, long, now)
-                        .or_else(|| self.lookup_lengths(bits, 0, short, now))
-                }
-            },
+        self.lookup_filled(ip, now)
+    }
+
+    /// Out of line: the look at an empty table is part of the caller.
+    #[inline(never)]
+    fn lookup_filled(&self, ip: IpAddr, now: u32) -> Option<Found> {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => self.lookup_v4(v4.to_bits(), now),
+            IpAddr::V6(v6) => self.lookup_v6(v6.to_bits(), now),
         }
     }
 
+    #[inline]
+    fn lookup_v4(&self, bits: u32, now: u32) -> Option<Found> {
+        if let Some((slot, value)) = self.hosts.lookup(bits, self.hash_host(bits), now) {
+            return Some(Found {
+                value,
+                place: Place::Host(slot),
+            });
+        }
+        let lengths = self.header.0[V4_LENGTHS].load(Ordering::Relaxed);
+        if lengths == 0 {
+            return None;
+        }
+        self.lookup_lengths(0xffff << 32 | u128::from(bits), 96, lengths, now)
+    }
+
+    #[inline(never)]
+    fn lookup_v6(&self, bits: u128, now: u32) -> Option<Found> {
+        // The longest first: hosts and /64 stand in the second word.
+        let long = self.header.0[V6_LENGTHS + 1].load(Ordering::Relaxed);
+        let short = self.header.0[V6_LENGTHS].load(Ordering::Relaxed);
+        self.lookup_lengths(bits, 64, long, now)
+            .or_else(|| self.lookup_lengths(bits, 0, short, now))
+    }
+
     /// One probe for each length in `lengths`; bit `n` stands for a prefix of `base + n + 1` bits.
+    #[inline(never)]
     fn lookup_lengths(&self, bits: u128, base: u8, mut lengths: u64, now: u32) -> Option<Found> {
         while lengths != 0 {
             let bit = 63 - lengths.leading_zeros() as u8;
@@ -203,10 +145,7 @@ impl Table {
                 bits: bits & (u128::MAX << (128 - u32::from(length))),
                 length,
             };
-            if let Some((slot, value)) = self
-                .nets
-                .lookup(key, self.hash_net(key), |value| value > now)
-            {
+            if let Some((slot, value)) = self.nets.lookup(key, self.hash_net(key), now) {
                 return Some(Found {
                     value,
                     place: Place::Net(slot),
@@ -219,16 +158,14 @@ impl Table {
     /// The entry for exactly this address or prefix, ended or not.
     pub fn find(&self, subnet: Subnet) -> Option<Found> {
         if let Some(address) = host_address(subnet) {
-            let (slot, value) = self
-                .hosts
-                .lookup(address, self.hash_host(address), |_| true)?;
+            let (slot, value) = self.hosts.lookup(address, self.hash_host(address), 0)?;
             return Some(Found {
                 value,
                 place: Place::Host(slot),
             });
         }
         let key = key_of(subnet);
-        let (slot, value) = self.nets.lookup(key, self.hash_net(key), |_| true)?;
+        let (slot, value) = self.nets.lookup(key, self.hash_net(key), 0)?;
         Some(Found {
             value,
             place: Place::Net(slot),
@@ -259,60 +196,77 @@ impl Table {
 
     /// Adds an entry, or lets the longer end win. `value` is not zero; `since` in Unix seconds.
     pub fn insert(&self, subnet: Subnet, value: u32, since: u32, reason: &str) -> Insert {
-        let placed = match host_address(subnet) {
-            Some(address) => {
-                let hash = self.hash_host(address);
-                match self.hosts.raise(address, hash, value) {
-                    Some(known) => Err((known, Place::Host as fn(Slot) -> Place)),
-                    None => Ok(self.reserve(|| {
-                        let slot = self.hosts.place(address, hash, value)?;
-                        self.host_details.begin(slot.0, since, reason);
-                        Some(self.hosts.merge(address, hash))
-                    })),
-                }
+        loop {
+            if let Some(known) = self.raise(subnet, value, reason) {
+                return known;
             }
-            None => {
-                let key = key_of(subnet);
-                let hash = self.hash_net(key);
-                match self.nets.raise(key, hash, value) {
-                    Some(known) => Err((known, Place::Net as fn(Slot) -> Place)),
-                    None => Ok(self.reserve(|| {
-                        // Before the entry is there: who sees the entry probes for its length.
-                        self.use_length(subnet);
-                        let slot = self.nets.place(key, hash, value)?;
-                        self.net_details.begin(slot.0, since, reason);
-                        Some(self.nets.merge(key, hash))
-                    })),
-                }
+            let count = &self.header.0[COUNT];
+            if count.fetch_add(1, Ordering::AcqRel) >= self.capacity as u64 {
+                count.fetch_sub(1, Ordering::AcqRel);
+                return Insert::Full;
             }
-        };
-        match placed {
-            Ok(true) => {
-                self.header.0[EARLIEST].fetch_min(u64::from(value), Ordering::AcqRel);
-                Insert::New
+            let (placed, details) = self.place(subnet, value);
+            if let Placed::At(slot) = placed {
+                details.begin(slot.index(), since, reason);
+                self.lower_mark(value);
+                return Insert::New;
             }
-            Ok(false) => Insert::Full,
-            Err((Raise::Kept(_), _)) => Insert::Kept,
-            Err((Raise::Raised(slot), place)) => {
-                if !reason.is_empty() {
-                    let (details, slot) = self.details(place(slot));
-                    details.set_reason(slot, reason);
-                }
-                Insert::Extended
+            count.fetch_sub(1, Ordering::AcqRel);
+            if placed == Placed::Full {
+                return Insert::Full;
             }
         }
     }
 
-    /// Runs `place` with one entry's room reserved; gives back what was not used or merged away.
-    fn reserve(&self, place: impl FnOnce() -> Option<usize>) -> bool {
-        let count = &self.header.0[COUNT];
-        if count.fetch_add(1, Ordering::AcqRel) >= self.capacity as u64 {
-            count.fetch_sub(1, Ordering::AcqRel);
-            return false;
+    fn raise(&self, subnet: Subnet, value: u32, reason: &str) -> Option<Insert> {
+        let (raised, details) = match host_address(subnet) {
+            Some(address) => (
+                self.hosts.raise(address, self.hash_host(address), value)?,
+                &self.host_details,
+            ),
+            None => {
+                let key = key_of(subnet);
+                (
+                    self.nets.raise(key, self.hash_net(key), value)?,
+                    &self.net_details,
+                )
+            }
+        };
+        let Raise::Raised(slot) = raised else {
+            return Some(Insert::Kept);
+        };
+        if !reason.is_empty() {
+            details.set_reason(slot.index(), reason);
         }
-        let placed = place();
-        count.fetch_sub(placed.unwrap_or(1) as u64, Ordering::AcqRel);
-        placed.is_some()
+        Some(Insert::Extended)
+    }
+
+    fn place(&self, subnet: Subnet, value: u32) -> (Placed, &Details) {
+        match host_address(subnet) {
+            Some(address) => (
+                self.hosts.place(address, self.hash_host(address), value),
+                &self.host_details,
+            ),
+            None => {
+                // Before the entry is there: who sees the entry probes for its length.
+                self.use_length(subnet);
+                let key = key_of(subnet);
+                (
+                    self.nets.place(key, self.hash_net(key), value),
+                    &self.net_details,
+                )
+            }
+        }
+    }
+
+    /// Notes the end of a new entry for [`Table::expire`].
+    fn lower_mark(&self, value: u32) {
+        // Pairs with the fence in `expire`: the sweep sees the entry, or this sees the mark it raised.
+        fence(Ordering::SeqCst);
+        let mark = &self.header.0[EARLIEST];
+        if mark.load(Ordering::Relaxed) > u64::from(value) {
+            mark.fetch_min(u64::from(value), Ordering::Relaxed);
+        }
     }
 
     /// A length once used stays in use until the table is emptied: clearing its bit while another
@@ -352,60 +306,81 @@ impl Table {
     }
 
     /// Removes what ended at or before `now` and shows each to `ended`. Costs nothing before the
-    /// earliest end.
+    /// earliest end. One process at a time may call this.
     pub fn expire(&self, now: u32, mut ended: impl FnMut(Entry)) {
-        if self.is_empty() || self.header.0[EARLIEST].load(Ordering::Acquire) > u64::from(now) {
+        if self.is_empty() || self.header.0[EARLIEST].load(Ordering::Relaxed) > u64::from(now) {
             return;
         }
-        // Inserts during the pass lower the mark themselves.
-        self.header.0[EARLIEST].store(u64::MAX, Ordering::Release);
+        self.header.0[EARLIEST].store(u64::MAX, Ordering::Relaxed);
+        // Pairs with the fence in `lower_mark`.
+        fence(Ordering::SeqCst);
         let mut earliest = u64::MAX;
-        self.retain_places(|subnet, value, place| {
-            if value > now {
-                earliest = earliest.min(u64::from(value));
-                return true;
-            }
-            ended(self.describe(subnet, value, place));
-            false
-        });
-        self.header.0[EARLIEST].fetch_min(earliest, Ordering::AcqRel);
+        self.sweep(
+            |subnet, value, place| {
+                if value > now {
+                    earliest = earliest.min(u64::from(value));
+                    return None;
+                }
+                Some(self.describe(subnet, value, place))
+            },
+            |entry| {
+                // Not where a copy that ends later is left, or somebody just banned it anew.
+                if self.find(entry.subnet).is_none() {
+                    ended(entry);
+                }
+            },
+        );
+        self.header.0[EARLIEST].fetch_min(earliest, Ordering::Relaxed);
     }
 
     /// Removes the entries for which `keep` says no; returns how many went.
     pub fn retain(&self, mut keep: impl FnMut(Subnet, u32) -> bool) -> usize {
-        self.retain_places(|subnet, value, _| keep(subnet, value))
+        self.sweep(
+            |subnet, value, _| (!keep(subnet, value)).then_some(()),
+            drop,
+        )
     }
 
-    /// Shows every entry, in no order.
+    /// Shows every entry once, in no order.
     pub fn for_each(&self, mut visit: impl FnMut(Entry)) {
-        self.retain_places(|subnet, value, place| {
-            visit(self.describe(subnet, value, place));
-            true
-        });
+        self.sweep(
+            |subnet, value, place| {
+                // Of two copies (see `hosts`) the one that a search finds.
+                if self.find(subnet).is_none_or(|found| found.place == place) {
+                    visit(self.describe(subnet, value, place));
+                }
+                None
+            },
+            |()| (),
+        );
     }
 
-    fn retain_places(&self, mut keep: impl FnMut(Subnet, u32, Place) -> bool) -> usize {
+    fn sweep<T>(
+        &self,
+        mut judge: impl FnMut(Subnet, u32, Place) -> Option<T>,
+        mut gone: impl FnMut(T),
+    ) -> usize {
         if self.is_empty() {
             return 0;
         }
-        let mut removed = self.hosts.retain(
+        let mut removed = self.hosts.sweep(
             |address| self.hash_host(address),
             |address, value, slot| {
-                keep(
+                judge(
                     Subnet::host(IpAddr::V4(address.into())),
                     value,
                     Place::Host(slot),
                 )
             },
+            &mut gone,
         );
         let lengths = &self.header.0[V4_LENGTHS..=V6_LENGTHS + 1];
         // No look at memory that was never touched.
         if lengths.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
-            removed += self.nets.retain(
+            removed += self.nets.sweep(
                 |key| self.hash_net(key),
-                |key, value, slot| {
-                    subnet_of(key).is_none_or(|subnet| keep(subnet, value, Place::Net(slot)))
-                },
+                |key, value, slot| judge(subnet_of(key)?, value, Place::Net(slot)),
+                &mut gone,
             );
         }
         self.header.0[COUNT].fetch_sub(removed as u64, Ordering::AcqRel);
@@ -426,8 +401,8 @@ impl Table {
     #[inline]
     fn details(&self, place: Place) -> (&Details, usize) {
         match place {
-            Place::Host(slot) => (&self.host_details, slot.0),
-            Place::Net(slot) => (&self.net_details, slot.0),
+            Place::Host(slot) => (&self.host_details, slot.index()),
+            Place::Net(slot) => (&self.net_details, slot.index()),
         }
     }
 
@@ -447,5 +422,7 @@ impl Table {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod loom;
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -12,10 +12,10 @@
 
 use super::atomic::{fence, Line, Ordering};
 use super::buckets::Buckets;
-use super::hosts::{Raise, Slot};
+use super::hosts::{Placed, Raise, Slot};
 
-/// Slots in a bucket.
-pub const SLOTS: usize = 2;
+/// Slots in a bucket. The model checker gets one: every further one multiplies its states.
+pub const SLOTS: usize = if cfg!(loom) { 1 } else { 2 };
 const SLOT_WORDS: usize = 3;
 
 /// A masked address and the number of bits that count, 1 to 128.
@@ -93,31 +93,23 @@ impl Nets {
         self.buckets.len() * SLOTS
     }
 
-    /// The value of `key` for which `accept` holds, and its place.
+    /// An entry of `key` with a value above `floor`: place and value.
     #[inline]
-    pub fn lookup(&self, key: Key, hash: u64, accept: impl Fn(u32) -> bool) -> Option<(Slot, u32)> {
-        let home = self.buckets.home(hash);
-        for distance in 0..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            for index in 0..SLOTS {
-                let slot = Slot(bucket * SLOTS + index);
-                if let Some(state) = self.matches(slot, key) {
-                    if accept(state.value()) {
-                        return Some((slot, state.value()));
-                    }
-                }
-            }
-            if !self.buckets.overflowed(bucket) {
-                break;
-            }
-        }
-        None
+    pub fn lookup(&self, key: Key, hash: u64, floor: u32) -> Option<(Slot, u32)> {
+        self.buckets.search(hash, |bucket, _| {
+            (bucket * SLOTS..(bucket + 1) * SLOTS)
+                .map(Slot::new)
+                .find_map(|slot| {
+                    let value = self.matches(slot, key)?.value();
+                    (value > floor).then_some((slot, value))
+                })
+        })
     }
 
     /// Raises the value of an entry that exists; `None` where there is none.
     pub fn raise(&self, key: Key, hash: u64, value: u32) -> Option<Raise> {
         loop {
-            let (slot, found) = self.lookup(key, hash, |_| true)?;
+            let (slot, found) = self.lookup(key, hash, 0)?;
             if found >= value {
                 return Some(Raise::Kept(slot));
             }
@@ -129,119 +121,72 @@ impl Nets {
         }
     }
 
-    /// Places a key that is not there yet; [`Nets::merge`] must follow. `value` is not zero.
-    pub fn place(&self, key: Key, hash: u64, value: u32) -> Option<Slot> {
+    /// Places a key that [`Nets::raise`] did not find. `value` is not zero.
+    pub fn place(&self, key: Key, hash: u64, value: u32) -> Placed {
         let home = self.buckets.home(hash);
         for distance in 0..self.buckets.reach() {
             let bucket = self.buckets.at(home, distance);
-            for index in 0..SLOTS {
-                let slot = Slot(bucket * SLOTS + index);
+            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
                 if self.claim(slot, key, value) {
-                    return Some(slot);
+                    return Placed::At(slot);
+                }
+                if self.matches(slot, key).is_some() {
+                    self.buckets.unpass(home, distance);
+                    return Placed::Known;
                 }
             }
             self.buckets.pass(bucket);
         }
         self.buckets.unpass(home, self.buckets.reach());
-        None
+        Placed::Full
     }
 
     /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
     pub fn replace(&self, key: Key, hash: u64, value: u32) -> bool {
-        while let Some((slot, _)) = self.lookup(key, hash, |_| true) {
-            if self.change(slot, key, |state| Some(state.with_value(value))) {
-                return true;
+        let mut replaced = false;
+        self.buckets.search(hash, |bucket, _| {
+            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
+                replaced |= self.change(slot, key, |state| Some(state.with_value(value)));
             }
-        }
-        false
-    }
-
-    /// Merges copies of `key` that two writers placed at the same moment; returns how many went.
-    pub fn merge(&self, key: Key, hash: u64) -> usize {
-        fence(Ordering::SeqCst);
-        let home = self.buckets.home(hash);
-        let mut merged = 0;
-        let mut earlier: Option<(Slot, usize)> = None;
-        for distance in 0..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            for index in 0..SLOTS {
-                let slot = Slot(bucket * SLOTS + index);
-                if self.matches(slot, key).is_none() {
-                    continue;
-                }
-                if let Some((first, first_distance)) = earlier {
-                    if self.fold_into(key, first, slot) {
-                        self.buckets.unpass(home, first_distance);
-                        merged += 1;
-                    }
-                }
-                earlier = Some((slot, distance));
-            }
-            if !self.buckets.overflowed(bucket) {
-                break;
-            }
-        }
-        merged
-    }
-
-    fn fold_into(&self, key: Key, earlier: Slot, later: Slot) -> bool {
-        loop {
-            let (Some(from), Some(into)) = (self.matches(earlier, key), self.matches(later, key))
-            else {
-                return false;
-            };
-            if into.value() < from.value() && !self.swap(later, into, into.with_value(from.value()))
-            {
-                continue;
-            }
-            if self.swap(earlier, from, from.emptied()) {
-                return true;
-            }
-        }
+            None::<()>
+        });
+        replaced
     }
 
     /// Removes every copy of `key`; returns how many there were.
     pub fn remove(&self, key: Key, hash: u64) -> usize {
         let home = self.buckets.home(hash);
         let mut removed = 0;
-        for distance in 0..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            for index in 0..SLOTS {
-                if self.change(Slot(bucket * SLOTS + index), key, |state| {
-                    Some(state.emptied())
-                }) {
-                    removed += 1;
+        self.buckets.search(hash, |bucket, distance| {
+            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
+                if self.change(slot, key, |state| Some(state.emptied())) {
                     self.buckets.unpass(home, distance);
+                    removed += 1;
                 }
             }
-            if !self.buckets.overflowed(bucket) {
-                break;
-            }
-        }
+            None::<()>
+        });
         removed
     }
 
-    /// Shows every entry to `keep` and clears those for which it says no; returns how many went.
-    pub fn retain(
+    /// As [`super::hosts::Hosts::sweep`].
+    pub fn sweep<T>(
         &self,
         hash: impl Fn(Key) -> u64,
-        mut keep: impl FnMut(Key, u32, Slot) -> bool,
+        mut judge: impl FnMut(Key, u32, Slot) -> Option<T>,
+        mut gone: impl FnMut(T),
     ) -> usize {
         let mut removed = 0;
-        for bucket in 0..self.buckets.len() {
-            for index in 0..SLOTS {
-                let slot = Slot(bucket * SLOTS + index);
-                let Some((state, key)) = self.read(slot) else {
-                    continue;
+        for slot in (0..self.slots()).map(Slot::new) {
+            while let Some((state, key)) = self.read(slot) {
+                let Some(answer) = judge(key, state.value(), slot) else {
+                    break;
                 };
-                if keep(key, state.value(), slot) {
-                    continue;
-                }
                 if self.swap(slot, state, state.emptied()) {
-                    let home = self.buckets.home(hash(key));
-                    let distance = (bucket + self.buckets.len() - home) % self.buckets.len();
-                    self.buckets.unpass(home, distance);
+                    self.buckets.leave(slot.index() / SLOTS, hash(key));
                     removed += 1;
+                    gone(answer);
+                    break;
                 }
             }
         }
@@ -326,7 +271,7 @@ impl Nets {
     fn swap(&self, slot: Slot, from: State, to: State) -> bool {
         let (line, base) = self.words(slot);
         line.0[base]
-            .compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed)
+            .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
 
@@ -334,8 +279,8 @@ impl Nets {
     #[inline]
     fn words(&self, slot: Slot) -> (&'static Line, usize) {
         (
-            self.buckets.line(slot.0 / SLOTS),
-            1 + slot.0 % SLOTS * SLOT_WORDS,
+            self.buckets.line(slot.index() / SLOTS),
+            1 + slot.index() % SLOTS * SLOT_WORDS,
         )
     }
 

@@ -18,8 +18,6 @@ use crate::support::sip::Sip;
 pub const SERVER_V4: &str = "10.9.0.1";
 /// See [`SERVER_V4`].
 pub const SERVER_V6: &str = "2001:db8:1::1";
-const SERVER_MAC: &str = "02:00:00:00:09:01";
-
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The other end of the cable.
@@ -45,7 +43,7 @@ impl Host {
             run("ip", &arguments);
         };
         words(&format!(
-            "link add wire address {SERVER_MAC} type veth peer name wire netns {host}"
+            "link add wire type veth peer name wire netns {host}"
         ));
         words(&format!("addr add {SERVER_V4}/16 dev wire"));
         words(&format!("addr add {SERVER_V6}/32 dev wire nodad"));
@@ -54,13 +52,7 @@ impl Host {
             jobs: Some(jobs),
             thread: Some(thread),
         };
-        host.run(move || {
-            words("link set wire up");
-            // A banned IPv6 neighbour cannot even ask for the server's hardware address: its packets
-            // would never leave. Real attackers sit behind a router that knows it.
-            let known = format!("neigh add {SERVER_V6} lladdr {SERVER_MAC} dev wire");
-            words(&known);
-        });
+        host.run(move || words("link set wire up"));
         host
     }
 

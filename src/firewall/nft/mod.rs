@@ -5,6 +5,7 @@
 //!   set local4    { type ipv4_addr; flags timeout; counter }      # and local6, feed4, feed6
 //!   set local6_64 { type ipv6_addr; flags timeout; counter }      # made with the first /64
 //!   chain input   { type filter hook input priority raw; policy accept;
+//!     icmpv6 type 135-136 accept                                  # IPv6 cannot do without
 //!     ip saddr @local4 counter drop
 //!     ip6 saddr & ffff:ffff:ffff:ffff:: @local6_64 counter drop   # and so on, one rule per set
 //!   }
@@ -19,8 +20,9 @@ use std::io;
 use nix::errno::Errno;
 
 use self::elements::Rearm;
+use self::found::Found;
 use self::names::SetId;
-use self::ruleset::{Found, MARK};
+use self::ruleset::MARK;
 use self::socket::Socket;
 use self::wire::Writer;
 use self::witness::Witnesses;
@@ -28,6 +30,7 @@ use super::{Change, Counters, Element, Error, Firewall, Set};
 use crate::address::Subnet;
 
 mod elements;
+mod found;
 mod names;
 mod ruleset;
 mod socket;
@@ -129,7 +132,7 @@ impl Nft {
                 Err(error) => return Err(error),
             }
         }
-        let now = ruleset::generation(socket)?;
+        let now = found::generation(socket)?;
         self.seen = seen
             .filter(|seen| now == *seen || now == seen.wrapping_add(1))
             .map(|_| now);
@@ -168,6 +171,7 @@ impl Nft {
         self.transact(|writer, table| {
             ruleset::delete_table(writer, table);
             ruleset::make_table(writer, table);
+            ruleset::make_neighbours_rule(writer, table);
             for (number, id) in (1..).zip(SetId::base()) {
                 ruleset::make_set(writer, table, id, number);
                 ruleset::make_rule(writer, table, id);
@@ -184,6 +188,7 @@ impl Nft {
         self.transact(|writer, table| {
             ruleset::make_table(writer, table);
             ruleset::delete_rules(writer, table);
+            ruleset::make_neighbours_rule(writer, table);
             for (number, id) in (1..).zip(&sets) {
                 if !found.contains(id) {
                     ruleset::make_set(writer, table, *id, number);
@@ -263,8 +268,8 @@ impl Nft {
 
     /// True where nothing of ours is missing; looks closely, whatever the generation says.
     fn verify(&mut self) -> Result<bool, Errno> {
-        let before = self.ask(|socket, _| ruleset::generation(socket))?;
-        let Found::Sound(found) = self.ask(ruleset::inspect)? else {
+        let before = self.ask(|socket, _| found::generation(socket))?;
+        let Found::Sound(found) = self.ask(found::inspect)? else {
             return Ok(false);
         };
         if !self.sets.iter().eq(BTreeSet::from_iter(found).iter()) {
@@ -304,7 +309,7 @@ impl Firewall for Nft {
 
     fn reset(&mut self) -> Result<(), Error> {
         let doing = "making the table";
-        match self.ask(ruleset::inspect) {
+        match self.ask(found::inspect) {
             Ok(Found::Foreign) => return Err(self.foreign()),
             Ok(_) => {}
             Err(error) => return Err(self.error(doing, error)),
@@ -332,7 +337,7 @@ impl Firewall for Nft {
     fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
         let doing = "bringing the table up to date";
         self.witnesses.clear_all();
-        let found = self.ask(ruleset::inspect);
+        let found = self.ask(found::inspect);
         let ready = match found {
             Ok(Found::Foreign) => return Err(self.foreign()),
             Ok(Found::Sound(sets)) => {
@@ -358,7 +363,7 @@ impl Firewall for Nft {
     }
 
     fn probe(&mut self) -> Result<(), Error> {
-        match self.ask(ruleset::inspect) {
+        match self.ask(found::inspect) {
             Ok(Found::Foreign) => Err(self.foreign()),
             Ok(_) => Ok(()),
             Err(error) => Err(self.error("looking at the table", error)),
@@ -366,7 +371,7 @@ impl Firewall for Nft {
     }
 
     fn intact(&mut self) -> Result<bool, Error> {
-        let answer = self.ask(|socket, _| ruleset::generation(socket));
+        let answer = self.ask(|socket, _| found::generation(socket));
         match answer {
             Ok(now) if self.seen == Some(now) => Ok(true),
             Ok(_) => self.verify(),
@@ -394,7 +399,7 @@ impl Firewall for Nft {
 
     fn remove(&mut self) -> Result<(), Error> {
         let doing = "deleting the table";
-        match self.ask(ruleset::inspect) {
+        match self.ask(found::inspect) {
             // Never what is not ours.
             Ok(Found::Foreign | Found::Nothing) => return Ok(()),
             Ok(_) => {}
@@ -407,7 +412,7 @@ impl Firewall for Nft {
     }
 
     fn counters(&mut self) -> Result<Option<Counters>, Error> {
-        self.ask(ruleset::counters)
+        self.ask(found::counters)
             .map(Some)
             .map_err(|error| self.error("reading counters", error))
     }

@@ -1,0 +1,256 @@
+//! The ban table against hash sets in private memory: `cargo bench --bench table`.
+//!
+//! Medians of 15 runs, in nanoseconds, and the ratio to `hashbrown::HashSet` with the same hash
+//! function in the same run: ratios hold where the machine does not. With `--instructions N` it
+//! runs N checks and prints nothing: `tests/instructions` counts what they cost.
+
+mod support;
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use apiban::address::Subnet;
+use apiban::check::{check, Verdict};
+use apiban::config::Config;
+use apiban::shared::Shared;
+use apiban::table::atomic::Ordering;
+use apiban::table::Table;
+use apiban::trust;
+use support::{median_ns, scatter, MappedArena, RUNS};
+
+const SIZES: [u32; 4] = [1_300, 5_000, 100_000, 1_000_000];
+/// Lookups per run, over different addresses in an order that no cache guesses.
+const LOOKUPS: usize = 200_000;
+const NOW: u32 = 1_000;
+const END: u32 = 2_000;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|word| word == "--instructions") {
+        return instructions(&arguments[at + 1], arguments[at + 2].parse().unwrap());
+    }
+    println!("random lookup, ns      ours  hashbrown  default   std   line   ours/hashbrown");
+    SIZES.into_iter().for_each(lookups);
+    println!("insert, ns             ours  hashbrown  default   std          ours/hashbrown");
+    SIZES.into_iter().for_each(inserts);
+    memory();
+    subnets();
+    checks();
+}
+
+fn v4(bits: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(bits))
+}
+
+/// Entry `n` of a table; no loopback address, and nothing in 10.0.0.0/8, where the own address is.
+fn address(n: u32) -> u32 {
+    let bits = scatter(n);
+    if matches!(bits >> 24, 0 | 10 | 127) {
+        bits | 0x8000_0000
+    } else {
+        bits
+    }
+}
+
+fn filled(size: u32) -> Table {
+    let table = Table::new(
+        &mut MappedArena::default(),
+        "benchmark",
+        size as usize,
+        42,
+        false,
+    );
+    let table = table.unwrap();
+    for n in 0..size {
+        table.insert(Subnet::host(v4(address(n))), END, NOW, "");
+    }
+    table
+}
+
+/// What is looked up: entries of a table of `size`, or addresses beyond them.
+fn wanted(size: u32, hit: bool) -> Vec<u32> {
+    (0..LOOKUPS as u32)
+        .map(|n| address(scatter(n) % size + if hit { 0 } else { 1 << 24 }))
+        .collect()
+}
+
+fn time_set<S: BuildHasher + Default>(size: u32, wanted: &[u32]) -> f64 {
+    let set: hashbrown::HashSet<u32, S> = (0..size).map(address).collect();
+    median_ns(wanted.len(), || {
+        black_box(wanted.iter().filter(|one| set.contains(*one)).count());
+    })
+}
+
+fn lookups(size: u32) {
+    let table = filled(size);
+    for hit in [true, false] {
+        let wanted = wanted(size, hit);
+        let ours = median_ns(LOOKUPS, || {
+            let found = |one: &&u32| table.lookup(v4(**one), NOW).is_some();
+            black_box(wanted.iter().filter(found).count());
+        });
+        let peer = time_set::<foldhash::fast::RandomState>(size, &wanted);
+        let default = time_set::<hashbrown::DefaultHashBuilder>(size, &wanted);
+        let set: HashSet<u32> = (0..size).map(address).collect();
+        let std = median_ns(LOOKUPS, || {
+            black_box(wanted.iter().filter(|one| set.contains(*one)).count());
+        });
+        let line = one_line(size, &wanted);
+        println!(
+            "{size:>9} {:<9} {ours:>7.2} {peer:>10.2} {default:>8.2} {std:>5.1} {line:>6.2} {:>16.2}",
+            if hit { "hit" } else { "miss" },
+            ours / peer
+        );
+    }
+}
+
+/// The least that any table of this size costs: one random line of as much memory as ours has.
+fn one_line(size: u32, wanted: &[u32]) -> f64 {
+    use apiban::table::atomic::Arena;
+    let count = (size as usize * 10).div_ceil(49);
+    let lines = MappedArena::default().lines("benchmark", count).unwrap();
+    lines
+        .iter()
+        .for_each(|line| line.0[0].store(1, Ordering::Relaxed));
+    median_ns(wanted.len(), || {
+        let at = |one: &u32| (u64::from(*one) * count as u64 >> 32) as usize;
+        let sum: u64 = wanted
+            .iter()
+            .map(|one| lines[at(one)].0[0].load(Ordering::Relaxed))
+            .sum();
+        black_box(sum);
+    })
+}
+
+fn inserts(size: u32) {
+    let fill = move |set: &mut dyn FnMut(u32)| {
+        let start = Instant::now();
+        (0..size).for_each(|n| set(address(n)));
+        start.elapsed().as_nanos() as f64 / f64::from(size)
+    };
+    let median = |mut one: Box<dyn FnMut() -> f64>| {
+        let mut runs: Vec<f64> = (0..RUNS).map(|_| one()).collect();
+        runs.sort_by(f64::total_cmp);
+        runs[RUNS / 2]
+    };
+    // Pages that were touched before, as in the sets: the table is filled once and emptied.
+    let table = filled(size);
+    let ours = median(Box::new(move || {
+        table.retain(|_, _| false);
+        fill(&mut |one| {
+            table.insert(Subnet::host(v4(one)), END, NOW, "");
+        })
+    }));
+    fn peer<S: BuildHasher + Default + 'static>(
+        size: u32,
+        fill: impl Fn(&mut dyn FnMut(u32)) -> f64 + 'static,
+    ) -> Box<dyn FnMut() -> f64> {
+        let mut set =
+            hashbrown::HashSet::<u32, S>::with_capacity_and_hasher(size as usize, S::default());
+        Box::new(move || {
+            set.clear();
+            fill(&mut |one| {
+                set.insert(one);
+            })
+        })
+    }
+    let folded = median(peer::<foldhash::fast::RandomState>(size, fill));
+    let default = median(peer::<hashbrown::DefaultHashBuilder>(size, fill));
+    let std = median(peer::<std::hash::RandomState>(size, fill));
+    println!(
+        "{size:>9}           {ours:>7.2} {folded:>10.2} {default:>8.2} {std:>5.1} {:>23.2}",
+        ours / folded
+    );
+}
+
+fn memory() {
+    let size = 100_000;
+    let mut arena = MappedArena::default();
+    let table = Table::new(&mut arena, "benchmark", size as usize, 42, false).unwrap();
+    for n in 0..size {
+        table.insert(Subnet::host(v4(address(n))), END, NOW, "");
+    }
+    println!(
+        "memory: {:.1} touched bytes an entry at {size} of {size}",
+        arena.touched() as f64 / f64::from(size)
+    );
+}
+
+fn subnets() {
+    let table = filled(1_300);
+    let page: Vec<Subnet> = (0..250u32)
+        .map(|n| Subnet::host(v4(address(n + 5_000))))
+        .collect();
+    let ns = median_ns(1, || {
+        for &one in &page {
+            table.insert(one, END, NOW, "");
+        }
+        table.retain(|subnet, _| !page.contains(&subnet));
+    });
+    let sweep = median_ns(1, || {
+        table.retain(|subnet, _| !page.contains(&subnet));
+    });
+    println!(
+        "one page of 250 into a table of 1,300: {:.1} us",
+        (ns - sweep) / 1e3
+    );
+}
+
+/// Memory as the module has it, 100,000 addresses in the feed table, loopback and one own address trusted.
+fn shared() -> Shared {
+    let shared = Shared::new(&mut MappedArena::default(), &Config::default(), 42).unwrap();
+    shared.set_now(u64::from(NOW));
+    shared.trust.replace(&trust::loopback()).unwrap();
+    let own = "10.1.2.3".parse().unwrap();
+    assert!(shared.trust.add((own, trust::Rule::Own)));
+    for n in 0..100_000 {
+        shared
+            .feed
+            .insert(Subnet::host(v4(address(n))), END, NOW, "");
+    }
+    shared
+}
+
+fn checks() {
+    let shared = shared();
+    let lane = shared.counters.lane(3);
+    println!("whole check, ns        one address   1,000 addresses   random addresses");
+    for (name, wanted, verdict) in [
+        ("hit", wanted(100_000, true), Verdict::Feed),
+        ("miss", wanted(100_000, false), Verdict::Clear),
+        ("trusted", vec![0x7f00_0001; LOOKUPS], Verdict::Trusted),
+    ] {
+        let wanted: Vec<IpAddr> = wanted.into_iter().map(v4).collect();
+        let time = |different: usize| {
+            median_ns(LOOKUPS, || {
+                for n in 0..LOOKUPS {
+                    assert!(check(&shared, lane, black_box(wanted[n % different])) == verdict);
+                }
+            })
+        };
+        println!(
+            "{name:<20} {:>13.2} {:>17.2} {:>18.2}",
+            time(1),
+            time(1_000),
+            time(LOOKUPS)
+        );
+    }
+}
+
+/// `count` checks of one kind and nothing else worth counting.
+fn instructions(kind: &str, count: u32) {
+    let shared = shared();
+    let lane = shared.counters.lane(3);
+    let ip = v4(match kind {
+        "hit" => address(7),
+        "miss" => address(1 << 24),
+        "trusted" => 0x7f00_0001,
+        _ => panic!("hit, miss or trusted"),
+    });
+    for _ in 0..count {
+        black_box(check(black_box(&shared), lane, black_box(ip)));
+    }
+}
