@@ -19,7 +19,9 @@ pub fn host(uri: &str) -> Option<&str> {
         None if host.matches(':').count() > 1 => host,
         None => host.split(':').next()?,
     };
-    (!host.is_empty()).then_some(host)
+    // Anything else is nobody's name, and no resolver need be asked for it.
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+    (!host.is_empty() && host.bytes().all(plain)).then_some(host)
 }
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod tests {
             ("sip.carrier.example:5060", Some("sip.carrier.example")),
             ("2001:db8::1", Some("2001:db8::1")),
             ("192.0.2.7:5060", Some("192.0.2.7")),
+            ("sip:a@b@c", None),
             ("sip:", None),
             ("", None),
         ] {

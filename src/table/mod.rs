@@ -7,11 +7,12 @@
 pub mod atomic;
 mod buckets;
 mod details;
+mod entry;
 mod hosts;
 mod nets;
 
 use std::hash::{BuildHasher, Hasher};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
@@ -20,7 +21,9 @@ use atomic::{fence, Arena, Line, Ordering, OutOfMemory};
 use buckets::Buckets;
 use details::Details;
 pub use details::REASON_MAX;
-use hosts::{Hosts, Placed, Raise, Slot};
+use entry::{host_address, key_of, subnet_of, Place};
+pub use entry::{Entry, Found, Insert};
+use hosts::{Hosts, Placed, Raise};
 use nets::{Key, Nets};
 
 /// Buckets are this full, in percent, when a table holds as many entries as it may.
@@ -42,72 +45,6 @@ pub struct Table {
     net_details: Details,
     hasher: FixedState,
     capacity: usize,
-}
-
-/// An entry that a lookup found.
-#[derive(Clone, Copy, Debug)]
-pub struct Found {
-    /// The Unix second at which the ban ends, or what the owner of the table stored.
-    pub value: u32,
-    place: Place,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Host(Slot),
-    Net(Slot),
-}
-
-/// Everything known of one entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// What is listed.
-    pub subnet: Subnet,
-    /// The Unix second at which the ban ends.
-    pub value: u32,
-    /// The Unix second at which it came.
-    pub since: u32,
-    /// Packets it met.
-    pub hits: u32,
-    /// Why it is there; empty where the table keeps no reasons.
-    pub reason: String,
-}
-
-/// What an insert did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Insert {
-    /// A new entry.
-    New,
-    /// The entry was there and now ends later.
-    Extended,
-    /// The entry was there and ends later anyway.
-    Kept,
-    /// No room; nothing was changed.
-    Full,
-}
-
-fn key_of(subnet: Subnet) -> Key {
-    match subnet.address() {
-        IpAddr::V4(ip) => Key {
-            bits: ip.to_ipv6_mapped().to_bits(),
-            length: subnet.prefix_len() + 96,
-        },
-        IpAddr::V6(ip) => Key {
-            bits: ip.to_bits(),
-            length: subnet.prefix_len(),
-        },
-    }
-}
-
-fn subnet_of(key: Key) -> Option<Subnet> {
-    Subnet::new(IpAddr::V6(Ipv6Addr::from_bits(key.bits)), key.length)
-}
-
-fn host_address(subnet: Subnet) -> Option<u32> {
-    match subnet.address() {
-        IpAddr::V4(ip) if subnet.is_host() => Some(ip.to_bits()),
-        _ => None,
-    }
 }
 
 impl Table {

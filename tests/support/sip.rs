@@ -140,6 +140,11 @@ impl Sip {
         Ok(call_id)
     }
 
+    /// Sends a request again, or one of the caller's own making, without waiting.
+    pub fn send_again(&mut self, text: &str) -> io::Result<()> {
+        self.send_bytes(text.as_bytes())
+    }
+
     /// Waits for the final answer to the request with this Call-ID.
     pub fn answer(&mut self, call_id: &str) -> io::Result<Answer> {
         self.answer_within(call_id, self.deadline)

@@ -1,0 +1,77 @@
+//! What goes into a table and comes out of it.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::hosts::Slot;
+use super::nets::Key;
+use crate::address::Subnet;
+
+/// An entry that a lookup found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The Unix second at which the ban ends, or what the owner of the table stored.
+    pub value: u32,
+    pub(super) place: Place,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Host(Slot),
+    Net(Slot),
+}
+
+/// Everything known of one entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What is listed.
+    pub subnet: Subnet,
+    /// The Unix second at which the ban ends.
+    pub value: u32,
+    /// The Unix second at which it came.
+    pub since: u32,
+    /// Packets it met.
+    pub hits: u32,
+    /// Why it is there; empty where the table keeps no reasons.
+    pub reason: String,
+}
+
+/// What an insert did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// A new entry.
+    New,
+    /// The entry was there and now ends later.
+    Extended,
+    /// The entry was there and ends later anyway.
+    Kept,
+    /// No room; nothing was changed.
+    Full,
+}
+
+/// The key of a subnet among the prefixes.
+pub(super) fn key_of(subnet: Subnet) -> Key {
+    match subnet.address() {
+        IpAddr::V4(ip) => Key {
+            bits: ip.to_ipv6_mapped().to_bits(),
+            length: subnet.prefix_len() + 96,
+        },
+        IpAddr::V6(ip) => Key {
+            bits: ip.to_bits(),
+            length: subnet.prefix_len(),
+        },
+    }
+}
+
+/// The subnet of a key; `None` for a key that no subnet has.
+pub(super) fn subnet_of(key: Key) -> Option<Subnet> {
+    Subnet::new(IpAddr::V6(Ipv6Addr::from_bits(key.bits)), key.length)
+}
+
+/// The IPv4 address that a subnet is, where it is one.
+pub(super) fn host_address(subnet: Subnet) -> Option<u32> {
+    match subnet.address() {
+        IpAddr::V4(ip) if subnet.is_host() => Some(ip.to_bits()),
+        _ => None,
+    }
+}

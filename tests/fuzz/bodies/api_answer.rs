@@ -1,0 +1,181 @@
+//! Answers of the service, one after another, to the parser and to the feed's state machine.
+//!
+//! Input: answers separated by a line `--`. The first line of each is `STATUS [RETRY-AFTER]`, the rest its
+//! body; `error` in place of the status is a lost connection, `reload`, `force` and `flush` are an operator.
+
+use std::collections::{HashMap, VecDeque};
+
+use apiban::address::Subnet;
+use apiban::feed::client::{FetchError, Response};
+use apiban::feed::parse::{parse, Answer, MAX_ADDRESSES};
+use apiban::feed::{Config, ControlId, Effect, Engine, FeedState, Key, Step};
+
+use super::{assert_presentable, START};
+
+/// The key in use: no line for operators may hold it.
+const KEY: &str = "s3cr3t-K3y";
+const WINDOW: u64 = 120_000;
+
+struct World {
+    engine: Engine,
+    now: u64,
+    table: HashMap<Subnet, u64>,
+    /// When requests were sent.
+    sent: VecDeque<u64>,
+    held: bool,
+    forced: bool,
+}
+
+pub fn run(data: &[u8]) {
+    let config = Config {
+        source: super::config().source().expect("the default"),
+        poll_interval: 300,
+        resync_interval: 3_600,
+        feed_ttl: 604_800,
+        rate_limit_requests: 11,
+        rate_limit_window: WINDOW / 1_000,
+        feed_shrink_limit: 50,
+    };
+    let now = u64::from(START) * 1_000;
+    let mut world = World {
+        engine: Engine::new(config, Key::new(KEY).ok(), None, now),
+        now,
+        table: HashMap::new(),
+        sent: VecDeque::new(),
+        held: false,
+        forced: false,
+    };
+    for part in split(data).take(60) {
+        world.step(part);
+    }
+}
+
+/// The parts between lines of `--`.
+fn split(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(data);
+    std::iter::from_fn(move || {
+        let all = rest?;
+        let cut = all.windows(4).position(|four| four == b"\n--\n");
+        rest = cut.map(|at| &all[at + 4..]);
+        Some(&all[..cut.unwrap_or(all.len())])
+    })
+}
+
+impl World {
+    fn step(&mut self, part: &[u8]) {
+        let cut = part
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .unwrap_or(part.len());
+        let head = String::from_utf8_lossy(&part[..cut]);
+        let body = part.get(cut + 1..).unwrap_or_default();
+        let mut words = head.split(' ');
+        let first = words.next().unwrap_or_default();
+        match first {
+            "reload" | "force" => {
+                self.forced |= first == "force";
+                let effects = self
+                    .engine
+                    .reload(self.now, Key::new(KEY).ok(), first == "force");
+                return self.carry_out(effects);
+            }
+            "flush" => {
+                self.table.clear();
+                return self.engine.flush_feed();
+            }
+            _ => {}
+        }
+        let response = Response {
+            status: first.parse().unwrap_or(200),
+            retry_after: words.next().and_then(|seconds| seconds.parse().ok()),
+            body: body.to_vec(),
+            redirects: 0,
+        };
+        check_answer(&parse(response.status, response.retry_after, body));
+        self.ask();
+        self.now += 700;
+        let result = match first {
+            "error" => Err(FetchError::Timeout(10)),
+            _ => Ok(response),
+        };
+        let table = self.table.clone();
+        let known = || table.keys().copied().collect();
+        let effects = self.engine.on_result(self.now, result, &known);
+        self.carry_out(effects);
+    }
+
+    /// Lets time pass until the engine sends a request.
+    fn ask(&mut self) {
+        for _ in 0..3 {
+            match self.engine.next(self.now) {
+                Step::Fetch(_) => {
+                    let since = self.now.saturating_sub(WINDOW);
+                    self.sent.retain(|at| *at > since);
+                    self.sent.push_back(self.now);
+                    assert!(self.sent.len() <= 11, "asked too often: {:?}", self.sent);
+                    return;
+                }
+                Step::Wait(until) => {
+                    // The longest pause: an hour for a refused key, or as the service asks, and jitter.
+                    assert!((self.now..=self.now + 4_000_000).contains(&until));
+                    self.now = until;
+                }
+                step => panic!("{step:?}"),
+            }
+        }
+        panic!("it waits for ever");
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        let seconds = self.now / 1_000;
+        self.table.retain(|_, end| *end > seconds);
+        for effect in effects {
+            match effect {
+                Effect::Apply(listed) => {
+                    for entry in listed {
+                        assert!(entry.end > seconds && entry.end <= seconds + 604_800 + 300);
+                        let end = self.table.entry(entry.subnet).or_default();
+                        *end = entry.end.max(*end);
+                    }
+                }
+                Effect::Sweep(keep) => {
+                    let gone = self.table.keys().filter(|s| !keep.contains(s)).count();
+                    let big = self.table.len() >= 100 && gone * 2 > self.table.len();
+                    assert!(
+                        !big || self.held || self.forced,
+                        "a sudden shrink was believed"
+                    );
+                    self.table.retain(|subnet, _| keep.contains(subnet));
+                    (self.held, self.forced) = (false, false);
+                }
+                Effect::Log(_, text) => {
+                    assert_presentable(&text, 200);
+                    assert!(!text.contains(KEY), "{text}");
+                    self.held |= text.contains("would drop");
+                }
+                Effect::FullDone { .. } | Effect::SaveSoon => {}
+            }
+        }
+        let status = self.engine.status(self.now);
+        assert!(!status.last_error.contains(KEY));
+        assert_presentable(&status.last_error, 200);
+        assert_ne!(status.state, FeedState::Disabled);
+        self.held |= status.state == FeedState::Held;
+        assert!(self.engine.saved().budget.len() <= 12);
+    }
+}
+
+fn check_answer(answer: &Answer) {
+    match answer {
+        Answer::Page(page) => {
+            assert!(page.items() <= MAX_ADDRESSES && page.addresses.len() <= page.items());
+            assert!(ControlId::new(page.id.as_str()).is_ok());
+            assert_eq!(page.skipped > 0, page.example.is_some());
+            page.example
+                .iter()
+                .for_each(|text| assert_presentable(text, 64));
+        }
+        Answer::Garbage(text) => assert_presentable(text, 120),
+        _ => {}
+    }
+}

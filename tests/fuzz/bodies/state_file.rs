@@ -1,0 +1,74 @@
+//! The state file: whatever stands in it, the start goes on and nobody is banned who must not be.
+//!
+//! Input: the JSON part, which gets a right header; or, after `raw:`, the whole file.
+
+use apiban::check::{check, Verdict};
+use apiban::feed::{Config, Engine, Key, Step};
+use apiban::restore;
+use apiban::state::{self, State};
+use apiban::trust;
+
+use super::oracle::{self, Range};
+use super::with_shared;
+
+pub fn run(data: &[u8]) {
+    let decoded = match data.strip_prefix(b"raw:") {
+        Some(whole) => state::decode(whole),
+        None => serde_json::from_slice::<State>(data)
+            .ok()
+            .map(|state| state::decode(&state::encode(&state).expect("a state that was read")))
+            .unwrap_or_else(|| state::decode(data)),
+    };
+    let Ok(state) = decoded else {
+        return;
+    };
+    with_shared(|shared, config| {
+        let mut trusted = trust::loopback();
+        trusted.extend(trust::parse_parameter("198.51.100.0/24 2001:db8:5::7").expect("a list"));
+        shared.trust.replace(&trusted).expect("few rules");
+        let saved = restore::resume(config, shared, state);
+        let now = shared.now();
+        for (table, longest) in [
+            (&shared.feed, config.feed_ttl + 300),
+            (&shared.local, apiban::ban::MAX_TTL),
+        ] {
+            assert!(table.len() <= table.capacity());
+            table.for_each(|entry| {
+                assert!(entry.value > now && entry.value <= now + longest);
+                assert!(
+                    !oracle::unbannable(&Range::of(entry.subnet)),
+                    "{}",
+                    entry.subnet
+                );
+                assert!(
+                    shared.trust.spares(entry.subnet).is_none(),
+                    "{}",
+                    entry.subnet
+                );
+            });
+        }
+        for ip in ["198.51.100.9", "127.0.0.1", "::1", "2001:db8:5::7"] {
+            let lane = shared.counters.lane(1);
+            let verdict = check(shared, lane, ip.parse().expect("an address"));
+            assert_eq!(verdict, Verdict::Trusted, "{ip}");
+        }
+        let settings = Config {
+            source: config.source().expect("the default"),
+            poll_interval: 300,
+            resync_interval: 86_400,
+            feed_ttl: u64::from(config.feed_ttl),
+            rate_limit_requests: config.rate_limit_requests,
+            rate_limit_window: u64::from(config.rate_limit_window),
+            feed_shrink_limit: config.feed_shrink_limit,
+        };
+        let unix_ms = u64::from(now) * 1_000;
+        let mut engine = Engine::new(settings, Key::new("k").ok(), saved, unix_ms);
+        match engine.next(unix_ms) {
+            Step::Fetch(_) => {}
+            // No file may keep the feed from being fetched for longer than the window.
+            Step::Wait(until) => assert!(until <= unix_ms + 122_000, "{until}"),
+            step => panic!("{step:?}"),
+        }
+        let _ = engine.status(unix_ms);
+    });
+}
