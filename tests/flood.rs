@@ -1,8 +1,6 @@
 //! A flood of forged sources against a script that bans whoever calls: the local table fills up and that
 //! is all. What the feed lists stays banned, who is not banned is served, and nothing grows.
 
-#[path = "support/feed_server.rs"]
-mod feed_server;
 #[path = "support/forge.rs"]
 mod forge;
 #[path = "support/netns.rs"]
@@ -10,6 +8,8 @@ mod netns;
 mod support;
 #[path = "support/veth.rs"]
 mod veth;
+
+use support::feed_server;
 
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
@@ -261,7 +261,11 @@ fn held_networks() -> usize {
     let known = netns::objects("set")
         .iter()
         .any(|set| set["name"] == "local6_64");
-    known.then(|| elements("local6_64").len()).unwrap_or(0)
+    if known {
+        elements("local6_64").len()
+    } else {
+        0
+    }
 }
 
 #[test]
