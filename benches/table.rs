@@ -116,7 +116,7 @@ fn one_line(size: u32, wanted: &[u32]) -> f64 {
         .iter()
         .for_each(|line| line.0[0].store(1, Ordering::Relaxed));
     median_ns(wanted.len(), || {
-        let at = |one: &u32| (u64::from(*one) * count as u64 >> 32) as usize;
+        let at = |one: &u32| ((u64::from(*one) * count as u64) >> 32) as usize;
         let sum: u64 = wanted
             .iter()
             .map(|one| lines[at(one)].0[0].load(Ordering::Relaxed))
