@@ -3,6 +3,8 @@
 
 mod support;
 
+use support::feed_server;
+
 use std::time::{Duration, Instant};
 
 use support::feed_server::{FeedServer, Options};

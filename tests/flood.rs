@@ -9,6 +9,8 @@ mod support;
 #[path = "support/veth.rs"]
 mod veth;
 
+use support::feed_server;
+
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 

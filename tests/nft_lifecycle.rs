@@ -7,6 +7,8 @@ mod support;
 #[path = "support/veth.rs"]
 mod veth;
 
+use support::feed_server;
+
 use std::time::{Duration, Instant};
 
 use netns::{addresses, held, in_namespace, objects, run};
