@@ -3,8 +3,6 @@
 
 mod support;
 
-use support::feed_server;
-
 use std::time::{Duration, Instant};
 
 use support::feed_server::{FeedServer, Options};

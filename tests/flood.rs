@@ -9,8 +9,6 @@ mod support;
 #[path = "support/veth.rs"]
 mod veth;
 
-use support::feed_server;
-
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 

@@ -5,8 +5,6 @@
 mod iptables_api;
 mod support;
 
-use support::feed_server;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 

@@ -7,8 +7,6 @@ mod support;
 #[path = "support/veth.rs"]
 mod veth;
 
-use support::feed_server;
-
 use std::time::{Duration, Instant};
 
 use netns::{addresses, held, in_namespace, objects, run};

@@ -7,8 +7,6 @@ mod support;
 #[path = "support/veth.rs"]
 mod veth;
 
-use support::feed_server;
-
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command};
