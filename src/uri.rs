@@ -1,5 +1,7 @@
 //! The host in a SIP URI (RFC 3261 19.1.1), as far as destinations of a dispatcher need it.
 
+use std::net::Ipv6Addr;
+
 /// The host of `sip:[user@]host[:port][;parameters][?headers]`; brackets of IPv6 are taken off. `None`
 /// where there is none.
 pub fn host(uri: &str) -> Option<&str> {
@@ -15,8 +17,8 @@ pub fn host(uri: &str) -> Option<&str> {
     let host = rest.split([';', '?', '>']).next()?.trim();
     let host = match host.strip_prefix('[') {
         Some(v6) => v6.split(']').next()?,
-        // More than one colon: IPv6 without its brackets.
-        None if host.matches(':').count() > 1 => host,
+        // IPv6 without its brackets.
+        None if host.parse::<Ipv6Addr>().is_ok() => host,
         None => host.split(':').next()?,
     };
     // Anything else is nobody's name, and no resolver need be asked for it.

@@ -127,15 +127,34 @@ impl Hosts {
         self.buckets.len() * SLOTS
     }
 
-    /// An entry of `address` with a value above `floor`: place and value. This is the hot path.
-    #[inline(always)]
+    /// An entry of `address` with a value above `floor`: place and value.
     pub fn lookup(&self, address: u32, hash: u64, floor: u32) -> Option<(Slot, u32)> {
-        let home = self.buckets.home(hash);
-        let (found, further) = self.look(home, address, hash, floor);
+        let (found, further) = self.lookup_home(address, hash, floor);
         if found.is_some() || !further {
             return found;
         }
-        self.look_further(home, address, hash, floor)
+        self.lookup_further(address, hash, floor)
+    }
+
+    /// The part of [`Hosts::lookup`] that almost always is all of it, and whether
+    /// [`Hosts::lookup_further`] must follow. This is the hot path.
+    #[inline(always)]
+    pub fn lookup_home(&self, address: u32, hash: u64, floor: u32) -> (Option<(Slot, u32)>, bool) {
+        self.look(self.buckets.home(hash), address, hash, floor)
+    }
+
+    /// The rest of a lookup, where entries went past the home bucket.
+    #[cold]
+    pub fn lookup_further(&self, address: u32, hash: u64, floor: u32) -> Option<(Slot, u32)> {
+        let home = self.buckets.home(hash);
+        for distance in 1..self.buckets.reach() {
+            let bucket = self.buckets.at(home, distance);
+            let (found, further) = self.look(bucket, address, hash, floor);
+            if found.is_some() || !further {
+                return found;
+            }
+        }
+        None
     }
 
     /// What one bucket holds, and whether the search goes on behind it.
@@ -164,24 +183,6 @@ impl Hosts {
             candidates &= candidates - 1;
         }
         (None, passed(control) != 0)
-    }
-
-    #[inline(never)]
-    fn look_further(
-        &self,
-        home: usize,
-        address: u32,
-        hash: u64,
-        floor: u32,
-    ) -> Option<(Slot, u32)> {
-        for distance in 1..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            let (found, further) = self.look(bucket, address, hash, floor);
-            if found.is_some() || !further {
-                return found;
-            }
-        }
-        None
     }
 
     /// Places an address that [`Hosts::raise`] did not find. `value` is not zero.

@@ -101,20 +101,40 @@ impl Table {
         self.lookup_filled(ip, now)
     }
 
-    /// Out of line: the look at an empty table is part of the caller.
-    #[inline(never)]
+    #[inline]
     fn lookup_filled(&self, ip: IpAddr, now: u32) -> Option<Found> {
-        match ip.to_canonical() {
+        match ip {
             IpAddr::V4(v4) => self.lookup_v4(v4.to_bits(), now),
-            IpAddr::V6(v6) => self.lookup_v6(v6.to_bits(), now),
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => self.lookup_v4(v4.to_bits(), now),
+                None => self.lookup_v6(v6.to_bits(), now),
+            },
+        }
+    }
+
+    /// Out of line and without a stack frame: what is rare is called last, in its place.
+    #[inline(never)]
+    fn lookup_v4(&self, bits: u32, now: u32) -> Option<Found> {
+        let (found, further) = self.hosts.lookup_home(bits, self.hash_host(bits), now);
+        if let Some((slot, value)) = found {
+            return Found::new(value, Place::Host(slot));
+        }
+        if further {
+            return self.lookup_v4_further(bits, now);
+        }
+        self.lookup_v4_prefix(bits, now)
+    }
+
+    #[cold]
+    fn lookup_v4_further(&self, bits: u32, now: u32) -> Option<Found> {
+        match self.hosts.lookup_further(bits, self.hash_host(bits), now) {
+            Some((slot, value)) => Found::new(value, Place::Host(slot)),
+            None => self.lookup_v4_prefix(bits, now),
         }
     }
 
     #[inline]
-    fn lookup_v4(&self, bits: u32, now: u32) -> Option<Found> {
-        if let Some((slot, value)) = self.hosts.lookup(bits, self.hash_host(bits), now) {
-            return Found::new(value, Place::Host(slot));
-        }
+    fn lookup_v4_prefix(&self, bits: u32, now: u32) -> Option<Found> {
         let lengths = self.header.0[V4_LENGTHS].load(Ordering::Relaxed);
         if lengths == 0 {
             return None;
