@@ -15,6 +15,16 @@ pub struct Section {
     pub tables: Vec<Table>,
     /// Promises, and whether they are kept.
     pub targets: Vec<Target>,
+    /// Lines over time, for the plot only.
+    pub curves: Vec<Curve>,
+}
+
+/// A line of the plot.
+pub struct Curve {
+    /// What it shows.
+    pub name: String,
+    /// Time in seconds, and value.
+    pub points: Vec<(f64, f64)>,
 }
 
 /// Rows of figures of one unit.

@@ -35,11 +35,6 @@ impl Samples {
         self.with(other, |a, b| a - b)
     }
 
-    /// Each sample times a constant.
-    pub fn times(&self, factor: f64) -> Samples {
-        Samples(self.0.iter().map(|value| value * factor).collect())
-    }
-
     fn with(&self, other: &Samples, op: impl Fn(f64, f64) -> f64) -> Samples {
         let pairs = self.0.iter().zip(&other.0);
         Samples(pairs.map(|(&a, &b)| op(a, b)).collect())

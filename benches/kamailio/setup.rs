@@ -211,3 +211,8 @@ pub fn unrolled(count: usize, statement: impl Fn(usize) -> String) -> String {
     }
     text
 }
+
+/// `statements` once under the stopwatch.
+pub fn timed_once(name: &str, statements: &str) -> String {
+    format!("bench_start();\n{statements}\nbench_stop(\"{name}\");\n")
+}

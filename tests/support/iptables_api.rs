@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What goes wrong with every call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct State {
     pub requests: Vec<String>,
     /// The most calls that were under way at once.
     pub most_at_once: usize,
+    /// How long each answer takes.
+    pub delay: Duration,
     at_once: usize,
     fault: Fault,
     stopped: bool,
@@ -157,7 +160,9 @@ fn serve(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()> {
         }
     };
     state.at_once -= 1;
+    let delay = state.delay;
     drop(state);
+    std::thread::sleep(delay);
     stream.write_all(answer.as_bytes())
 }
 

@@ -1,0 +1,138 @@
+//! c. The highest rate of banned packets at which one worker loses nobody else's.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::options::Options;
+use crate::packets::{self, attacker, drain, Variant};
+use crate::proc::wait_for_empty_queue;
+use crate::report::Section;
+use crate::samples::Samples;
+use crate::support::kamailio::Kamailio;
+use crate::support::sip::Answer;
+
+/// No flood is faster than this, whatever the machine.
+const CEILING: f64 = 600_000.0;
+/// A request without an answer for so long was lost.
+const LOST: Duration = Duration::from_millis(500);
+
+const TEXT: &str = "\
+INVITEs from one banned source at a steady rate, and from another source, which is not banned, an OPTIONS \
+every 5 ms, on the same socket and to the same single worker. The rate is raised until an OPTIONS is lost \
+or the sender cannot go faster, then halved in on; the highest rate without a loss is given, and how long \
+the OPTIONS took at half of that rate. Sender and Kamailio share the machine.";
+
+/// What came of a flood.
+struct Outcome {
+    /// Packets per second that were really sent.
+    rate: f64,
+    lost: usize,
+    /// Round trips of the OPTIONS in us.
+    trips: Samples,
+}
+
+/// Runs the part; in a network namespace where `with_nft`.
+pub fn run(options: &Options, stopwatch: &Path, with_nft: bool) -> Section {
+    let mut section = Section::new("A flood from a banned source", TEXT);
+    let length = Duration::from_millis(options.pick(400, 2000));
+    let variants: Vec<Variant> = packets::variants(with_nft);
+    let mut highest: Vec<Samples> = vec![Samples::default(); variants.len()];
+    let mut trips: Vec<Samples> = vec![Samples::default(); variants.len()];
+    let started: Vec<Kamailio> = variants
+        .iter()
+        .map(|one| packets::start(one, stopwatch))
+        .collect();
+    for _ in 0..options.runs(1, 5) {
+        for (i, kamailio) in started.iter().enumerate() {
+            eprintln!("c: flood, {}", variants[i].name);
+            let best = search(kamailio, length);
+            let half = flood(kamailio, best / 2.0, length);
+            highest[i].0.push(best / 1000.0);
+            trips[i].0.extend(half.trips.0);
+        }
+    }
+    let table = section.table("highest rate without a loss", "1,000 packets/s");
+    for (variant, rates) in variants.iter().zip(&highest) {
+        table.row(variant.name, rates.clone());
+    }
+    table.compared_with("recipe: request_route, as published");
+    let table = section.table("an OPTIONS meanwhile, at half of that rate", "us");
+    for (variant, trips) in variants.iter().zip(&trips) {
+        table.row(variant.name, trips.clone());
+        let p99 = trips.quantile(0.99);
+        table.row(&format!("{}, 99th percentile", variant.name), p99.into());
+    }
+    section
+}
+
+/// The highest rate at which nothing is lost.
+fn search(kamailio: &Kamailio, length: Duration) -> f64 {
+    let (mut good, mut rate) = (0.0, 10_000.0);
+    let mut bad = loop {
+        let outcome = flood(kamailio, rate, length);
+        if outcome.lost > 0 {
+            break rate;
+        }
+        good = outcome.rate;
+        // The sender is at its end, or this is enough.
+        if outcome.rate < 0.9 * rate || rate >= CEILING {
+            return good;
+        }
+        rate *= 1.6;
+    };
+    for _ in 0..4 {
+        let middle = (good + bad) / 2.0;
+        let outcome = flood(kamailio, middle, length);
+        if outcome.lost > 0 {
+            bad = middle;
+        } else {
+            good = outcome.rate;
+        }
+    }
+    good
+}
+
+/// Floods for a while; the OPTIONS run on this thread, the flood on another.
+fn flood(kamailio: &Kamailio, rate: f64, length: Duration) -> Outcome {
+    let (socket, invite) = attacker(kamailio);
+    let stop = AtomicBool::new(false);
+    let outcome = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| send(&socket, &invite, rate, length, &stop));
+        let mut sip = kamailio.udp("127.0.0.7").with_deadline(LOST);
+        let (mut trips, mut lost) = (Samples::default(), 0);
+        while !stop.load(Ordering::Relaxed) {
+            let begin = Instant::now();
+            match sip.options() {
+                Answer::Nothing => lost += 1,
+                Answer::Status(_) => trips.0.push(begin.elapsed().as_secs_f64() * 1e6),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let rate = flood.join().expect("flood");
+        Outcome { rate, lost, trips }
+    });
+    drain(&socket);
+    wait_for_empty_queue(kamailio.port());
+    outcome
+}
+
+/// Sends at a steady rate; gives the rate that came of it.
+fn send(socket: &UdpSocket, invite: &[u8], rate: f64, length: Duration, stop: &AtomicBool) -> f64 {
+    let begin = Instant::now();
+    let mut sent = 0u32;
+    let most = (rate * length.as_secs_f64()) as u32;
+    while sent < most && begin.elapsed() < length {
+        let due = (begin.elapsed().as_secs_f64() * rate) as u32;
+        while sent < due.min(most) {
+            // A full queue is what a flood is about.
+            let _ = socket.send(invite);
+            sent += 1;
+        }
+        std::hint::spin_loop();
+    }
+    let took = begin.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Relaxed);
+    f64::from(sent) / took
+}
