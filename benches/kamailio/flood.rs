@@ -20,8 +20,8 @@ const LOST: Duration = Duration::from_millis(500);
 
 const TEXT: &str = "\
 INVITEs from one banned source at a steady rate, and from another source, which is not banned, an OPTIONS \
-every 5 ms, on the same socket and to the same single worker. The rate is raised until an OPTIONS is lost \
-or the sender cannot go faster, then halved in on; the highest rate without a loss is given, and how long \
+every 5 ms, on the same socket and to the same single worker. The rate is raised until an OPTIONS is lost, \
+in a second try too, or the sender cannot go faster, then halved in on; the highest rate without a loss is given, and how long \
 the OPTIONS took at half of that rate. Sender and Kamailio share the machine.";
 
 /// What came of a flood.
@@ -40,18 +40,22 @@ pub fn run(options: &Options, stopwatch: &Path, with_nft: bool) -> Section {
     let variants: Vec<Variant> = packets::variants(with_nft);
     let mut highest: Vec<Samples> = vec![Samples::default(); variants.len()];
     let mut trips: Vec<Samples> = vec![Samples::default(); variants.len()];
-    let started: Vec<Kamailio> = variants
-        .iter()
-        .map(|one| packets::start(one, stopwatch))
-        .collect();
-    for _ in 0..options.runs(1, 5) {
-        for (i, kamailio) in started.iter().enumerate() {
-            eprintln!("c: flood, {}", variants[i].name);
-            let best = search(kamailio, length);
-            let half = flood(kamailio, best / 2.0, length);
-            highest[i].0.push(best / 1000.0);
-            trips[i].0.extend(half.trips.0);
+    let mut place = 0;
+    for together in packets::groups(&variants) {
+        let started: Vec<Kamailio> = together
+            .iter()
+            .map(|one| packets::start(one, stopwatch))
+            .collect();
+        for _ in 0..options.runs(1, 5) {
+            for (i, kamailio) in (place..).zip(&started) {
+                eprintln!("c: flood, {}", variants[i].name);
+                let best = search(kamailio, length);
+                let half = flood(kamailio, best / 2.0, length);
+                highest[i].0.push(best / 1000.0);
+                trips[i].0.extend(half.trips.0);
+            }
         }
+        place += together.len();
     }
     let table = section.table("highest rate without a loss", "1,000 packets/s");
     for (variant, rates) in variants.iter().zip(&highest) {
@@ -69,9 +73,14 @@ pub fn run(options: &Options, stopwatch: &Path, with_nft: bool) -> Section {
 
 /// The highest rate at which nothing is lost.
 fn search(kamailio: &Kamailio, length: Duration) -> f64 {
+    // What is lost once may be the fault of another program on the machine.
+    let try_at = |rate| match flood(kamailio, rate, length) {
+        outcome if outcome.lost == 0 => outcome,
+        _ => flood(kamailio, rate, length),
+    };
     let (mut good, mut rate) = (0.0, 10_000.0);
     let mut bad = loop {
-        let outcome = flood(kamailio, rate, length);
+        let outcome = try_at(rate);
         if outcome.lost > 0 {
             break rate;
         }
@@ -84,7 +93,7 @@ fn search(kamailio: &Kamailio, length: Duration) -> f64 {
     };
     for _ in 0..4 {
         let middle = (good + bad) / 2.0;
-        let outcome = flood(kamailio, middle, length);
+        let outcome = try_at(middle);
         if outcome.lost > 0 {
             bad = middle;
         } else {

@@ -4,6 +4,7 @@
  * module costs the script, and a stopwatch that the script can press.
  *
  *   noop()               does nothing
+ *   nope()               the same, but it is false: the script takes another path then
  *   noop("x")            reads its parameter, with the pseudo-variables in it, and does nothing
  *   bench_start()        starts the stopwatch
  *   bench_stop("name")   stops it and keeps the time under this name
@@ -68,6 +69,11 @@ static int noop(struct sip_msg *msg, void *p1, void *p2)
     return 1;
 }
 
+static int nope(struct sip_msg *msg, void *p1, void *p2)
+{
+    return -1;
+}
+
 static int noop_text(struct sip_msg *msg, void *p1, void *p2)
 {
     str value;
@@ -111,6 +117,7 @@ static int write_laps(struct sip_msg *msg, void *path, void *p2)
 
 static cmd_export_t functions[] = {
     {"noop", noop, 0, 0, 0, 0xffffffff},
+    {"nope", nope, 0, 0, 0, 0xffffffff},
     {"noop", noop_text, 1, fixup_spve_all, fixup_free_spve_all, 0xffffffff},
     {"bench_start", start, 0, 0, 0, 0xffffffff},
     {"bench_stop", stop, 1, fixup_spve_all, fixup_free_spve_all, 0xffffffff},
