@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::options::Options;
-use crate::packets::{self, attacker, drain, Variant};
+use crate::packets::{self, Bed};
 use crate::proc::wait_for_empty_queue;
 use crate::report::Section;
 use crate::samples::Samples;
-use crate::support::kamailio::Kamailio;
 use crate::support::sip::Answer;
 
 /// No flood is faster than this, whatever the machine.
@@ -37,46 +36,48 @@ struct Outcome {
 pub fn run(options: &Options, stopwatch: &Path, with_nft: bool) -> Section {
     let mut section = Section::new("A flood from a banned source", TEXT);
     let length = Duration::from_millis(options.pick(400, 2000));
-    let variants: Vec<Variant> = packets::variants(with_nft);
-    let mut highest: Vec<Samples> = vec![Samples::default(); variants.len()];
-    let mut trips: Vec<Samples> = vec![Samples::default(); variants.len()];
-    let mut place = 0;
-    for together in packets::groups(&variants) {
-        let started: Vec<Kamailio> = together
-            .iter()
-            .map(|one| packets::start(one, stopwatch))
-            .collect();
+    let mut rows: Vec<(&str, Samples, Samples)> = Vec::new();
+    packets::with_beds(stopwatch, with_nft, |beds| {
+        let first = rows.len();
+        for bed in beds {
+            let empty = |name: &&'static str| (*name, Samples::default(), Samples::default());
+            rows.extend(bed.variants.iter().map(empty));
+        }
         for _ in 0..options.runs(1, 5) {
-            for (i, kamailio) in (place..).zip(&started) {
-                eprintln!("c: flood, {}", variants[i].name);
-                let best = search(kamailio, length);
-                let half = flood(kamailio, best / 2.0, length);
-                highest[i].0.push(best / 1000.0);
-                trips[i].0.extend(half.trips.0);
+            let mut row = rows[first..].iter_mut();
+            for bed in beds {
+                for (variant, (name, highest, trips)) in (0..bed.variants.len()).zip(&mut row) {
+                    eprintln!("c: flood, {name}");
+                    bed.choose(variant);
+                    let best = search(bed, length);
+                    highest.0.push(best / 1000.0);
+                    trips.0.extend(flood(bed, best / 2.0, length).trips.0);
+                }
             }
         }
-        place += together.len();
-    }
+    });
     let table = section.table("highest rate without a loss", "1,000 packets/s");
-    for (variant, rates) in variants.iter().zip(&highest) {
-        table.row(variant.name, rates.clone());
+    for (name, highest, _) in &rows {
+        table.row(name, highest.clone());
     }
-    table.compared_with("recipe: request_route, as published");
+    table.compared_with(packets::BASE);
     let table = section.table("an OPTIONS meanwhile, at half of that rate", "us");
-    for (variant, trips) in variants.iter().zip(&trips) {
-        table.row(variant.name, trips.clone());
-        let p99 = trips.quantile(0.99);
-        table.row(&format!("{}, 99th percentile", variant.name), p99.into());
+    for (name, _, trips) in &rows {
+        table.row(name, trips.clone());
+        table.row(
+            &format!("{name}, 99th percentile"),
+            trips.quantile(0.99).into(),
+        );
     }
     section
 }
 
 /// The highest rate at which nothing is lost.
-fn search(kamailio: &Kamailio, length: Duration) -> f64 {
+fn search(bed: &Bed, length: Duration) -> f64 {
     // What is lost once may be the fault of another program on the machine.
-    let try_at = |rate| match flood(kamailio, rate, length) {
+    let try_at = |rate| match flood(bed, rate, length) {
         outcome if outcome.lost == 0 => outcome,
-        _ => flood(kamailio, rate, length),
+        _ => flood(bed, rate, length),
     };
     let (mut good, mut rate) = (0.0, 10_000.0);
     let mut bad = loop {
@@ -104,12 +105,12 @@ fn search(kamailio: &Kamailio, length: Duration) -> f64 {
 }
 
 /// Floods for a while; the OPTIONS run on this thread, the flood on another.
-fn flood(kamailio: &Kamailio, rate: f64, length: Duration) -> Outcome {
-    let (socket, invite) = attacker(kamailio);
+fn flood(bed: &Bed, rate: f64, length: Duration) -> Outcome {
+    let (socket, invite) = bed.attacker();
     let stop = AtomicBool::new(false);
     let outcome = std::thread::scope(|scope| {
         let flood = scope.spawn(|| send(&socket, &invite, rate, length, &stop));
-        let mut sip = kamailio.udp("127.0.0.7").with_deadline(LOST);
+        let mut sip = bed.kamailio.udp("127.0.0.7").with_deadline(LOST);
         let (mut trips, mut lost) = (Samples::default(), 0);
         while !stop.load(Ordering::Relaxed) {
             let begin = Instant::now();
@@ -122,8 +123,7 @@ fn flood(kamailio: &Kamailio, rate: f64, length: Duration) -> Outcome {
         let rate = flood.join().expect("flood");
         Outcome { rate, lost, trips }
     });
-    drain(&socket);
-    wait_for_empty_queue(kamailio.port());
+    wait_for_empty_queue(bed.kamailio.port());
     outcome
 }
 
