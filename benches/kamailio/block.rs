@@ -73,7 +73,6 @@ pub fn run(options: &Options, stopwatch: &Path) -> Section {
         let all = UNROLLED * TURNS;
         let net = |name: &str, less: &str| per(name, all, clock).less(&per(less, all, clock));
         let new = net("new", "noop_new");
-        eprintln!("h: {title} {:.2?}", new.0);
         let table = section.table(title, "us of the worker");
         table.row("apiban_block(), a new address", new.clone());
         table.row(
