@@ -18,6 +18,10 @@ use crate::{error, notice};
 
 /// The longest sleep: signs of a gone main process and of a changed log level are looked for this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Wakes that follow one another faster than this are taken together: a worker that wakes somebody pays
+/// microseconds for it, and in an attack there is a ban with every packet. A wake after a quiet time
+/// still counts at once.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(2);
 /// After a panic, so that a lasting cause does not spin.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 /// Panics further apart than this are logged each.
@@ -69,6 +73,7 @@ fn run(module: &'static Module) {
     let mut updater: Option<Updater<'static>> = None;
     let mut failed = false;
     let mut last_panic: Option<Instant> = None;
+    let mut last_wake: Option<Instant> = None;
     loop {
         follow_log_level();
         let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -94,7 +99,9 @@ fn run(module: &'static Module) {
         }));
         match turn {
             Ok(None) => exit(),
-            Ok(Some(pause)) => sleep(module, pause.min(LONGEST_SLEEP)),
+            Ok(Some(pause)) => {
+                sleep(module, pause.min(LONGEST_SLEEP), &mut last_wake);
+            }
             Err(_) => {
                 let what = take_last();
                 if last_panic.is_none_or(|last| last.elapsed() > PANIC_QUIET) {
@@ -104,7 +111,7 @@ fn run(module: &'static Module) {
                 if ENDING.load(Ordering::Acquire) {
                     exit();
                 }
-                sleep(module, PANIC_PAUSE);
+                sleep(module, PANIC_PAUSE, &mut last_wake);
             }
         }
     }
@@ -137,10 +144,14 @@ pub fn follow_log_level() {
 }
 
 /// Until somebody wakes us, a signal comes, or the time is over.
-fn sleep(module: &Module, pause: Duration) {
+fn sleep(module: &Module, pause: Duration, last_wake: &mut Option<Instant>) {
     let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
     let mut wait = [PollFd::new(module.wakeup().as_fd(), PollFlags::POLLIN)];
     if poll(&mut wait, timeout).is_ok_and(|ready| ready > 0) {
+        if let Some(last) = last_wake {
+            std::thread::sleep(SHORTEST_SLEEP.saturating_sub(last.elapsed()));
+        }
+        *last_wake = Some(Instant::now());
         let _ = module.wakeup().read();
     }
 }

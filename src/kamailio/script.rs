@@ -10,6 +10,7 @@ use super::{packet, text};
 use crate::address::parse_address;
 use crate::ban::{source_subnet, unblock_source as unblock_source_of, Order, Refusal, MAX_TTL};
 use crate::check::check;
+use crate::table::Insert;
 
 /// What a function answers where an address is needed and there is none.
 const NOT_AN_ADDRESS: c_int = -3;
@@ -227,15 +228,16 @@ fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
         reason,
         budgeted: true,
     };
-    let code = match crate::ban::block(&module.shared, &module.config, module.lane(), order) {
+    let placed = crate::ban::block(&module.shared, &module.config, module.lane(), order);
+    // A ban that holds already is no news to the updater.
+    module.wake_for_notes(matches!(placed, Ok(Insert::New | Insert::Extended)));
+    match placed {
         Ok(_) => 1,
         Err(Refusal::Trusted(_)) => -1,
         Err(Refusal::Unbannable(_)) => NOT_AN_ADDRESS,
         Err(Refusal::Full) => -4,
         Err(Refusal::OverBudget) => -5,
-    };
-    module.wake_for_notes(code == 1);
-    code
+    }
 }
 
 fn lift(module: &Module, ip: IpAddr) -> c_int {

@@ -35,6 +35,8 @@ pub struct State {
     pub requests: Vec<String>,
     /// The most calls that were under way at once.
     pub most_at_once: usize,
+    /// How long each answer takes.
+    pub delay: Duration,
     at_once: usize,
     /// How long a call takes at the least.
     pace: Duration,
@@ -177,7 +179,9 @@ fn serve(shared: &Shared, mut stream: TcpStream) -> std::io::Result<()> {
         }
     };
     state.at_once -= 1;
+    let delay = state.delay;
     drop(state);
+    std::thread::sleep(delay);
     stream.write_all(answer.as_bytes())
 }
 

@@ -1,0 +1,114 @@
+//! The module in a real Kamailio, measured against APIBAN's own recipe for Kamailio and other peers.
+//!
+//! `tests/bench` runs it and describes its options. Traffic stays on loopback; what touches the
+//! firewall runs in a network namespace of its own.
+
+mod block;
+mod cron;
+mod flood;
+mod kernel;
+mod machine;
+mod memory;
+mod options;
+mod packets;
+mod plot;
+mod proc;
+mod protection;
+mod recipe;
+mod report;
+mod resync;
+mod samples;
+mod script;
+mod setup;
+
+#[path = "../../tests/support/feed_server.rs"]
+mod feed_server;
+#[path = "../../tests/support/iptables_api.rs"]
+#[allow(dead_code, reason = "the tests need more of it")]
+mod iptables_api;
+#[path = "../../tests/support/netns.rs"]
+mod netns;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use options::Options;
+use report::Section;
+
+fn main() {
+    let options = Options::parse();
+    let machine = machine::describe();
+    let stopwatch = setup::stopwatch();
+    let sections = measure(&options, &stopwatch);
+    let _ = fs::remove_file(stopwatch.with_extension("so"));
+
+    let mut head = String::from("Written by `tests/bench`; do not edit.");
+    if options.quick {
+        head.push_str(" **A quick run: the figures are rough.**");
+    }
+    let head = format!("{head}\n\n{machine}");
+    let table = options
+        .table
+        .as_ref()
+        .and_then(|path| fs::read_to_string(path).ok());
+    let text = report::markdown(&head, &sections, table.as_deref());
+    fs::write(options.out.join("BENCHMARKS.md"), text).expect("BENCHMARKS.md");
+    plot::draw(&options.out.join("BENCHMARKS.svg"), &sections).expect("BENCHMARKS.svg");
+}
+
+/// All parts that are wanted, one after another.
+fn measure(options: &Options, stopwatch: &Path) -> Vec<Section> {
+    let mut sections = Vec::new();
+    let root = machine::is_root();
+    if !root {
+        eprintln!("not root: no network namespaces, so nothing with nft");
+    }
+    if options.wants('a') {
+        sections.push(script::run(options, stopwatch));
+    }
+    if options.wants('c') {
+        type Part = fn(&Options, &Path, bool) -> Section;
+        for part in [packets::run as Part, flood::run] {
+            sections.push(apart(options, stopwatch, root, part));
+        }
+    }
+    if options.wants('d') {
+        sections.push(protection::run(options));
+    }
+    if options.wants('e') {
+        sections.push(memory::run(options, stopwatch));
+    }
+    if options.wants('f') {
+        sections.push(resync::run(options, stopwatch));
+    }
+    if options.wants('g') && root {
+        let part = |options: &Options, stopwatch: &Path, _| kernel::run(options, stopwatch);
+        sections.push(apart(options, stopwatch, root, part));
+    }
+    if options.wants('h') {
+        sections.push(block::run(options, stopwatch));
+    }
+    sections
+}
+
+/// Runs a part in a network namespace of its own, where that is possible.
+fn apart(
+    options: &Options,
+    stopwatch: &Path,
+    root: bool,
+    part: impl FnOnce(&Options, &Path, bool) -> Section + Send + 'static,
+) -> Section {
+    if !root {
+        return part(options, stopwatch, false);
+    }
+    let (options, stopwatch): (Options, PathBuf) = (options.clone(), stopwatch.into());
+    let (sender, receiver) = mpsc::channel();
+    netns::in_namespace(move || {
+        let section = part(&options, &stopwatch, true);
+        sender.send(section).expect("the main thread waits");
+    });
+    receiver.recv().expect("a section")
+}

@@ -1,0 +1,233 @@
+//! a. What one check costs the script.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::options::Options;
+use crate::report::Section;
+use crate::samples::Samples;
+use crate::setup::{self, unrolled, BANNED, STRANGER};
+
+/// Statements in one turn of a loop, from a fixed source.
+const UNROLLED: usize = 100;
+/// Different addresses in one turn of a loop, where they are random.
+const ADDRESSES: usize = 1000;
+
+/// Statements about the source of the packet in hand.
+const FIXED: [(&str, &str); 9] = [
+    ("loop", ""),
+    ("variable", "if ($var(zero) == 1) { ; }"),
+    ("noop", "noop();"),
+    ("if_noop", "if (noop()) { ; }"),
+    ("if_nope", "if (nope()) { ; }"),
+    ("check", "apiban_check();"),
+    ("if_check", "if (apiban_check()) { ; }"),
+    ("sht11", "if ($sht(size11=>$si) != $null) { ; }"),
+    ("sht14", "if ($sht(size14=>$si) != $null) { ; }"),
+];
+
+/// Statements about `$var(ip)`.
+const RANDOM: [(&str, &str); 5] = [
+    ("set", ""),
+    ("noop", "if (noop(\"$var(ip)\")) { ; }"),
+    ("check", "if (apiban_check(\"$var(ip)\")) { ; }"),
+    ("sht11", "if ($sht(size11=>$var(ip)) != $null) { ; }"),
+    ("sht14", "if ($sht(size14=>$var(ip)) != $null) { ; }"),
+];
+
+const TEXT: &str = "\
+All in one Kamailio with one worker, which runs each statement thousands of times in a row: a hundred \
+copies in a loop, the empty loop measured as well and taken off (\"net\"). Time on the CPU by the clock of \
+the thread, so that other programs on the machine do not count. Each run measures all statements one \
+after another, and ratios are those of the same run. `noop()` is an exported function of a module that \
+does nothing (tests/bench.d/bench.c), `nope()` the same where the \
+answer is no: no function of a module can cost less. Hash tables are htable's, \
+with `size=11` as in APIBAN's recipe and with `size=14`. \"Random\" takes one of 1,000 addresses spread \
+over the whole list each time, as `$var(ip)`; the assignment is taken off.";
+
+type Times = HashMap<String, Samples>;
+
+/// Runs the part.
+pub fn run(options: &Options, stopwatch: &Path) -> Section {
+    let mut section = Section::new("Script cost of one check", TEXT);
+    let sizes = options.pick(&[1_300, 100_000][..], &[1_300, 5_000, 100_000, 1_000_000]);
+    let mut worst_noop = Samples::default();
+    for &entries in sizes {
+        eprintln!("a: script cost with {entries} entries");
+        let times = measure(options, stopwatch, entries);
+        let net = |kind: &str, less: &str| times[kind].less(&times[less]);
+        let size = thousands(entries);
+
+        let table = section.table(&format!("{size} listed, the packet's source"), "ns, net");
+        table.row("`noop()`", net("hit_noop", "hit_loop"));
+        table.row("`apiban_check()`, listed", net("hit_check", "hit_loop"));
+        table.row(
+            "`apiban_check()`, not listed",
+            net("miss_check", "miss_loop"),
+        );
+        table.row("`if ($var(zero) == 1)`", net("hit_variable", "hit_loop"));
+        table.row("`if (noop())`", net("hit_if_noop", "hit_loop"));
+        table.row("`if (nope())`", net("hit_if_nope", "hit_loop"));
+        for (state, word) in [("hit", "listed"), ("miss", "not listed")] {
+            for (kind, name) in [
+                ("if_check", "`if (apiban_check())`"),
+                ("sht11", "`if ($sht(apiban=>$si) != $null)`, size 11"),
+                ("sht14", "the same, size 14"),
+            ] {
+                let kind = format!("{state}_{kind}");
+                table.row(
+                    &format!("{name}, {word}"),
+                    net(&kind, &format!("{state}_loop")),
+                );
+            }
+        }
+        table.compared_with("`if (noop())`");
+
+        let table = section.table(&format!("{size} listed, random addresses"), "ns, net");
+        table.row(
+            "`if (noop(\"$var(ip)\"))`",
+            net("random_hit_noop", "random_hit_set"),
+        );
+        for (state, word) in [("hit", "listed"), ("miss", "not listed")] {
+            for (kind, name) in [
+                ("check", "`if (apiban_check(\"$var(ip)\"))`"),
+                ("sht11", "`if ($sht(apiban=>$var(ip)) != $null)`, size 11"),
+                ("sht14", "the same, size 14"),
+            ] {
+                let kind = format!("random_{state}_{kind}");
+                let set = format!("random_{state}_set");
+                table.row(&format!("{name}, {word}"), net(&kind, &set));
+            }
+        }
+        table.compared_with("`if (noop(\"$var(ip)\"))`");
+
+        for (state, peer) in [("hit", "if_noop"), ("miss", "if_nope")] {
+            let check = &times[&format!("{state}_if_check")];
+            let ratio = check.ratio(&times[&format!("{state}_{peer}")]);
+            if worst_noop.0.is_empty() || ratio.median() > worst_noop.median() {
+                worst_noop = ratio;
+            }
+        }
+        if entries == 100_000 {
+            for (state, word) in [("hit", "listed"), ("miss", "not listed")] {
+                for (sht, size) in [("sht11", 11), ("sht14", 14)] {
+                    let of = |kind: &str| net(&format!("{state}_{kind}"), &format!("{state}_loop"));
+                    section.target(
+                        &format!(
+                            "a check against `$sht` (size {size}), 100,000 entries, {word}, net"
+                        ),
+                        of("if_check").ratio(&of(sht)),
+                        0.4,
+                        "times",
+                    );
+                }
+            }
+            let bare = times["miss_check"].ratio(&times["miss_noop"]);
+            section.target(
+                "bare `apiban_check()` against bare `noop()`, 100,000 entries, not listed, total",
+                bare,
+                1.15,
+                "times",
+            );
+        }
+    }
+    section.target(
+        "`if (apiban_check())` against an `if` with a function that does nothing, total, at the worst",
+        worst_noop,
+        1.15,
+        "times",
+    );
+    section
+}
+
+/// CPU time in ns of one statement, by kind, one sample a run.
+fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
+    let fixed_turns = options.pick(50, 200);
+    let random_turns = options.pick(5, 20);
+    let mut builder = setup::builder(stopwatch, entries)
+        .modparam("htable", "htable", "size11=>size=11;")
+        .modparam("htable", "htable", "size14=>size=14;")
+        .routes(&setup::fill("size11", entries))
+        .routes(&setup::fill("size14", entries))
+        .routes(setup::WRITE_LAPS);
+    for state in ["hit", "miss"] {
+        let all: String = FIXED
+            .iter()
+            .map(|(kind, statement)| {
+                let copies = unrolled(UNROLLED, |_| (*statement).into());
+                setup::timed(&format!("{state}_{kind}"), &copies, fixed_turns)
+            })
+            .collect();
+        let random: String = RANDOM
+            .iter()
+            .map(|(kind, statement)| {
+                let mut dice = Dice(entries as u64);
+                let picks: Vec<usize> = (0..ADDRESSES).map(|_| dice.roll(entries - 1)).collect();
+                let copies = unrolled(ADDRESSES, |n| {
+                    let i = picks[n];
+                    let ip = if state == "hit" {
+                        setup::listed(i)
+                    } else {
+                        setup::unlisted(i)
+                    };
+                    format!("$var(ip) = \"{ip}\"; {statement}")
+                });
+                setup::timed(&format!("random_{state}_{kind}"), &copies, random_turns)
+            })
+            .collect();
+        builder = builder.routes(&format!(
+            "route[{state}] {{ $var(zero) = 0; {all} {random} }}"
+        ));
+    }
+    let kamailio = builder.start();
+    for table in ["size11", "size14"] {
+        setup::fill_table(&kamailio, table, entries);
+    }
+    let mut times = Times::new();
+    // The first run warms caches up and is thrown away.
+    for run in 0..=options.runs(7, 41) {
+        setup::run_route(&kamailio, BANNED, "hit");
+        setup::run_route(&kamailio, STRANGER, "miss");
+        for (kind, lap) in setup::laps(&kamailio) {
+            let count = if kind.starts_with("random") {
+                ADDRESSES * random_turns
+            } else {
+                UNROLLED * fixed_turns
+            };
+            if run > 0 {
+                times
+                    .entry(kind)
+                    .or_default()
+                    .0
+                    .push(lap.cpu / count as f64);
+            }
+        }
+    }
+    assert_eq!(kamailio.statistic("apiban", "feed_entries"), entries as u64);
+    let blocked = kamailio.statistic("apiban", "blocked_feed");
+    assert!(blocked > 0, "nobody was blocked");
+    times
+}
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % below
+    }
+}
+
+/// `1300` as `1,300`.
+fn thousands(number: usize) -> String {
+    let (high, low) = (number / 1000, number % 1000);
+    if high >= 1000 {
+        format!("{},{:03},{low:03}", high / 1000, high % 1000)
+    } else {
+        format!("{high},{low:03}")
+    }
+}
