@@ -115,6 +115,9 @@ impl World {
             .param("http_timeout", 2)
             .param("rate_limit_requests", 200)
             .param("rate_limit_window", 2)
+            // Small tables: all of their pages are soon in use, and what grows then is a leak.
+            .param("max_feed_entries", 4096)
+            .param("max_local_entries", 4096)
             .param("state_file", format!("{place}/apiban.state"))
             .param("firewall", wall.name())
             .param("firewall_url", daemon.url())
