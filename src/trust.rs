@@ -3,13 +3,16 @@
 //! The set is replaced by adding what is new and then removing what is gone, so that an address that
 //! was and stays trusted is trusted at every moment in between.
 
+mod regions;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::address::Subnet;
-use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
+use crate::table::atomic::{Arena, OutOfMemory};
 use crate::table::{Insert, Table};
+use regions::Regions;
 
 /// How many addresses and prefixes can be trusted.
 pub const CAPACITY: usize = 16_384;
@@ -98,9 +101,7 @@ impl Trust {
         Ok(Trust {
             rules: Table::new(arena, "the trusted addresses", CAPACITY, seed, false)?,
             neighbours: Table::new(arena, "the trusted addresses", CAPACITY, seed, false)?,
-            regions: Regions {
-                marks: &arena.lines("the trusted addresses", 1)?[0],
-            },
+            regions: Regions::new(arena)?,
             v6_ban_length,
         })
     }
@@ -200,54 +201,6 @@ impl Trust {
             return None;
         }
         Subnet::new(subnet.address(), self.v6_ban_length)
-    }
-}
-
-/// The parts of the address space that ever held a trusted address: one look at one line spares most
-/// checks the search for a rule.
-///
-/// A part is a first octet of IPv4, or one of 256 groups of IPv6 prefixes of 32 bits. It is marked before
-/// the rule is there and stays marked after it went: a mark too many costs a search, one too few would
-/// ban a trusted address.
-#[derive(Clone, Copy)]
-struct Regions {
-    marks: &'static Line,
-}
-
-impl Regions {
-    #[inline]
-    fn have(&self, ip: IpAddr) -> bool {
-        let region = match ip.to_canonical() {
-            IpAddr::V4(v4) => Self::of_v4(v4),
-            IpAddr::V6(v6) => Self::of_v6(v6),
-        };
-        self.marks.0[region / 64].load(Ordering::Relaxed) >> (region % 64) & 1 != 0
-    }
-
-    fn mark(&self, subnet: Subnet) {
-        let (first, last) = match (subnet.address(), subnet.prefix_len()) {
-            (IpAddr::V4(v4), length @ 0..8) => {
-                let first = Self::of_v4(v4);
-                (first, first + (255 >> length))
-            }
-            (IpAddr::V4(v4), _) => (Self::of_v4(v4), Self::of_v4(v4)),
-            (IpAddr::V6(_), 0..32) => (256, 511),
-            (IpAddr::V6(v6), _) => (Self::of_v6(v6), Self::of_v6(v6)),
-        };
-        for region in first..=last {
-            self.marks.0[region / 64].fetch_or(1 << (region % 64), Ordering::Release);
-        }
-    }
-
-    #[inline]
-    fn of_v4(ip: Ipv4Addr) -> usize {
-        ip.octets()[0].into()
-    }
-
-    #[inline]
-    fn of_v6(ip: Ipv6Addr) -> usize {
-        // The eight highest bits of the product depend on all 32 of the prefix.
-        256 + (((ip.to_bits() >> 96) as u32).wrapping_mul(0x9e37_79b1) >> 24) as usize
     }
 }
 

@@ -8,9 +8,6 @@
 #[path = "chaos.d/events.rs"]
 mod events;
 #[allow(dead_code, reason = "not every test file needs all of it")]
-#[path = "support/feed_server.rs"]
-mod feed_server;
-#[allow(dead_code, reason = "not every test file needs all of it")]
 #[path = "support/iptables_api.rs"]
 mod iptables_api;
 #[path = "chaos.d/load.rs"]
@@ -25,6 +22,8 @@ mod support;
 mod vitals;
 #[path = "chaos.d/world.rs"]
 mod world;
+
+use support::feed_server;
 
 use std::time::{Duration, Instant};
 

@@ -4,12 +4,11 @@
 //! It looks at little: `tests/valgrind` runs it under memcheck, which looks at everything. Needs root.
 
 #[allow(dead_code, reason = "not every test file needs all of it")]
-#[path = "support/feed_server.rs"]
-mod feed_server;
-#[allow(dead_code, reason = "not every test file needs all of it")]
 #[path = "support/netns.rs"]
 mod netns;
 mod support;
+
+use support::feed_server;
 
 use std::time::Duration;
 

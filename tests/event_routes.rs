@@ -1,9 +1,9 @@
 //! `event_route[apiban:...]` in a real Kamailio of every release: what the routes are told, what they can
 //! do, and that nobody waits for them.
 
-#[path = "support/feed_server.rs"]
-mod feed_server;
 mod support;
+
+use support::feed_server;
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,8 @@ use support::kamailio::{Builder, Kamailio};
 use support::wait::wait_until;
 
 const KEY: &str = "sEcRet0123456789";
-const SOON: Duration = Duration::from_secs(5);
+/// For a busy machine; whatever is waited for comes much sooner.
+const SOON: Duration = Duration::from_secs(15);
 const LISTED: &str = "127.0.0.66";
 
 fn service() -> FeedServer {
@@ -37,10 +38,9 @@ fn state(kamailio: &Kamailio) -> String {
 }
 
 #[track_caller]
-fn wait_state(kamailio: &Kamailio, wanted: &str, within: Duration) {
-    wait_until(&format!("feed.state {wanted}"), within, || {
-        state(kamailio) == wanted
-    });
+fn wait_state(kamailio: &Kamailio, wanted: &str) {
+    let what = format!("feed.state {wanted}");
+    wait_until(&what, SOON, || state(kamailio) == wanted);
 }
 
 fn entries(kamailio: &Kamailio) -> u64 {
@@ -66,13 +66,12 @@ fn a_page_protects_as_soon_as_it_is_there() {
         .param("rate_limit_window", 60)
         .start();
     kamailio.wait_dropped(LISTED, SOON);
-    wait_state(&kamailio, "syncing", SOON);
+    wait_state(&kamailio, "syncing");
     let loaded = entries(&kamailio);
     assert!((250..601).contains(&loaded), "{loaded}");
     let status = kamailio.ask("apiban.status", &[]);
     assert_eq!(status["feed"]["last_error"], "", "{status}");
     assert_eq!(service.refused(), 0);
-    // A restart goes on from there and does not ask at once again.
     let asked = service.requests().len();
     assert!(asked <= 2, "{asked}");
 }
@@ -84,18 +83,17 @@ fn a_service_that_falls_silent_makes_the_list_stale() {
     let kamailio = fed(&service)
         .param("api_key", KEY)
         .param("poll_interval", 1)
-        .param("http_timeout", 1)
+        .param("http_timeout", 2)
         .start();
     kamailio.wait_dropped(LISTED, SOON);
-    wait_state(&kamailio, "ok", SOON);
     service.set_fault(Fault::Hang, None);
     // More than three poll intervals without an answer.
-    wait_state(&kamailio, "stale", Duration::from_secs(8));
+    wait_state(&kamailio, "stale");
     kamailio.assert_dropped(LISTED);
     assert!(kamailio.statistic("apiban", "feed_age") >= 3);
     service.clear_faults();
     kamailio.ask("apiban.reload", &[]);
-    wait_state(&kamailio, "ok", SOON);
+    wait_state(&kamailio, "ok");
 }
 
 #[test]
@@ -108,10 +106,10 @@ fn a_key_may_come_and_change_and_go_while_kamailio_runs() {
     let kamailio = fed(&service)
         .param("api_key_file", path.display().to_string())
         .start();
-    wait_state(&kamailio, "unauthorized", SOON);
+    wait_state(&kamailio, "unauthorized");
     fs::write(&path, format!("  {KEY}  \r\nrubbish\n")).expect("key file");
     kamailio.ask("apiban.reload", &[]);
-    wait_state(&kamailio, "ok", SOON);
+    wait_state(&kamailio, "ok");
     kamailio.assert_dropped(LISTED);
 
     // A file that is gone leaves the key as it was.
@@ -149,10 +147,8 @@ fn a_long_list_stays_below_the_services_limit() {
             .param("rate_limit_requests", 11)
             .param("rate_limit_window", 1)
             .start();
-        wait_until("the whole list", Duration::from_secs(10), || {
-            entries(&kamailio) == 5000
-        });
-        wait_state(&kamailio, "ok", SOON);
+        wait_until("the whole list", SOON, || entries(&kamailio) == 5000);
+        wait_state(&kamailio, "ok");
         assert_eq!(service.refused(), 0, "{window:?}");
         assert_eq!(
             kamailio.statistic("apiban", "rate_limited"),

@@ -1,11 +1,11 @@
 //! A real Kamailio with `firewall=iptables-api` and a stand-in for the daemon: bans get there and end
 //! there, every kind of outage is survived, and nobody who sends SIP ever waits for it.
 
-#[path = "support/feed_server.rs"]
-mod feed_server;
 #[path = "support/iptables_api.rs"]
 mod iptables_api;
 mod support;
+
+use support::feed_server;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

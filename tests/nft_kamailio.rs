@@ -1,13 +1,13 @@
 //! Bans of a real Kamailio in the kernel: what is banned is dropped by nf_tables before any worker wakes.
 //! Each test has network namespaces of its own, and attackers behind a cable. Needs root, `nft` and `ip`.
 
-#[path = "support/feed_server.rs"]
-mod feed_server;
 #[path = "support/netns.rs"]
 mod netns;
 mod support;
 #[path = "support/veth.rs"]
 mod veth;
+
+use support::feed_server;
 
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,13 @@
 //! The kernel's part of the bans over time: ruleset changed from outside, Kamailio restarted or killed,
 //! started without the right to change the firewall. Needs root, `nft` and `ip`.
 
-#[path = "support/feed_server.rs"]
-mod feed_server;
 #[path = "support/netns.rs"]
 mod netns;
 mod support;
 #[path = "support/veth.rs"]
 mod veth;
+
+use support::feed_server;
 
 use std::time::{Duration, Instant};
 

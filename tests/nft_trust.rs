@@ -1,13 +1,13 @@
 //! Trust and the kernel: whoever is trusted is in no set of the kernel, by whatever way a ban came in, and
 //! at no moment. Needs root, `nft` and `ip`.
 
-#[path = "support/feed_server.rs"]
-mod feed_server;
 #[path = "support/netns.rs"]
 mod netns;
 mod support;
 #[path = "support/veth.rs"]
 mod veth;
+
+use support::feed_server;
 
 use std::fs::File;
 use std::path::PathBuf;

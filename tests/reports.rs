@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::{json, Value};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use support::kamailio::{Builder, Kamailio, Release};
 
@@ -225,6 +225,7 @@ fn scrape(kamailio: &Kamailio) -> String {
     // Kamailio may leave the connection open: the last statistic's line is the end.
     while !text.contains("_filter_drops ") || !text.ends_with('\n') {
         match http.read(&mut chunk) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => break,
             Ok(length) => text.push_str(&String::from_utf8_lossy(&chunk[..length])),
         }

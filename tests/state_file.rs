@@ -13,7 +13,8 @@ use support::wait::wait_until;
 use tempfile::TempDir;
 
 const KEY: &str = "sEcRet0123456789";
-const SOON: Duration = Duration::from_secs(5);
+/// For a busy machine; whatever is waited for comes much sooner.
+const SOON: Duration = Duration::from_secs(15);
 const LISTED: &str = "127.0.0.66";
 
 fn service() -> FeedServer {
@@ -133,7 +134,7 @@ fn it_is_written_within_seconds_so_a_crash_costs_little() {
     let kept = Kept::new();
     let kamailio = kept.builder(&service).start();
     kamailio.wait_dropped(LISTED, SOON);
-    wait_until("the state file", Duration::from_secs(8), || {
+    wait_until("the state file", SOON, || {
         fs::read_to_string(kept.path()).is_ok_and(|text| text.contains(LISTED))
     });
     kamailio.kill9();
@@ -207,7 +208,7 @@ fn a_list_that_is_another_is_not_used() {
     kamailio.ask("apiban.block", &["127.0.0.68"]);
     assert!(kamailio.stop().status.success());
 
-    service.set_fault(Fault::Hang, Some(1));
+    service.set_fault(Fault::Hang, None);
     let kamailio = kept
         .builder(&service)
         .param("dataset", "http")
@@ -218,6 +219,7 @@ fn a_list_that_is_another_is_not_used() {
     kamailio.wait_for_log("it holds another list, which is not used", SOON);
     assert!(kamailio.stop().status.success());
 
+    service.clear_faults();
     let kamailio = kept.builder(&service).param("dataset", "http").start();
     kamailio.wait_dropped("127.0.0.67", SOON);
     kamailio.assert_answered(LISTED);

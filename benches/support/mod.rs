@@ -76,8 +76,8 @@ pub fn scatter(n: u32) -> u32 {
     x
 }
 
-/// Runs of which the median counts.
-pub const RUNS: usize = 15;
+/// Runs of which the median counts: many short ones, so that a busy machine does not interrupt most of them.
+pub const RUNS: usize = 41;
 
 /// Median nanoseconds of one of `count` operations that `work` does.
 pub fn median_ns(count: usize, mut work: impl FnMut()) -> f64 {

@@ -132,12 +132,13 @@ impl Board {
 mod model {
     use super::*;
 
-    /// The one writer replaces a text twice; the reader sees one of the three or, in no quiet moment, none.
+    /// The one writer replaces a text; the reader sees the old or the new one or, in no quiet moment, none.
     #[test]
     fn a_text_is_never_mixed() {
-        const TEXTS: [&str; 3] = ["aaaa", "bb", "c"];
-        println!("board: every interleaving");
-        loom::model(|| {
+        const TEXTS: [&str; 2] = ["aaaa", "bb"];
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound.get_or_insert(3);
+        builder.check(|| {
             let lines = (0..TEXT_LINES).map(|_| Line::default()).collect();
             let board = Board {
                 numbers: &[],
@@ -146,7 +147,6 @@ mod model {
             board.set_text(Text::FeedId, TEXTS[0]);
             let reader = loom::thread::spawn(move || board.text(Text::FeedId));
             board.set_text(Text::FeedId, TEXTS[1]);
-            board.set_text(Text::FeedId, TEXTS[2]);
             let seen = reader.join().unwrap();
             assert!(seen.is_empty() || TEXTS.contains(&&*seen), "{seen}");
         });

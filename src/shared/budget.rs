@@ -30,6 +30,12 @@ impl Budget {
             })
             .is_ok()
     }
+
+    /// True where nothing is left of this minute's `limit`.
+    pub fn is_spent(&self, now: u32, limit: u32) -> bool {
+        let word = self.line.0[0].load(Ordering::Acquire);
+        limit != 0 && word >> 32 == u64::from(now / 60) && word as u32 >= limit
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,13 @@
 //! reference to a shared byte in another way.
 
 #[cfg(loom)]
-pub use loom::sync::atomic::{fence, AtomicU32, AtomicU64};
+#[path = "atomic_model.rs"]
+mod model;
+
+#[cfg(loom)]
+pub use loom::sync::atomic::fence;
+#[cfg(loom)]
+pub use model::{AtomicU32, AtomicU64};
 pub use std::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub use std::sync::atomic::{fence, AtomicU32, AtomicU64};

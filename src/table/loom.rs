@@ -1,33 +1,42 @@
 //! The table's protocol in every interleaving: run by `tests/loom`.
 //!
 //! Two writers and a reader each. Buckets hold two hosts or one net here, and all keys share one home,
-//! so that chains overflow at once. Where the states are too many to visit them all, [`explore`] bounds
-//! how often a thread is interrupted against its will, and says so; loom's authors found that real
-//! faults show with two such interruptions. What loom does not model: the single total order of
-//! sequentially consistent loads and stores. The table uses none, only fences, which loom does order.
+//! so that chains overflow at once. The states are too many to visit all of them: [`explore`] bounds
+//! how often threads are interrupted, visits all that is within the bound, and says how much that was.
+//! Not covered: more interruptions; the wrap of a version in `nets` after four million uses of a slot
+//! during one read; real-time order between processes that share nothing but the table
+//! (`tests/table_processes.rs` looks at that). See `atomic_model.rs` for what loom alone would miss.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
 
 use loom::model::Builder;
 use loom::thread;
 
 use super::atomic::{HeapArena, Line};
 use super::buckets::Buckets;
-use super::hosts::{Hosts, Placed};
+use super::hosts::{Hosts, Placed, Slot};
 use super::nets::{Key, Nets};
 use super::{Insert, Table};
 use crate::address::Subnet;
 
-/// Runs a model in every interleaving, or in those with at most `bound` forced interruptions.
-fn explore(name: &str, bound: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+/// Runs a model in all orders in which threads are interrupted at most `bound` times against their will.
+/// `LOOM_MAX_PREEMPTIONS` sets another bound for all models.
+fn explore(name: &str, bound: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(bound);
+    let bound = *builder.preemption_bound.get_or_insert(bound);
+    let (orders, started) = (Arc::new(AtomicUsize::new(0)), Instant::now());
+    let counter = orders.clone();
+    builder.check(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
     println!(
-        "{name}: {}",
-        match builder.preemption_bound {
-            Some(bound) => format!("interleavings with at most {bound} forced interruptions"),
-            None => "every interleaving".to_owned(),
-        }
+        "{name}: all {} orders with at most {bound} interruptions, {:.1} s",
+        orders.load(Ordering::Relaxed),
+        started.elapsed().as_secs_f64()
     );
-    builder.check(model);
 }
 
 /// What both parts of a table can do. Keys are small numbers.
@@ -229,57 +238,47 @@ fn lasting<P: Part>() {
     assert!(part.is_settled());
 }
 
-/// A slot is cleared and used for another key while a third key, made of the halves of both, is looked for.
+/// A slot is cleared and used for another key while it is read.
 #[test]
 fn nets_are_never_torn() {
-    explore("nets: torn keys", Some(3), || {
+    explore("nets: torn keys", 3, || {
         let nets = Nets::with_buckets(2);
         Part::insert(nets, 1, 5);
-        beside(
-            nets,
-            |nets| {
-                nets.remove(1);
-                Part::insert(nets, 2, 5);
-            },
-            |nets| Part::insert(nets, 1, 9),
-            || {
-                for (high, low) in [(1u128, 2), (2, 1)] {
-                    let torn = Key {
-                        bits: high << 64 | low,
-                        length: 64,
-                    };
-                    assert!(nets.lookup(torn, 0, 0).is_none());
-                }
-            },
-        );
-        nets.clear();
+        let writer = thread::spawn(move || {
+            nets.remove(1);
+            Part::insert(nets, 2, 5);
+        });
+        if let Some((key, _)) = nets.entry(Slot::new(0)) {
+            assert!(key == net(1) || key == net(2), "torn: {key:?}");
+        }
+        writer.join().unwrap();
     });
 }
 
 #[test]
 fn hosts() {
-    explore("hosts: same key", None, same_key::<Hosts>);
-    explore("hosts: colliding keys", None, colliding_keys::<Hosts>);
-    explore("hosts: copies", Some(3), copies::<Hosts>);
+    explore("hosts: same key", 3, same_key::<Hosts>);
+    explore("hosts: colliding keys", 3, colliding_keys::<Hosts>);
+    explore("hosts: copies", 2, copies::<Hosts>);
     explore(
         "hosts: removed and banned anew",
-        Some(3),
+        2,
         removed_and_banned_anew::<Hosts>,
     );
-    explore("hosts: lasting", Some(3), lasting::<Hosts>);
+    explore("hosts: lasting", 2, lasting::<Hosts>);
 }
 
 #[test]
 fn nets() {
-    explore("nets: same key", None, same_key::<Nets>);
-    explore("nets: colliding keys", None, colliding_keys::<Nets>);
-    explore("nets: copies", Some(2), copies::<Nets>);
+    explore("nets: same key", 2, same_key::<Nets>);
+    explore("nets: colliding keys", 2, colliding_keys::<Nets>);
+    explore("nets: copies", 1, copies::<Nets>);
     explore(
         "nets: removed and banned anew",
-        Some(2),
+        1,
         removed_and_banned_anew::<Nets>,
     );
-    explore("nets: lasting", Some(2), lasting::<Nets>);
+    explore("nets: lasting", 1, lasting::<Nets>);
 }
 
 fn table() -> (Table, Subnet) {
@@ -290,7 +289,7 @@ fn table() -> (Table, Subnet) {
 /// A ban placed during the sweep is not forgotten by the next one.
 #[test]
 fn a_sweep_meets_an_insert() {
-    explore("sweep and insert", None, || {
+    explore("sweep and insert", 3, || {
         let (table, one) = table();
         let two = "192.0.2.8".parse().unwrap();
         table.insert(one, 5, 1, "");
@@ -307,7 +306,7 @@ fn a_sweep_meets_an_insert() {
 /// A ban extended during the sweep stays, is not told as ended, and is swept at its new end.
 #[test]
 fn a_sweep_meets_a_longer_end() {
-    explore("sweep and raise", None, || {
+    explore("sweep and raise", 3, || {
         let (table, one) = table();
         table.insert(one, 5, 1, "");
         let other = table.clone();

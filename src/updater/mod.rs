@@ -5,6 +5,7 @@
 
 mod intake;
 mod keeper;
+mod pressure;
 mod resolver;
 mod wall;
 mod watch;
@@ -29,6 +30,7 @@ use crate::trust::Trusted;
 use crate::{error, info, log, sources, warning};
 use intake::Intake;
 use keeper::Keeper;
+use pressure::Pressure;
 use resolver::Resolver;
 use wall::Wall;
 pub use watch::Friends;
@@ -74,6 +76,7 @@ pub struct Updater<'a> {
     exchange: client::Worker,
     intake: Intake,
     keeper: Keeper,
+    pressure: Pressure,
     trust: TrustWatch,
     wall: Option<Wall>,
     /// The firewall must be compared with the tables as a whole.
@@ -118,6 +121,7 @@ impl<'a> Updater<'a> {
             exchange,
             intake: Intake::default(),
             keeper: Keeper::new(resumed.state_file),
+            pressure: Pressure::default(),
             trust: TrustWatch::new(trusted, resolver),
             wall,
             refill: false,
@@ -139,6 +143,7 @@ impl<'a> Updater<'a> {
         }
         self.take_notes(host);
         self.expire(host);
+        self.pressure.look(self.shared, self.config);
         let next = self.drive_feed(now, host);
         self.keeper
             .save_if_due(now, || keeper::collect(self.shared, self.engine.saved()));

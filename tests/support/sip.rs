@@ -221,11 +221,17 @@ impl Sip {
         match &mut self.link {
             Link::Udp(socket) => {
                 let mut datagram = vec![0; 65_536];
-                socket.set_read_timeout(Some(within))?;
-                match socket.recv_from(&mut datagram) {
-                    Ok((length, _)) => Ok(Some(text_of(&datagram[..length]))),
-                    Err(error) if is_timeout(&error) => Ok(None),
-                    Err(error) => Err(error),
+                loop {
+                    // A timeout of zero means "for ever" to the kernel.
+                    let left = end.saturating_duration_since(Instant::now());
+                    socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
+                    match socket.recv_from(&mut datagram) {
+                        Ok((length, _)) => return Ok(Some(text_of(&datagram[..length]))),
+                        Err(error) if is_timeout(&error) => return Ok(None),
+                        // With a timeout the kernel does not go on by itself after a signal.
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                        Err(error) => return Err(error),
+                    }
                 }
             }
             Link::Stream {
@@ -248,6 +254,7 @@ impl Sip {
                     Ok(0) => return Ok(None),
                     Ok(length) => pending.extend_from_slice(&chunk[..length]),
                     Err(error) if is_timeout(&error) || is_closed(&error) => return Ok(None),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
             },

@@ -4,6 +4,7 @@ use super::process::Kamailio;
 use crate::support::wait::wait_for;
 use serde_json::{json, Value};
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -87,7 +88,13 @@ impl Kamailio {
             .send_to(request.to_string().as_bytes(), self.dir().join("rpc"))
             .map_err(trouble)?;
         let mut reply = vec![0; 65_536];
-        let length = socket.recv(&mut reply).map_err(trouble)?;
+        let length = loop {
+            match socket.recv(&mut reply) {
+                // With a timeout the kernel does not go on by itself after a signal.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other.map_err(trouble)?,
+            }
+        };
         let reply: Value = serde_json::from_slice(&reply[..length]).map_err(|error| Fault {
             code: 0,
             text: error.to_string(),
