@@ -312,8 +312,12 @@ impl World {
     /// Ends it; fails the test where anything has failed.
     pub fn finish(self) {
         let failures = self.failures.into_inner().expect("no panic");
-        let log = self.kamailio.log();
+        let (log, pid) = (self.kamailio.log(), self.kamailio.pid());
         let stopped = self.kamailio.stop();
+        for kind in ["faketime_shm_", "sem.faketime_sem_"] {
+            // What libfaketime leaves behind; there is none without it.
+            let _ = std::fs::remove_file(format!("/dev/shm/{kind}{pid}"));
+        }
         assert!(
             failures.is_empty(),
             "{failures:#?}\nlog of Kamailio:\n{}",
