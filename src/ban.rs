@@ -150,7 +150,7 @@ mod tests {
         shared
             .local
             .find(text.parse().unwrap())
-            .map(|found| found.value)
+            .map(|found| found.value())
     }
 
     #[test]

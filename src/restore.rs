@@ -178,7 +178,7 @@ mod tests {
             local: vec![ban("192.0.2.2")],
         };
         assert!(resume(&config, &shared, state).is_some());
-        let end = |table: &Table, ip: &str| table.find(ip.parse().unwrap()).unwrap().value;
+        let end = |table: &Table, ip: &str| table.find(ip.parse().unwrap()).unwrap().value();
         assert_eq!(end(&shared.feed, "192.0.2.1"), 1_000 + 604_800 + MAX_SKEW);
         assert_eq!(end(&shared.local, "192.0.2.2"), 1_000 + MAX_TTL);
     }

@@ -114,7 +114,7 @@ impl Trust {
         }
         self.rules
             .lookup(ip, 0)
-            .map(|found| Rule::unpack(found.value))
+            .map(|found| Rule::unpack(found.value()))
     }
 
     /// The rule that forbids a ban of `subnet`: one that covers it, or covers a part of it.
@@ -136,7 +136,7 @@ impl Trust {
             return self
                 .neighbours
                 .find(subnet)
-                .map(|found| Rule::unpack(found.value));
+                .map(|found| Rule::unpack(found.value()));
         }
         let mut spared = None;
         self.rules.for_each(|entry| {

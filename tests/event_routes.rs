@@ -3,12 +3,9 @@
 
 mod support;
 
-use support::feed_server;
-
 use std::time::{Duration, Instant};
 
-use feed_server::{FeedServer, Options};
-use serde_json::{json, Value};
+use support::feed_server::{FeedServer, Options};
 use support::kamailio::{Builder, Kamailio, Release};
 use support::sip::Answer;
 use support::wait::wait_until;
@@ -17,11 +14,6 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// All four variables, in brackets that show where each begins and ends.
 const SHOWN: &str = "<$apiban(ip)> <$apiban(source)> <$apiban(reason)> <$apiban(count)>";
-
-fn ask(kamailio: &Kamailio, method: &str, words: &[&str]) -> Value {
-    let answer = kamailio.jsonrpc(method, json!(words));
-    answer.unwrap_or_else(|fault| panic!("{method} {words:?}: {fault}"))
-}
 
 /// The event routes with these names, each of which shows what it was told and then does more.
 fn routes(names: &[&str], more: &str) -> String {
@@ -138,16 +130,16 @@ fn every_occasion_is_told_with_all_its_variables() {
             } else {
                 &[ip, "600", reason]
             };
-            ask(&kamailio, "apiban.block", words);
+            kamailio.ask("apiban.block", words);
             wait_told(&kamailio, "block", &format!("{shown} <0>"));
         }
         assert_eq!(kamailio.udp("127.1.0.2").register(), Answer::Status(200));
         wait_told(&kamailio, "block", "<127.1.0.2> <local> <> <0>");
         // Lifting is no end by itself.
-        ask(&kamailio, "apiban.unblock", &["192.0.3.1"]);
+        kamailio.ask("apiban.unblock", &["192.0.3.1"]);
         assert_eq!(told(&kamailio, "block").len(), 8);
         feed.delist(&["198.51.100.8"]);
-        ask(&kamailio, "apiban.reload", &["force"]);
+        kamailio.ask("apiban.reload", &["force"]);
         wait_told(&kamailio, "sync", "<> <feed> <> <2>");
         assert_eq!(told(&kamailio, "expired").len(), 1, "{}", kamailio.log());
         let stopped = kamailio.stop();
@@ -180,11 +172,11 @@ $uac_req(turi) = "sip:event@127.0.0.1";
 uac_req_send();"#,
             ))
             .start();
-        ask(&kamailio, "apiban.block", &["192.0.2.1", "600", "scan"]);
+        kamailio.ask("apiban.block", &["192.0.2.1", "600", "scan"]);
         kamailio.wait_for_log("kept scan as", SOON);
         kamailio.wait_for_log("the ban is there: 2", SOON);
         wait_until("the lift by the route", SOON, || {
-            ask(&kamailio, "apiban.check", &["192.0.2.1"])["banned"] == 0
+            kamailio.verdict("192.0.2.1")["banned"] == 0
         });
         let table = kamailio.kamcmd(&["htable.dump", "bans"]).unwrap();
         assert!(
@@ -196,7 +188,7 @@ uac_req_send();"#,
             kamailio.statistic("tmx", "UAC_transactions") >= 1
         });
         // Variables of one event are not those of the next.
-        ask(&kamailio, "apiban.block", &["192.0.3.1", "600", "other"]);
+        kamailio.ask("apiban.block", &["192.0.3.1", "600", "other"]);
         kamailio.wait_for_log("kept other as", SOON);
         let stopped = kamailio.stop();
         assert!(stopped.status.success(), "{}", stopped.log);
@@ -209,12 +201,12 @@ fn without_such_a_route_there_is_no_process_for_them() {
         let kamailio = server(&release).start();
         let before = kamailio.processes().len();
         assert_eq!(events_process(&kamailio), None);
-        ask(&kamailio, "apiban.block", &["192.0.2.1"]);
+        kamailio.ask("apiban.block", &["192.0.2.1"]);
         drop(kamailio);
         let kamailio = server(&release).routes(&routes(&["expired"], "")).start();
         assert_eq!(kamailio.processes().len(), before + 1);
         // A route for one occasion is not called for another.
-        ask(&kamailio, "apiban.block", &["192.0.2.1", "1"]);
+        kamailio.ask("apiban.block", &["192.0.2.1", "1"]);
         wait_told(&kamailio, "expired", "<192.0.2.1> <local> <rpc> <0>");
         assert_eq!(kamailio.log().matches("told ").count(), 1);
     }
@@ -300,6 +292,6 @@ fn events_that_nobody_takes_are_lost_and_one_line_says_so() {
     // What came first was told first.
     let first = told(&kamailio, "block");
     assert_eq!(first[0], "<10.1.0.0> <local> <flood> <0>");
-    ask(&kamailio, "apiban.unblock", &["10.1.0.0"]);
+    kamailio.ask("apiban.unblock", &["10.1.0.0"]);
     assert!(kamailio.stop().status.success());
 }

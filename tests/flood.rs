@@ -9,15 +9,13 @@ mod support;
 #[path = "support/veth.rs"]
 mod veth;
 
-use support::feed_server;
-
 use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
-use feed_server::{FeedServer, Options};
 use forge::{source, Forger};
 use netns::{elements, held, in_namespace};
-use serde_json::{json, Value};
+use serde_json::json;
+use support::feed_server::{FeedServer, Options};
 use support::kamailio::{Builder, Kamailio};
 use support::sip::{Answer, Sip};
 use support::wait::wait_until;
@@ -28,11 +26,6 @@ const SOON: Duration = Duration::from_secs(30);
 const SOURCES: u32 = 100_000;
 /// Packets on their way at once: what the receive buffers of Kamailio's socket surely hold.
 const IN_FLIGHT: u32 = 200;
-
-fn ask(kamailio: &Kamailio, method: &str, words: &[&str]) -> Value {
-    let answer = kamailio.jsonrpc(method, json!(words));
-    answer.unwrap_or_else(|fault| panic!("{method} {words:?}: {fault}"))
-}
 
 /// Who is banned gets 403; an INVITE is banned without an answer, which would go to the wrong host.
 fn banning() -> Builder {
@@ -148,16 +141,16 @@ fn forged_packets_fill_the_local_table_and_nothing_else() {
         // The feed is what it was, in the table and in the kernel.
         assert_eq!(kamailio.statistic("apiban", "feed_entries"), 1001);
         assert_eq!(elements("feed4").len(), 1001);
-        let verdict = ask(&kamailio, "apiban.check", &["198.51.3.7"]);
+        let verdict = kamailio.verdict("198.51.3.7");
         assert_eq!(verdict["source"], "feed");
         // First come, first banned: nobody was pushed out.
-        let verdict = ask(&kamailio, "apiban.check", &["11.0.0.0"]);
+        let verdict = kamailio.verdict("11.0.0.0");
         assert_eq!(verdict["source"], "local");
         let fault = kamailio.jsonrpc("apiban.block", json!(["192.0.2.7"]));
         assert_eq!(fault.unwrap_err().code, 507);
         // Room for one is used by one, and the updater is still at work.
-        ask(&kamailio, "apiban.unblock", &["11.0.0.0"]);
-        ask(&kamailio, "apiban.block", &["192.0.2.7", "2"]);
+        kamailio.ask("apiban.unblock", &["11.0.0.0"]);
+        kamailio.ask("apiban.block", &["192.0.2.7", "2"]);
         wait_until("the end of a ban", SOON, || {
             kamailio.statistic("apiban", "local_entries") == capacity as u64 - 1
         });
@@ -232,7 +225,7 @@ fn a_script_that_bans_without_end_fills_table_and_kernel_and_they_empty_again() 
         assert_eq!((done, full), (65_536, SOURCES - 65_536));
         // Asked first, as nft takes seconds to list them.
         wait_until("an empty queue", SOON, || {
-            let firewall = &ask(&kamailio, "apiban.status", &[])["firewall"];
+            let firewall = &kamailio.ask("apiban.status", &[])["firewall"];
             firewall["queued"] == 0 && firewall["state"] == "ok"
         });
         println!("65,536 bans in the kernel after {:?}", began.elapsed());
@@ -240,7 +233,7 @@ fn a_script_that_bans_without_end_fills_table_and_kernel_and_they_empty_again() 
         wait_until("all of them in the kernel", SOON, || count() == 65_536);
         assert_told_once(&kamailio, "the local table is full");
         let begin = Instant::now();
-        ask(&kamailio, "apiban.flush", &["local"]);
+        kamailio.ask("apiban.flush", &["local"]);
         wait_until("an empty kernel", SOON, || count() == 0);
         println!("flushed after {:?}", begin.elapsed());
         // Bans that end all at once, in the table as in the kernel; some do while others still come.
@@ -287,6 +280,6 @@ fn the_budget_bounds_what_a_script_bans() {
     // The same addresses again are no new ones; an operator has no budget.
     let [again, ..] = ban_in_a_loop(&kamailio, 900);
     assert!(again >= done, "{again}");
-    ask(&kamailio, "apiban.block", &["192.0.2.7"]);
+    kamailio.ask("apiban.block", &["192.0.2.7"]);
     assert_told_once(&kamailio, "as many as block_budget allows");
 }

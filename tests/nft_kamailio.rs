@@ -7,14 +7,12 @@ mod support;
 #[path = "support/veth.rs"]
 mod veth;
 
-use support::feed_server;
-
 use std::time::{Duration, Instant};
 
-use feed_server::{FeedServer, Options};
 use netns::{addresses, dropped, elements, held, in_namespace, objects, run};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use support::feed_server::{FeedServer, Options};
 use support::kamailio::{Kamailio, Release};
 use support::sip::{Answer, Sip};
 use support::wait::wait_until;
@@ -41,12 +39,6 @@ fn assert_kernel_drops(kamailio: &Kamailio, banned: &mut Sip, set: &str) {
     }
     wait_until("the kernel's counter", SOON, || dropped(set) >= before + 5);
     assert_eq!(kamailio.statistic("apiban", "checks"), checks);
-}
-
-fn block(kamailio: &Kamailio, words: &[&str]) {
-    let method = "apiban.block";
-    let answer = kamailio.jsonrpc(method, json!(words));
-    answer.unwrap_or_else(|fault| panic!("{method} {words:?}: {fault}"));
 }
 
 #[test]
@@ -131,9 +123,9 @@ fn an_operator_bans_prefixes() {
         let kamailio = server().param("firewall", "nft").start();
         let mut inside = host.udp("10.9.7.200", &kamailio);
         let mut outside = host.udp("10.9.8.1", &kamailio);
-        block(&kamailio, &["10.9.7.0/24", "300", "a whole network"]);
-        block(&kamailio, &["2001:db8:7::/48", "300"]);
-        block(&kamailio, &["10.9.7.7", "300"]);
+        kamailio.ask("apiban.block", &["10.9.7.0/24", "300", "a whole network"]);
+        kamailio.ask("apiban.block", &["2001:db8:7::/48", "300"]);
+        kamailio.ask("apiban.block", &["10.9.7.7", "300"]);
         wait_held("local4_24", "10.9.7.0", true);
         wait_held("local6_48", "2001:db8:7::", true);
         assert_kernel_drops(&kamailio, &mut inside, "local4_24");
@@ -141,8 +133,7 @@ fn an_operator_bans_prefixes() {
         assert_kernel_drops(&kamailio, &mut inside6, "local6_48");
         assert_eq!(outside.options(), Answer::Status(200));
         // A prefix and an address in it are two bans.
-        let lifted = kamailio.jsonrpc("apiban.unblock", json!(["10.9.7.0/24"]));
-        assert!(lifted.is_ok(), "{lifted:?}");
+        kamailio.ask("apiban.unblock", &["10.9.7.0/24"]);
         wait_held("local4_24", "10.9.7.0", false);
         assert!(held("local4", "10.9.7.7").is_some());
         assert_eq!(inside.options(), Answer::Status(200));
@@ -150,8 +141,7 @@ fn an_operator_bans_prefixes() {
         let fault = kamailio.jsonrpc("apiban.block", json!(["10.9.0.0/24"]));
         assert_eq!(fault.unwrap_err().code, 403);
         // Flushing the table empties the kernel's sets too.
-        let flushed = kamailio.jsonrpc("apiban.flush", json!(["local"]));
-        assert!(flushed.is_ok(), "{flushed:?}");
+        kamailio.ask("apiban.flush", &["local"]);
         wait_held("local4", "10.9.7.7", false);
         wait_held("local6_48", "2001:db8:7::", false);
     });
@@ -163,7 +153,7 @@ fn the_kernel_ends_bans_by_itself() {
         let host = Host::connect();
         let kamailio = server().param("firewall", "nft").start();
         let mut attacker = host.udp("10.9.0.2", &kamailio);
-        block(&kamailio, &["10.9.0.2", "3"]);
+        kamailio.ask("apiban.block", &["10.9.0.2", "3"]);
         wait_held("local4", "10.9.0.2", true);
         assert_kernel_drops(&kamailio, &mut attacker, "local4");
         // Even where the process that looks after the firewall does nothing any more.
@@ -176,7 +166,7 @@ fn the_kernel_ends_bans_by_itself() {
 
         // A longer ban of the same address counts in the kernel too, a shorter one does not.
         for (ttl, least, most) in [("100", 90, 100), ("5000", 4900, 5000), ("7", 4900, 5000)] {
-            block(&kamailio, &["10.9.0.2", ttl]);
+            kamailio.ask("apiban.block", &["10.9.0.2", ttl]);
             wait_until(&format!("the end of a ban for {ttl}"), SOON, || {
                 held("local4", "10.9.0.2").is_some_and(|left| (least..=most).contains(&left))
             });
@@ -216,23 +206,22 @@ fn the_feed_stands_in_the_kernel() {
         );
 
         // A local ban of a listed address, lifted again, leaves the feed's.
-        block(&kamailio, &["10.9.0.5"]);
+        kamailio.ask("apiban.block", &["10.9.0.5"]);
         wait_held("local4", "10.9.0.5", true);
-        let lifted = kamailio.jsonrpc("apiban.unblock", json!(["10.9.0.5"]));
-        assert!(lifted.is_ok(), "{lifted:?}");
+        kamailio.ask("apiban.unblock", &["10.9.0.5"]);
         wait_held("local4", "10.9.0.5", false);
         assert_kernel_drops(&kamailio, &mut attacker, "feed4");
 
         feed.delist(&["10.9.0.5"]);
-        kamailio.jsonrpc("apiban.reload", json!([])).unwrap();
+        kamailio.ask("apiban.reload", &[]);
         wait_until("the delisted address to go", SOON * 4, || {
             held("feed4", "10.9.0.5").is_none()
         });
         assert_eq!(addresses("feed4").len(), 600);
         assert_eq!(attacker.options(), Answer::Status(200));
         // Flushing the feed flushes its sets and nothing else.
-        block(&kamailio, &["10.9.0.9"]);
-        kamailio.jsonrpc("apiban.flush", json!(["feed"])).unwrap();
+        kamailio.ask("apiban.block", &["10.9.0.9"]);
+        kamailio.ask("apiban.flush", &["feed"]);
         wait_until("the feed's sets to be empty", SOON, || {
             addresses("feed4").is_empty() && addresses("feed6").is_empty()
         });
@@ -253,7 +242,7 @@ fn the_scope_decides_which_bans_go_to_the_kernel() {
                 .param("api_key", "key")
                 .param("api_url", feed.url())
                 .start();
-            block(&kamailio, &["192.0.2.7"]);
+            kamailio.ask("apiban.block", &["192.0.2.7"]);
             wait_until("the feed", SOON * 4, || {
                 kamailio.statistic("apiban", "feed_entries") == 1
             });
@@ -275,8 +264,7 @@ fn the_scope_decides_which_bans_go_to_the_kernel() {
             assert_eq!(held("feed4", "198.51.100.7").is_some(), fed, "{scope}");
             assert_eq!(held("local4", "192.0.2.7").is_some(), local, "{scope}");
             for (ip, source) in [("198.51.100.7", "feed"), ("192.0.2.7", "local")] {
-                let verdict = kamailio.jsonrpc("apiban.check", json!([ip])).unwrap();
-                assert_eq!(verdict["source"], source);
+                assert_eq!(kamailio.verdict(ip)["source"], source);
             }
         });
     }
@@ -296,13 +284,12 @@ fn observed_bans_touch_no_kernel() {
             .start();
         let mut attacker = host.udp("10.9.0.2", &kamailio);
         assert_eq!(attacker.invite(), Answer::Status(200));
-        block(&kamailio, &["10.9.7.0/24"]);
+        kamailio.ask("apiban.block", &["10.9.7.0/24"]);
         wait_until("the feed", SOON * 4, || {
             kamailio.statistic("apiban", "feed_entries") == 1
         });
         assert_eq!(attacker.options(), Answer::Status(200));
-        let verdict = kamailio.jsonrpc("apiban.check", json!(["10.9.0.2"]));
-        assert_eq!(verdict.unwrap()["banned"], 1);
+        assert_eq!(kamailio.verdict("10.9.0.2")["banned"], 1);
         assert!(kamailio.statistic("apiban", "blocked_local") >= 1);
         assert!(objects("table").is_empty(), "{:?}", objects("table"));
         assert!(kamailio.stop().status.success());

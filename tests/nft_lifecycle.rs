@@ -7,13 +7,10 @@ mod support;
 #[path = "support/veth.rs"]
 mod veth;
 
-use support::feed_server;
-
 use std::time::{Duration, Instant};
 
-use feed_server::{FeedServer, Options};
 use netns::{addresses, held, in_namespace, objects, run};
-use serde_json::{json, Value};
+use support::feed_server::{FeedServer, Options};
 use support::kamailio::{Builder, Kamailio, Release};
 use support::sip::Answer;
 use support::wait::wait_until;
@@ -26,13 +23,8 @@ fn nft(line: &str) {
     run("nft", &[line]);
 }
 
-fn ask(kamailio: &Kamailio, method: &str, words: &[&str]) -> Value {
-    let answer = kamailio.jsonrpc(method, json!(words));
-    answer.unwrap_or_else(|fault| panic!("{method} {words:?}: {fault}"))
-}
-
 fn state(kamailio: &Kamailio) -> String {
-    let status = ask(kamailio, "apiban.status", &[]);
+    let status = kamailio.ask("apiban.status", &[]);
     status["firewall"]["state"].as_str().unwrap().to_owned()
 }
 
@@ -71,8 +63,8 @@ fn what_is_taken_away_comes_back_with_the_time_left() {
             .start();
         // Somebody else's table is nobody's business but theirs.
         nft("add table inet other; add set inet other s { type ipv4_addr; }");
-        ask(&kamailio, "apiban.block", &["192.0.2.7", "300"]);
-        ask(&kamailio, "apiban.block", &["192.0.3.0/24", "300"]);
+        kamailio.ask("apiban.block", &["192.0.2.7", "300"]);
+        kamailio.ask("apiban.block", &["192.0.3.0/24", "300"]);
         let banned = Instant::now();
         wait_held("feed4", "198.51.100.7");
         wait_held("local4", "192.0.2.7");
@@ -120,7 +112,7 @@ fn at_the_end_our_table_goes_or_stays_as_configured() {
         let dir = tempfile::tempdir().unwrap();
         nft("add table inet other");
         let kamailio = keeping(&dir).start();
-        ask(&kamailio, "apiban.block", &["10.9.0.2"]);
+        kamailio.ask("apiban.block", &["10.9.0.2"]);
         wait_held("local4", "10.9.0.2");
         let stopped = kamailio.stop();
         println!("stop with firewall_flush=1: {:?}", stopped.took);
@@ -132,8 +124,8 @@ fn at_the_end_our_table_goes_or_stays_as_configured() {
         let kamailio = keeping(&dir).param("firewall_flush", 0).start();
         wait_held("local4", "10.9.0.2");
         let mut attacker = host.udp("10.9.0.2", &kamailio);
-        ask(&kamailio, "apiban.block", &["10.9.7.0/24"]);
-        ask(&kamailio, "apiban.block", &["10.9.0.3", "20"]);
+        kamailio.ask("apiban.block", &["10.9.7.0/24"]);
+        kamailio.ask("apiban.block", &["10.9.0.3", "20"]);
         wait_held("local4", "10.9.0.3");
         wait_held("local4_24", "10.9.7.0");
         let (handle, rules) = (objects("table"), objects("rule").len());
@@ -152,7 +144,7 @@ fn at_the_end_our_table_goes_or_stays_as_configured() {
         assert_eq!(addresses("local4"), ["10.9.0.2", "10.9.0.3"]);
         assert_eq!(addresses("local4_24"), ["10.9.7.0"]);
         assert!(attacker.send("OPTIONS").is_ok());
-        ask(&kamailio, "apiban.unblock", &["10.9.0.2"]);
+        kamailio.ask("apiban.unblock", &["10.9.0.2"]);
         wait_until("the lift", SOON, || held("local4", "10.9.0.2").is_none());
         let mut lifted = host.udp("10.9.0.2", &kamailio);
         assert_eq!(lifted.options(), Answer::Status(200));
@@ -168,13 +160,13 @@ fn after_a_crash_nothing_is_there_twice() {
             let dir = tempfile::tempdir().unwrap();
             let build = || keeping(&dir).param("firewall_flush", flush);
             let kamailio = build().start();
-            ask(&kamailio, "apiban.block", &["10.9.0.2", "600", "scan"]);
+            kamailio.ask("apiban.block", &["10.9.0.2", "600", "scan"]);
             wait_saved(&dir, "10.9.0.2");
-            ask(&kamailio, "apiban.block", &["10.9.7.0/24", "600"]);
+            kamailio.ask("apiban.block", &["10.9.7.0/24", "600"]);
             wait_saved(&dir, "10.9.7.0");
             wait_held("local4_24", "10.9.7.0");
             // Too late for the state file.
-            ask(&kamailio, "apiban.block", &["10.9.0.3", "600"]);
+            kamailio.ask("apiban.block", &["10.9.0.3", "600"]);
             wait_held("local4", "10.9.0.3");
             kamailio.kill9();
             assert!(held("local4", "10.9.0.2").is_some(), "the kernel goes on");
@@ -188,12 +180,12 @@ fn after_a_crash_nothing_is_there_twice() {
                 assert_eq!((objects("chain").len(), objects("set").len()), (1, 5));
                 assert_eq!(addresses("local4"), ["10.9.0.2"], "round {round}");
                 assert_eq!(addresses("local4_24"), ["10.9.7.0"]);
-                let verdict = ask(&kamailio, "apiban.check", &["10.9.0.2"]);
+                let verdict = kamailio.verdict("10.9.0.2");
                 assert_eq!(verdict["reason"], "scan");
                 let left = verdict["expires"].as_u64().unwrap();
                 let kernel = held("local4", "10.9.0.2").unwrap();
                 assert!(left.abs_diff(kernel) <= 2, "{left} {kernel}");
-                let verdict = ask(&kamailio, "apiban.check", &["10.9.0.3"]);
+                let verdict = kamailio.verdict("10.9.0.3");
                 assert_eq!(verdict["banned"], 0);
                 let mut other = host.udp("10.9.0.3", &kamailio);
                 assert_eq!(other.options(), Answer::Status(200));
@@ -229,8 +221,8 @@ fn without_cap_net_admin_all_else_works_and_one_line_says_so() {
                 kamailio.statistic("apiban", "feed_entries") == 1
             });
             wait_until("the state", SOON, || state(&kamailio) == "no_permission");
-            ask(&kamailio, "apiban.block", &["10.9.0.2"]);
-            ask(&kamailio, "apiban.reload", &[]);
+            kamailio.ask("apiban.block", &["10.9.0.2"]);
+            kamailio.ask("apiban.reload", &[]);
             for address in ["10.9.0.2", "10.9.0.5"] {
                 let mut banned = host.udp(address, &kamailio);
                 assert_eq!(banned.options(), Answer::Status(403), "{address}");
@@ -270,7 +262,7 @@ fn as_an_ordinary_user_with_cap_net_admin_bans_are_in_the_kernel() {
                 "+net_admin",
             ])
             .start();
-        ask(&kamailio, "apiban.block", &["10.9.0.2"]);
+        kamailio.ask("apiban.block", &["10.9.0.2"]);
         wait_held("local4", "10.9.0.2");
         let mut banned = host.udp("10.9.0.2", &kamailio);
         assert!(kamailio.drops_on(&mut banned));

@@ -1,10 +1,22 @@
 //! An open-addressed array of cache-line buckets that needs no tombstones.
 //!
-//! Word 0 of a bucket is its control word: how many entries had to go past this bucket because it
-//! was full. A search goes on to the next bucket only where that count is not zero, so a removed
-//! entry leaves nothing behind. The other seven words belong to the table built on top.
+//! Word 0 of a bucket is its control word. The highest byte says how many entries had to go past this
+//! bucket because it was full: a search goes on to the next bucket only where that count is not zero,
+//! so a removed entry leaves nothing behind. The other seven bytes and the other seven words belong to
+//! the table built on top.
 
-use super::atomic::{Line, Ordering};
+use super::atomic::{AtomicU64, Line, Ordering};
+
+/// One entry that went past, in the highest byte of the control word.
+const PASSED_ONE: u64 = 1 << 56;
+/// The counter no longer counts.
+const PASSED_MAX: u64 = 255;
+
+/// How many entries went past the bucket with this control word.
+#[inline]
+pub const fn passed(control: u64) -> u64 {
+    control >> 56
+}
 
 /// A search never looks at more buckets than this. At the load for which tables are sized the
 /// entries that hash to any 128 neighbouring buckets exceed their room by chance with a probability
@@ -88,22 +100,36 @@ impl Buckets {
         &self.lines[bucket]
     }
 
+    /// The control word of a bucket.
+    #[inline]
+    pub fn control(&self, bucket: usize) -> &'static AtomicU64 {
+        &self.lines[bucket].0[0]
+    }
+
     /// True where some entry went past this bucket.
     #[inline]
     pub fn overflowed(&self, bucket: usize) -> bool {
-        self.lines[bucket].0[0].load(Ordering::Acquire) != 0
+        passed(self.control(bucket).load(Ordering::Acquire)) != 0
     }
 
     /// Announces an entry that goes past `bucket`; done before the entry is placed.
     pub fn pass(&self, bucket: usize) {
-        self.lines[bucket].0[0].fetch_add(1, Ordering::AcqRel);
+        self.count(bucket, |control| control + PASSED_ONE);
     }
 
     /// Takes back the announcements of an entry at `distance` from `home`; done after it is gone.
     pub fn unpass(&self, home: usize, distance: usize) {
         for step in 0..distance {
-            self.lines[self.at(home, step)].0[0].fetch_sub(1, Ordering::AcqRel);
+            self.count(self.at(home, step), |control| control - PASSED_ONE);
         }
+    }
+
+    fn count(&self, bucket: usize, change: impl Fn(u64) -> u64) {
+        let step = |control| (passed(control) != PASSED_MAX).then(|| change(control));
+        // Refused only by a full counter, which stays full: a search more, never one too few.
+        let _ = self
+            .control(bucket)
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
     }
 
     /// Takes back the announcements of an entry of this hash that stood in `bucket`.

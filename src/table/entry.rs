@@ -1,17 +1,48 @@
 //! What goes into a table and comes out of it.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU64;
 
 use super::hosts::Slot;
 use super::nets::Key;
 use crate::address::Subnet;
 
-/// An entry that a lookup found.
+/// An entry that a lookup found: one word, so that a lookup returns it in a register.
 #[derive(Clone, Copy, Debug)]
-pub struct Found {
+pub struct Found(NonZeroU64);
+
+impl Found {
+    /// Set in the low half where the entry stands among the prefixes.
+    const NET: u64 = 1 << 31;
+
+    /// An entry with this value, which is not zero; `None` where it is.
+    #[inline]
+    pub(super) fn new(value: u32, place: Place) -> Option<Self> {
+        let place = match place {
+            Place::Host(slot) => slot.index() as u64,
+            Place::Net(slot) => slot.index() as u64 | Self::NET,
+        };
+        if value == 0 {
+            return None;
+        }
+        NonZeroU64::new(u64::from(value) << 32 | place).map(Found)
+    }
+
     /// The Unix second at which the ban ends, or what the owner of the table stored.
-    pub value: u32,
-    pub(super) place: Place,
+    #[inline]
+    pub fn value(self) -> u32 {
+        (self.0.get() >> 32) as u32
+    }
+
+    #[inline]
+    pub(super) fn place(self) -> Place {
+        let index = (self.0.get() & (Self::NET - 1)) as usize;
+        if self.0.get() & Self::NET == 0 {
+            Place::Host(Slot::new(index))
+        } else {
+            Place::Net(Slot::new(index))
+        }
+    }
 }
 
 /// Where an entry stands.

@@ -4,18 +4,25 @@
 //! read and written together. Zero is an empty slot: a value is never zero. The value is the end of
 //! the ban, or whatever else the owner of the table stores.
 //!
+//! The low seven bytes of a bucket's control word hold a tag for each slot: eight bits of the hash of what
+//! stands there, zero where the slot is free. A lookup compares all seven at once and looks only at slots
+//! whose tag fits, which is almost always the right one or none.
+//!
 //! **Protocol.** Any number of readers and writers, no locks, no waiting. Every change is one
 //! compare-and-swap of one word.
-//! - A new address goes into the first empty slot of its chain. Who loses that slot looks what took it,
-//!   so two writers of the same address normally agree on one entry.
-//! - They do not where an earlier slot becomes empty between the two: then the address stands twice.
-//!   Nobody merges the copies. Clearing one because the other is there cannot be done in one step, and
-//!   a removal in between would take a ban with it (`loom.rs` has that case). Instead every operation
-//!   bears copies: a lookup takes any that has not ended, a removal clears all, and the sweep takes an
-//!   address for ended only when its last copy went.
+//! - A writer takes a free slot by setting its tag, and only then stores the word: nobody else writes to
+//!   a slot that is empty but taken. Who clears a word gives the slot back by clearing its tag. So the tag
+//!   of an entry is there before the entry and goes after it: a lookup misses none that was there
+//!   throughout. A slot whose writer died in between stays unused; nobody waits for it.
+//! - A writer that loses a slot looks who took it, so two writers of the same address normally agree on
+//!   one entry. They do not where the word is not there yet, or an earlier slot became free between the
+//!   two: then the address stands twice. Nobody merges the copies. Clearing one because the other is there
+//!   cannot be done in one step, and a removal in between would take a ban with it (`loom.rs` has that
+//!   case). Instead every operation bears copies: a lookup takes any that has not ended, a removal clears
+//!   all, and the sweep takes an address for ended only when its last copy went.
 
 use super::atomic::{AtomicU64, Ordering, LINE_WORDS};
-use super::buckets::Buckets;
+use super::buckets::{passed, Buckets};
 
 /// Slots in a bucket. The model checker gets two: every further one multiplies its states.
 pub const SLOTS: usize = if cfg!(loom) { 2 } else { LINE_WORDS - 1 };
@@ -80,6 +87,29 @@ const fn value_of(word: u64) -> u32 {
     word as u32
 }
 
+/// One bit in each byte that is the tag of a slot.
+const TAGS: u64 = 0x0001_0101_0101_0101 & ((1 << (8 * SLOTS)) - 1);
+
+/// The tag of what has this hash: its low byte, since the high half chooses the bucket. Never zero.
+#[inline]
+fn tag(hash: u64) -> u64 {
+    u64::from((hash as u8).max(1))
+}
+
+/// The highest bit of each tag in `control` that is `tag`. Of several the lowest is right for certain; one
+/// above it may differ in its last bit, so whoever uses more than one looks at the slot itself.
+#[inline]
+fn fitting(control: u64, tag: u64) -> u64 {
+    let difference = control ^ tag * TAGS;
+    difference.wrapping_sub(TAGS) & !difference & TAGS << 7
+}
+
+/// The slot of the lowest bit that [`fitting`] found.
+#[inline]
+fn lane(candidates: u64) -> usize {
+    candidates.trailing_zeros() as usize / 8
+}
+
 /// True for an entry of this address; an empty slot looks like 0.0.0.0 without a value.
 #[inline]
 const fn holds(word: u64, address: u32) -> bool {
@@ -101,38 +131,57 @@ impl Hosts {
     #[inline(always)]
     pub fn lookup(&self, address: u32, hash: u64, floor: u32) -> Option<(Slot, u32)> {
         let home = self.buckets.home(hash);
-        let found = self.look(home, address, floor);
-        if found.is_some() || !self.buckets.overflowed(home) {
+        let (found, further) = self.look(home, address, hash, floor);
+        if found.is_some() || !further {
             return found;
         }
-        self.look_further(home, address, floor)
+        self.look_further(home, address, hash, floor)
     }
 
+    /// What one bucket holds, and whether the search goes on behind it.
     #[inline(always)]
-    fn look(&self, bucket: usize, address: u32, floor: u32) -> Option<(Slot, u32)> {
+    fn look(
+        &self,
+        bucket: usize,
+        address: u32,
+        hash: u64,
+        floor: u32,
+    ) -> (Option<(Slot, u32)>, bool) {
         let words = &self.buckets.line(bucket).0;
-        // All slots, then one branch: where in its bucket an address stands cannot be predicted.
-        let mut matching = 0u32;
-        for index in 0..SLOTS {
-            let word = words[1 + index].load(Ordering::Acquire);
-            matching |= u32::from(address_of(word) == address) << index;
-        }
-        while matching != 0 {
-            let index = matching.trailing_zeros() as usize;
+        // Tags and count in one look: an entry that was there throughout shows in one of the two.
+        let control = words[0].load(Ordering::Acquire);
+        let mut candidates = fitting(control, tag(hash));
+        while candidates != 0 {
+            let index = lane(candidates);
             let word = words[1 + index].load(Ordering::Acquire);
             // An empty slot looks like 0.0.0.0, but its value is above nothing.
             if address_of(word) == address && value_of(word) > floor {
-                return Some((Slot::new(bucket * SLOTS + index), value_of(word)));
+                return (
+                    Some((Slot::new(bucket * SLOTS + index), value_of(word))),
+                    false,
+                );
             }
-            matching &= matching - 1;
+            candidates &= candidates - 1;
         }
-        None
+        (None, passed(control) != 0)
     }
 
     #[inline(never)]
-    fn look_further(&self, home: usize, address: u32, floor: u32) -> Option<(Slot, u32)> {
-        self.buckets
-            .search_on(home, |bucket, _| self.look(bucket, address, floor))
+    fn look_further(
+        &self,
+        home: usize,
+        address: u32,
+        hash: u64,
+        floor: u32,
+    ) -> Option<(Slot, u32)> {
+        for distance in 1..self.buckets.reach() {
+            let bucket = self.buckets.at(home, distance);
+            let (found, further) = self.look(bucket, address, hash, floor);
+            if found.is_some() || !further {
+                return found;
+            }
+        }
+        None
     }
 
     /// Places an address that [`Hosts::raise`] did not find. `value` is not zero.
@@ -140,20 +189,57 @@ impl Hosts {
         let home = self.buckets.home(hash);
         for distance in 0..self.buckets.reach() {
             let bucket = self.buckets.at(home, distance);
-            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
-                // A plain look first: a failing compare-and-swap would still take the line over.
-                if self.word(slot) == 0 && self.swap(slot, 0, pack(address, value)) {
-                    return Placed::At(slot);
-                }
-                if holds(self.word(slot), address) {
+            match self.place_in(bucket, address, hash, value) {
+                Placed::Full => self.buckets.pass(bucket),
+                Placed::Known => {
                     self.buckets.unpass(home, distance);
                     return Placed::Known;
                 }
+                placed => return placed,
             }
-            self.buckets.pass(bucket);
         }
         self.buckets.unpass(home, self.buckets.reach());
         Placed::Full
+    }
+
+    fn place_in(&self, bucket: usize, address: u32, hash: u64, value: u32) -> Placed {
+        let control = self.buckets.control(bucket);
+        let mut seen = control.load(Ordering::Acquire);
+        loop {
+            let mut candidates = fitting(seen, tag(hash));
+            while candidates != 0 {
+                if holds(
+                    self.word(Slot::new(bucket * SLOTS + lane(candidates))),
+                    address,
+                ) {
+                    return Placed::Known;
+                }
+                candidates &= candidates - 1;
+            }
+            let free = fitting(seen, 0);
+            if free == 0 {
+                return Placed::Full;
+            }
+            let index = lane(free);
+            let taken = seen | tag(hash) << (8 * index);
+            match control.compare_exchange(seen, taken, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    let slot = Slot::new(bucket * SLOTS + index);
+                    self.at(slot).store(pack(address, value), Ordering::Release);
+                    return Placed::At(slot);
+                }
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Gives back a slot whose word the caller has cleared.
+    fn release(&self, slot: Slot) {
+        let (bucket, index) = (slot.index() / SLOTS, slot.index() % SLOTS);
+        let tag = 0xff << (8 * index);
+        self.buckets
+            .control(bucket)
+            .fetch_and(!tag, Ordering::AcqRel);
     }
 
     /// Raises the value of an entry that exists; `None` where there is none.
@@ -193,6 +279,7 @@ impl Hosts {
                     if word == to || self.swap(slot, word, to) {
                         changed += 1;
                         if to == 0 {
+                            self.release(slot);
                             self.buckets.unpass(home, distance);
                         }
                         break;
@@ -220,6 +307,7 @@ impl Hosts {
                     break;
                 };
                 if self.swap(slot, pack(address, value), 0) {
+                    self.release(slot);
                     self.buckets.leave(slot.index() / SLOTS, hash(address));
                     removed += 1;
                     gone(answer);

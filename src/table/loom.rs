@@ -317,7 +317,7 @@ fn a_sweep_meets_a_longer_end() {
             Insert::Extended => assert_eq!(ended, 0),
             done => assert_eq!(done, Insert::New),
         }
-        assert_eq!(table.find(one).map(|found| found.value), Some(9));
+        assert_eq!(table.find(one).map(|found| found.value()), Some(9));
         table.expire(9, |_| ());
         assert_eq!(table.len(), 0);
     });

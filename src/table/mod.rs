@@ -113,10 +113,7 @@ impl Table {
     #[inline]
     fn lookup_v4(&self, bits: u32, now: u32) -> Option<Found> {
         if let Some((slot, value)) = self.hosts.lookup(bits, self.hash_host(bits), now) {
-            return Some(Found {
-                value,
-                place: Place::Host(slot),
-            });
+            return Found::new(value, Place::Host(slot));
         }
         let lengths = self.header.0[V4_LENGTHS].load(Ordering::Relaxed);
         if lengths == 0 {
@@ -146,10 +143,7 @@ impl Table {
                 length,
             };
             if let Some((slot, value)) = self.nets.lookup(key, self.hash_net(key), now) {
-                return Some(Found {
-                    value,
-                    place: Place::Net(slot),
-                });
+                return Found::new(value, Place::Net(slot));
             }
         }
         None
@@ -159,29 +153,23 @@ impl Table {
     pub fn find(&self, subnet: Subnet) -> Option<Found> {
         if let Some(address) = host_address(subnet) {
             let (slot, value) = self.hosts.lookup(address, self.hash_host(address), 0)?;
-            return Some(Found {
-                value,
-                place: Place::Host(slot),
-            });
+            return Found::new(value, Place::Host(slot));
         }
         let key = key_of(subnet);
         let (slot, value) = self.nets.lookup(key, self.hash_net(key), 0)?;
-        Some(Found {
-            value,
-            place: Place::Net(slot),
-        })
+        Found::new(value, Place::Net(slot))
     }
 
     /// Counts one packet that met the entry.
     #[inline]
     pub fn hit(&self, found: Found) {
-        let (details, slot) = self.details(found.place);
+        let (details, slot) = self.details(found.place());
         details.hit(slot);
     }
 
     /// Everything known of a found entry; `None` where its slot has been reused meanwhile.
     pub fn entry(&self, found: Found) -> Option<Entry> {
-        let (subnet, value) = match found.place {
+        let (subnet, value) = match found.place() {
             Place::Host(slot) => {
                 let (address, value) = self.hosts.entry(slot)?;
                 (Subnet::host(IpAddr::V4(address.into())), value)
@@ -191,7 +179,7 @@ impl Table {
                 (subnet_of(key)?, value)
             }
         };
-        Some(self.describe(subnet, value, found.place))
+        Some(self.describe(subnet, value, found.place()))
     }
 
     /// Adds an entry, or lets the longer end win. `value` is not zero; `since` in Unix seconds.
@@ -346,7 +334,7 @@ impl Table {
         self.sweep(
             |subnet, value, place| {
                 // Of two copies (see `hosts`) the one that a search finds.
-                if self.find(subnet).is_none_or(|found| found.place == place) {
+                if self.find(subnet).is_none_or(|found| found.place() == place) {
                     visit(self.describe(subnet, value, place));
                 }
                 None

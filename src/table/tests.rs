@@ -69,7 +69,7 @@ fn an_entry_lives_until_its_end() {
         "2001:db8:1::ffff",
     ] {
         assert_eq!(
-            table.lookup(ip(address), 109).map(|found| found.value),
+            table.lookup(ip(address), 109).map(|found| found.value()),
             Some(110),
             "{address}"
         );

@@ -68,7 +68,7 @@ impl Wall {
         let end = tables
             .iter()
             .filter_map(|table| table.find(subnet))
-            .map(|found| found.value)
+            .map(|found| found.value())
             .max();
         self.runner.send(match end {
             Some(end) if end > now => Change::Add(Element {
