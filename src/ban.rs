@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::shared::counters::{Counter, Lane};
 use crate::shared::notes::Note;
 use crate::shared::Shared;
+use crate::table::atomic::{fence, Ordering};
 use crate::table::Insert;
 use crate::trust::Rule;
 
@@ -96,7 +97,9 @@ fn try_block(shared: &Shared, config: &Config, order: Order<'_>) -> Result<Inser
     {
         Insert::Full => Err(Refusal::Full),
         placed => {
-            // Trust may have come between the look and the insert: the last word is its.
+            // Trust may have come between the look and the insert: the last word is its. Pairs with the
+            // fence in `evict_trusted`: either this sees the new rule, or that sees this ban.
+            fence(Ordering::SeqCst);
             if let Some(rule) = shared.trust.spares(subnet) {
                 shared.local.remove(subnet);
                 return Err(Refusal::Trusted(rule));

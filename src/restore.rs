@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::feed::Saved;
 use crate::shared::Shared;
 use crate::state::{self, Ban, LoadError, State};
+use crate::table::atomic::{fence, Ordering};
 use crate::table::{Insert, Table};
 use crate::{error, info, warning};
 
@@ -130,6 +131,8 @@ fn load_table(shared: &Shared, table: &Table, bans: &[Ban], longest: u32, limit:
 
 /// Removes from every table what is trusted by now; returns what was removed.
 pub fn evict_trusted(shared: &Shared) -> Vec<Subnet> {
+    // Pairs with the fence in `ban`: a ban that is placed now sees the rules, or is seen here.
+    fence(Ordering::SeqCst);
     let mut evicted = Vec::new();
     for table in [&shared.feed, &shared.local, &shared.peer] {
         table.retain(|subnet, _| {

@@ -72,6 +72,7 @@ fn every_entry_point_from_start_to_end() {
             .param("api_url", feed.url())
             .param("poll_interval", 1)
             .param("resync_interval", 2)
+            .param("http_timeout", 2)
             .param("rate_limit_requests", 1000)
             .param("rate_limit_window", 1)
             .param("trust", "192.0.2.200 2001:db8:5::/48")

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 /// Mutated inputs for each target: a second's work.
-const MUTATIONS: u64 = 600;
+const MUTATIONS: u64 = 1_500;
 /// What the formats are made of.
 const WORDS: &[&str] = &[
     "\n",

@@ -1,7 +1,7 @@
 //! The ban table: addresses and prefixes with an end, in memory shared by all processes.
 //!
-//! It knows nothing of Kamailio. IPv4 addresses stand in [`hosts`], seven to a cache line; IPv6 and
-//! prefixes in [`nets`]. The value of an entry is the Unix second at which it ends, so that key and
+//! It knows nothing of Kamailio. IPv4 addresses stand in `hosts`, seven to a cache line; IPv6 and
+//! prefixes in `nets`. The value of an entry is the Unix second at which it ends, so that key and
 //! end are always read and written together. Trust uses the same table with another value.
 
 pub mod atomic;

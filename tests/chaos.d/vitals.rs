@@ -9,12 +9,12 @@ use crate::support::wait::poll;
 use crate::world::World;
 
 /// Growth of one process that is no leak: pages of tables and pools that are used for the first time.
-const SHMEM_SLACK: u64 = 24 << 10;
-const ANON_SLACK: u64 = 24 << 10;
+const SHMEM_SLACK: u64 = 12 << 10;
+const ANON_SLACK: u64 = 12 << 10;
 /// Lines of the module in a minute, with an event every few seconds and a reload every three.
-const LINES: usize = 900;
+const LINES: usize = 300;
 /// Warnings and errors among them.
-const WARNINGS: usize = 300;
+const WARNINGS: usize = 90;
 
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq)]

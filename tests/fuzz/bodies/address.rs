@@ -10,7 +10,7 @@ use super::{assert_presentable, with_shared};
 
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    with_shared(|shared, config| {
+    with_shared(true, |shared, config| {
         let lane = shared.counters.lane(1);
         for line in text.lines().take(200) {
             let mut words = line.splitn(3, ' ');

@@ -20,6 +20,8 @@ struct World {
     engine: Engine,
     now: u64,
     table: HashMap<Subnet, u64>,
+    /// What the table held when the engine last asked.
+    known: Vec<Subnet>,
     /// When requests were sent.
     sent: VecDeque<u64>,
     held: bool,
@@ -41,6 +43,7 @@ pub fn run(data: &[u8]) {
         engine: Engine::new(config, Key::new(KEY).ok(), None, now),
         now,
         table: HashMap::new(),
+        known: Vec::new(),
         sent: VecDeque::new(),
         held: false,
         forced: false,
@@ -98,8 +101,10 @@ impl World {
             "error" => Err(FetchError::Timeout(10)),
             _ => Ok(response),
         };
-        let table = self.table.clone();
-        let known = || table.keys().copied().collect();
+        let seconds = self.now / 1_000;
+        self.table.retain(|_, end| *end > seconds);
+        self.known = self.table.keys().copied().collect();
+        let known = || self.known.clone();
         let effects = self.engine.on_result(self.now, result, &known);
         self.carry_out(effects);
     }
@@ -139,8 +144,9 @@ impl World {
                     }
                 }
                 Effect::Sweep(keep) => {
-                    let gone = self.table.keys().filter(|s| !keep.contains(s)).count();
-                    let big = self.table.len() >= 100 && gone * 2 > self.table.len();
+                    let known = self.known.len();
+                    let gone = self.known.iter().filter(|s| !keep.contains(s)).count();
+                    let big = known >= 100 && gone * 2 > known;
                     assert!(
                         !big || self.held || self.forced,
                         "a sudden shrink was believed"

@@ -52,7 +52,8 @@ pub fn parse(text: &str) -> Option<Range> {
     };
     let ip: IpAddr = address.parse().ok()?;
     // The only spelling of a number.
-    let length = (0..=128u32).find(|n| n.to_string() == length)?;
+    let number: u32 = length.parse().ok()?;
+    let length = (number <= 128 && number.to_string() == length).then_some(number)?;
     let v4 = ip.is_ipv4() || (ip.to_canonical().is_ipv4() && length >= 96);
     let length = if ip.is_ipv4() {
         96 + (length <= 32).then_some(length)?

@@ -21,7 +21,9 @@ pub fn run(data: &[u8]) {
     let address = name.parse::<IpAddr>().ok();
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
     let named = !name.is_empty() && name.chars().all(plain);
-    let rest_begins = rest.is_empty() || rest.starts_with([':', ';', '?']);
+    let port = rest.split([';', '?']).next().unwrap_or_default();
+    let digits = |port: &str| port.chars().all(|c| c.is_ascii_digit());
+    let rest_begins = port.is_empty() || port.strip_prefix(':').is_some_and(digits);
     if (address.is_none() && !named) || !rest_begins || rest.contains('@') || user.contains('@') {
         return;
     }
