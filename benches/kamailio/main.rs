@@ -21,8 +21,6 @@ mod samples;
 mod script;
 mod setup;
 
-#[path = "../../tests/support/feed_server.rs"]
-mod feed_server;
 #[path = "../../tests/support/iptables_api.rs"]
 #[allow(dead_code, reason = "the tests need more of it")]
 mod iptables_api;
@@ -30,6 +28,8 @@ mod iptables_api;
 mod netns;
 #[path = "../../tests/support/mod.rs"]
 mod support;
+
+use support::feed_server;
 
 use std::fs;
 use std::path::{Path, PathBuf};

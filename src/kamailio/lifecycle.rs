@@ -119,6 +119,7 @@ fn init() -> Result<(), String> {
         trust_own_addresses(&shared);
     }
     let resumed = restore::restore(&config, &shared);
+    shared.local.prepare();
 
     let eventfd = || {
         EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)

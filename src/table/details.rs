@@ -8,6 +8,8 @@ use crate::log::printable;
 
 use super::atomic::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS};
 
+/// The page size of the machines that this module supports.
+pub const PAGE_BYTES: usize = 4096;
 /// Longest reason kept, in bytes; a longer one is cut.
 pub const REASON_MAX: usize = (LINE_WORDS - 1) * 8;
 
@@ -41,10 +43,21 @@ impl Details {
     /// Starts the record of a new entry.
     pub fn begin(&self, slot: usize, since: u32, reason: &str) {
         // Only a slot that was used before can have hits. Even a look would make a shared page real.
-        if self.since[slot].swap(since, Ordering::Relaxed) != 0 {
+        let fresh = self.since[slot].swap(since, Ordering::Relaxed) == 0;
+        if !fresh {
             self.hits[slot].store(0, Ordering::Relaxed);
         }
-        self.set_reason(slot, reason);
+        // Nor has a fresh slot a reason that would have to go.
+        if !fresh || !reason.is_empty() {
+            self.set_reason(slot, reason);
+        }
+    }
+
+    /// Looks at every page on which [`Details::begin`] writes, so that it exists.
+    pub fn prepare(&self) {
+        for word in self.since.iter().step_by(PAGE_BYTES / 4) {
+            word.load(Ordering::Relaxed);
+        }
     }
 
     /// Counts one packet.

@@ -21,8 +21,9 @@
 //!   case). Instead every operation bears copies: a lookup takes any that has not ended, a removal clears
 //!   all, and the sweep takes an address for ended only when its last copy went.
 
-use super::atomic::{AtomicU64, Ordering, LINE_WORDS};
+use super::atomic::{AtomicU64, Line, Ordering, LINE_WORDS};
 use super::buckets::{passed, Buckets};
+use super::details::PAGE_BYTES;
 
 /// Slots in a bucket. The model checker gets two: every further one multiplies its states.
 pub const SLOTS: usize = if cfg!(loom) { 2 } else { LINE_WORDS - 1 };
@@ -100,8 +101,8 @@ fn tag(hash: u64) -> u64 {
 /// above it may differ in its last bit, so whoever uses more than one looks at the slot itself.
 #[inline]
 fn fitting(control: u64, tag: u64) -> u64 {
-    let difference = control ^ tag * TAGS;
-    difference.wrapping_sub(TAGS) & !difference & TAGS << 7
+    let difference = control ^ (tag * TAGS);
+    difference.wrapping_sub(TAGS) & !difference & (TAGS << 7)
 }
 
 /// The slot of the lowest bit that [`fitting`] found.
@@ -120,6 +121,13 @@ impl Hosts {
     /// Builds on zeroed buckets.
     pub fn new(buckets: Buckets) -> Self {
         Hosts { buckets }
+    }
+
+    /// Looks at every page of the buckets, so that it exists.
+    pub fn prepare(&self) {
+        for bucket in (0..self.buckets.len()).step_by(PAGE_BYTES / size_of::<Line>()) {
+            self.buckets.control(bucket).load(Ordering::Relaxed);
+        }
     }
 
     /// Number of slot indices, for arrays that go with the slots.
