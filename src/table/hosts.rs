@@ -100,8 +100,8 @@ fn tag(hash: u64) -> u64 {
 /// above it may differ in its last bit, so whoever uses more than one looks at the slot itself.
 #[inline]
 fn fitting(control: u64, tag: u64) -> u64 {
-    let difference = control ^ tag * TAGS;
-    difference.wrapping_sub(TAGS) & !difference & TAGS << 7
+    let difference = control ^ (tag * TAGS);
+    difference.wrapping_sub(TAGS) & !difference & (TAGS << 7)
 }
 
 /// The slot of the lowest bit that [`fitting`] found.
