@@ -55,6 +55,37 @@ macro_rules! atomic {
                 self.word().compare_exchange(from, to, success, failure)
             }
 
+            pub fn compare_exchange_weak(
+                &self,
+                from: $value,
+                to: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.compare_exchange(from, to, success, failure)
+            }
+
+            /// As in the standard library: a loop of exchanges, each of which the model checker sees.
+            pub fn fetch_update(
+                &self,
+                success: Ordering,
+                failure: Ordering,
+                mut change: impl FnMut($value) -> Option<$value>,
+            ) -> Result<$value, $value> {
+                let mut seen = self.load(failure);
+                while let Some(next) = change(seen) {
+                    match self.compare_exchange(seen, next, success, failure) {
+                        Ok(before) => return Ok(before),
+                        Err(now) => seen = now,
+                    }
+                }
+                Err(seen)
+            }
+
+            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                self.word().fetch_and(value, order)
+            }
+
             pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
                 self.word().fetch_add(value, order)
             }
