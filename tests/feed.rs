@@ -5,46 +5,11 @@ mod support;
 
 use std::fs;
 use std::time::Duration;
-use support::feed_server::{Fault, FeedServer, Options};
-use support::kamailio::{Builder, Kamailio, Release};
+use support::fed::{fed, service, wait_state, KEY, LISTED, SOON};
+use support::feed_server::Fault;
+use support::kamailio::{Kamailio, Release};
 use support::script::show;
 use support::wait::wait_until;
-
-const KEY: &str = "sEcRet0123456789";
-/// For a busy machine; whatever is waited for comes much sooner.
-const SOON: Duration = Duration::from_secs(15);
-const LISTED: &str = "127.0.0.66";
-
-fn service() -> FeedServer {
-    FeedServer::start(Options::new(KEY)).expect("the stand-in for the service")
-}
-
-/// Loopback is all that tests have, so it is not trusted; no rate limit that a test would meet; no
-/// fetch but the first unless a test asks for it.
-fn fed(service: &FeedServer) -> Builder {
-    Kamailio::builder()
-        .param("trust_self", 0)
-        .param("api_url", service.url())
-        .param("rate_limit_requests", 1000)
-        .param("rate_limit_window", 1)
-        .param("poll_interval", 80_000)
-        .request_route("if (apiban_check()) { exit; }")
-}
-
-fn state(kamailio: &Kamailio) -> String {
-    let status = kamailio.ask("apiban.status", &[]);
-    status["feed"]["state"]
-        .as_str()
-        .expect("a state")
-        .to_owned()
-}
-
-#[track_caller]
-fn wait_state(kamailio: &Kamailio, wanted: &str) {
-    wait_until(&format!("feed.state {wanted}"), SOON, || {
-        state(kamailio) == wanted
-    });
-}
 
 fn entries(kamailio: &Kamailio) -> u64 {
     kamailio.statistic("apiban", "feed_entries")

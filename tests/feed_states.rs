@@ -5,43 +5,10 @@ mod support;
 
 use std::fs;
 use std::time::Duration;
+use support::fed::{fed, service, state, wait_state, KEY, LISTED, SOON};
 use support::feed_server::{Fault, FeedServer, Options, Window};
-use support::kamailio::{Builder, Kamailio};
+use support::kamailio::Kamailio;
 use support::wait::wait_until;
-
-const KEY: &str = "sEcRet0123456789";
-/// For a busy machine; whatever is waited for comes much sooner.
-const SOON: Duration = Duration::from_secs(15);
-const LISTED: &str = "127.0.0.66";
-
-fn service() -> FeedServer {
-    FeedServer::start(Options::new(KEY)).expect("the stand-in for the service")
-}
-
-/// Loopback is all that tests have, so it is not trusted; no fetch but those that a test asks for.
-fn fed(service: &FeedServer) -> Builder {
-    Kamailio::builder()
-        .param("trust_self", 0)
-        .param("api_url", service.url())
-        .param("rate_limit_requests", 1000)
-        .param("rate_limit_window", 1)
-        .param("poll_interval", 80_000)
-        .request_route("if (apiban_check()) { exit; }")
-}
-
-fn state(kamailio: &Kamailio) -> String {
-    let status = kamailio.ask("apiban.status", &[]);
-    status["feed"]["state"]
-        .as_str()
-        .expect("a state")
-        .to_owned()
-}
-
-#[track_caller]
-fn wait_state(kamailio: &Kamailio, wanted: &str) {
-    let what = format!("feed.state {wanted}");
-    wait_until(&what, SOON, || state(kamailio) == wanted);
-}
 
 fn entries(kamailio: &Kamailio) -> u64 {
     kamailio.statistic("apiban", "feed_entries")

@@ -8,6 +8,7 @@
 // Every test binary compiles this module and uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod fed;
 pub mod feed_server;
 pub mod kamailio;
 pub mod ports;
