@@ -68,7 +68,7 @@ pub fn block(
         Err(refusal) => {
             lane.add(Counter::BlockRefused);
             if matches!(refusal, Refusal::Trusted(_)) {
-                lane.add(Counter::TrustedSkips);
+                lane.add(Counter::TrustedBans);
             }
         }
     }

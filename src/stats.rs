@@ -21,7 +21,7 @@ const fn statistic(name: &'static str, help: &'static str, read: fn(&Shared) -> 
 /// Every statistic.
 #[rustfmt::skip]
 pub const STATISTICS: &[Statistic] = &[
-    statistic("checks", "calls of apiban_check", |s| s.counters.sum(Counter::Checks)),
+    statistic("checks", "calls of apiban_check", |s| s.counters.checks()),
     statistic("blocked_feed", "checks that met an address of the feed", |s| s.counters.sum(Counter::BlockedFeed)),
     statistic("blocked_local", "checks that met a local ban", |s| s.counters.sum(Counter::BlockedLocal)),
     statistic("blocked_peer", "checks that met a ban of a cluster peer", |s| s.counters.sum(Counter::BlockedPeer)),
@@ -32,11 +32,15 @@ pub const STATISTICS: &[Statistic] = &[
     statistic("fetch_ok", "successful requests to the service", |s| s.board.number(Number::FetchOk)),
     statistic("fetch_errors", "failed requests to the service", |s| s.board.number(Number::FetchErrors)),
     statistic("rate_limited", "requests that the service refused as too many", |s| s.board.number(Number::RateLimited)),
-    statistic("trusted_skips", "checks and bans that trust decided", |s| s.counters.sum(Counter::TrustedSkips)),
+    statistic("trusted_skips", "checks and bans that trust decided", trusted_skips),
     statistic("block_refused", "bans refused: trusted, full, over budget", |s| s.counters.sum(Counter::BlockRefused)),
     statistic("firewall_errors", "failed firewall operations", |s| s.board.number(Number::FirewallErrors)),
     statistic("filter_drops", "packets dropped by the socket filter", |_| 0),
 ];
+
+fn trusted_skips(shared: &Shared) -> u64 {
+    shared.counters.sum(Counter::TrustedChecks) + shared.counters.sum(Counter::TrustedBans)
+}
 
 /// Since the start where there was no success yet.
 fn feed_age(shared: &Shared) -> u64 {

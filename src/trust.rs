@@ -106,10 +106,15 @@ impl Trust {
         })
     }
 
+    /// False where certainly no rule trusts this address.
+    #[inline(always)]
+    pub fn may_have(&self, ip: IpAddr) -> bool {
+        self.regions.have(ip)
+    }
+
     /// The rule that trusts this address.
-    #[inline]
     pub fn rule(&self, ip: IpAddr) -> Option<Rule> {
-        if !self.regions.have(ip) {
+        if !self.may_have(ip) {
             return None;
         }
         self.rules

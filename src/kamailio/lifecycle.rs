@@ -52,10 +52,11 @@ impl Module {
     /// The counters of this process.
     #[inline]
     pub fn lane(&self) -> Lane {
-        // SAFETY: a plain read of the core's own index of this process, set before it runs any script.
+        // SAFETY: a plain read of the core's own index of this process, set before it runs any script;
+        // what is no index is beyond all lanes.
         self.shared
             .counters
-            .lane(unsafe { k::process_no }.max(0) as usize)
+            .lane(unsafe { k::process_no } as u32 as usize)
     }
 
     /// Wakes the updater. Never blocks: a counter that is full wakes just as well.

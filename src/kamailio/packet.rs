@@ -1,6 +1,6 @@
 //! Where the packet in hand came from.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::bindings as k;
@@ -18,24 +18,39 @@ const WRONG: u8 = 2;
 ///
 /// # Safety
 /// `msg` must be the message that Kamailio gave to the function, or NULL.
-#[inline]
 pub unsafe fn source(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
+    // SAFETY: the caller's.
+    unsafe { with_source(msg, IpAddr::V4, |ip| ip) }
+}
+
+/// What `v4` or `any` makes of the source address, as [`source`] has it. For the hot path: an IPv4 address
+/// never leaves the registers.
+///
+/// # Safety
+/// As for [`source`].
+#[inline(always)]
+pub unsafe fn with_source<T>(
+    msg: *mut k::sip_msg_t,
+    v4: impl FnOnce(Ipv4Addr) -> T,
+    any: impl FnOnce(IpAddr) -> T,
+) -> Option<T> {
     // SAFETY: all pointers come from the core and are valid during this call.
-    unsafe {
-        let raw = k::ksr_evrt_rcvnetinfo_get();
-        if !raw.is_null() {
-            if let Some(info) = (*raw).rcv.as_ref() {
-                return from_ip_addr(&info.src_ip);
-            }
-        }
+    let ip = unsafe {
         if msg.is_null() || k::faked_msg_match(msg) == 1 {
-            return None;
+            // Set only while the event routes run that see a packet before it is parsed.
+            &k::ksr_evrt_rcvnetinfo_get().as_ref()?.rcv.as_ref()?.src_ip
+        } else if TRUSTED_LAYOUT.load(Ordering::Relaxed) == RIGHT {
+            &(*msg).rcv.src_ip
+        } else {
+            return verified_source(msg).map(any);
         }
-        if TRUSTED_LAYOUT.load(Ordering::Relaxed) == RIGHT {
-            return from_ip_addr(&(*msg).rcv.src_ip);
-        }
-        verified_source(msg)
+    };
+    if ip.af as i32 == libc::AF_INET {
+        // SAFETY: both members of the union are plain bytes.
+        let bytes = unsafe { &ip.u.addr };
+        return Some(v4(Ipv4Addr::from(*bytes.first_chunk::<4>()?)));
     }
+    from_ip_addr(ip).map(any)
 }
 
 /// The first message of a process: what stands at the known place must be what the core's own
@@ -75,7 +90,6 @@ unsafe fn from_variable(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
     }
 }
 
-#[inline]
 fn from_ip_addr(ip: &k::ip_addr_t) -> Option<IpAddr> {
     // SAFETY: both members of the union are plain bytes.
     let bytes = unsafe { &ip.u.addr };

@@ -2,63 +2,87 @@
 
 use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
 
-/// Processes with a line of their own; any further ones share the last. Untouched lines cost nothing.
+/// Processes with a line of their own; any further ones share another. Untouched lines cost nothing.
 const LANES: usize = 1024;
 
-/// What a process counts.
+/// What a process counts; of [`Counter::CHECKS`] exactly one for each check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Counter {
-    /// Calls of `apiban_check()`.
-    Checks,
+    /// Checks that found nothing.
+    Clear,
     /// Checks that found the address in the feed.
     BlockedFeed,
     /// Checks that found a local ban.
     BlockedLocal,
     /// Checks that found a ban of a cluster peer.
     BlockedPeer,
-    /// Checks and bans that trust decided.
-    TrustedSkips,
+    /// Checks that trust decided.
+    TrustedChecks,
+    /// Bans that trust refused.
+    TrustedBans,
     /// Bans that were refused: trusted, table full, over budget.
     BlockRefused,
+}
+
+impl Counter {
+    /// Whatever a check can come to.
+    pub const CHECKS: [Counter; 5] = [
+        Counter::Clear,
+        Counter::BlockedFeed,
+        Counter::BlockedLocal,
+        Counter::BlockedPeer,
+        Counter::TrustedChecks,
+    ];
 }
 
 /// The counters of all processes.
 #[derive(Clone, Copy)]
 pub struct Counters {
-    lanes: &'static [Line],
+    /// One for each process.
+    own: &'static [Line],
+    /// For the processes beyond.
+    common: &'static Line,
 }
 
 /// The counters of one process.
 #[derive(Clone, Copy)]
-pub struct Lane {
-    line: &'static Line,
-    shared: bool,
+pub enum Lane {
+    /// Written by this process only.
+    Own(&'static Line),
+    /// Written by others too.
+    Common(&'static Line),
 }
 
 impl Counters {
     /// All zero.
     pub fn new(arena: &mut dyn Arena) -> Result<Self, OutOfMemory> {
         Ok(Counters {
-            lanes: arena.lines("the counters", LANES)?,
+            own: arena.lines("the counters", LANES)?,
+            common: &arena.lines("the counters", 1)?[0],
         })
     }
 
     /// The line of the process with this number, as Kamailio counts its processes.
     #[inline]
     pub fn lane(&self, process: usize) -> Lane {
-        let index = process.min(LANES - 1);
-        Lane {
-            line: &self.lanes[index],
-            shared: index == LANES - 1,
+        match self.own.get(process) {
+            Some(line) => Lane::Own(line),
+            None => Lane::Common(self.common),
         }
+    }
+
+    /// Calls of `apiban_check()` since start.
+    pub fn checks(&self) -> u64 {
+        Counter::CHECKS.map(|counter| self.sum(counter)).iter().sum()
     }
 
     /// The sum over all processes since start.
     pub fn sum(&self, counter: Counter) -> u64 {
         let index = counter as usize;
-        self.lanes
+        self.own
             .iter()
+            .chain([self.common])
             .map(|line| line.0[index].load(Ordering::Relaxed))
             .sum()
     }
@@ -66,16 +90,17 @@ impl Counters {
 
 impl Lane {
     /// Adds one. A line with one writer needs no locked instruction.
-    #[inline]
+    #[inline(always)]
     pub fn add(self, counter: Counter) {
-        let word = &self.line.0[counter as usize];
-        if self.shared {
-            word.fetch_add(1, Ordering::Relaxed);
-        } else {
-            word.store(
-                word.load(Ordering::Relaxed).wrapping_add(1),
-                Ordering::Relaxed,
-            );
+        match self {
+            Lane::Own(line) => {
+                let word = &line.0[counter as usize];
+                let next = word.load(Ordering::Relaxed).wrapping_add(1);
+                word.store(next, Ordering::Relaxed);
+            }
+            Lane::Common(line) => {
+                line.0[counter as usize].fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -89,10 +114,10 @@ mod tests {
     fn lanes_add_up() {
         let counters = Counters::new(&mut HeapArena).unwrap();
         for process in [0, 1, 1, 1023, 5000] {
-            counters.lane(process).add(Counter::Checks);
+            counters.lane(process).add(Counter::Clear);
         }
         counters.lane(2).add(Counter::BlockedFeed);
-        assert_eq!(counters.sum(Counter::Checks), 5);
+        assert_eq!(counters.sum(Counter::Clear), 5);
         assert_eq!(counters.sum(Counter::BlockedFeed), 1);
     }
 }

@@ -40,10 +40,10 @@ impl Buckets {
         self.lines.len()
     }
 
-    /// The bucket in which a search for this hash begins: the high half scaled to the table's length.
+    /// The bucket in which a search for this hash begins: the hash as a fraction, scaled to the length.
     #[inline]
     pub fn home(&self, hash: u64) -> usize {
-        (((hash >> 32) * self.lines.len() as u64) >> 32) as usize
+        ((u128::from(hash) * self.lines.len() as u128) >> 64) as usize
     }
 
     /// The bucket `distance` steps from `home`.

@@ -1,19 +1,20 @@
 //! What is kept of an entry besides its end: when it came, how often it hit, why it is there.
 //!
-//! These arrays go with the slots of a table. Their pages are touched only when they are used: hits
+//! These arrays go with the slots of a table, those of hosts first. Their pages are touched only when they are used: hits
 //! of entries that never hit cost no memory. They are read by people, through RPC, and not by the
 //! check: a reader that meets a slot in the moment of its reuse may see a mixed answer.
 
 use crate::log::printable;
 
 use super::atomic::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS};
+use super::hosts::Slot;
 
 /// The page size of the machines that this module supports.
 pub const PAGE_BYTES: usize = 4096;
 /// Longest reason kept, in bytes; a longer one is cut.
 pub const REASON_MAX: usize = (LINE_WORDS - 1) * 8;
 
-/// The arrays of one kind of slot.
+/// The arrays of one table.
 #[derive(Clone, Copy)]
 pub struct Details {
     since: &'static [AtomicU32],
@@ -41,11 +42,11 @@ impl Details {
     }
 
     /// Starts the record of a new entry.
-    pub fn begin(&self, slot: usize, since: u32, reason: &str) {
+    pub fn begin(&self, slot: Slot, since: u32, reason: &str) {
         // Only a slot that was used before can have hits. Even a look would make a shared page real.
-        let fresh = self.since[slot].swap(since, Ordering::Relaxed) == 0;
+        let fresh = self.since[slot.index()].swap(since, Ordering::Relaxed) == 0;
         if !fresh {
-            self.hits[slot].store(0, Ordering::Relaxed);
+            self.hits[slot.index()].store(0, Ordering::Relaxed);
         }
         // Nor has a fresh slot a reason that would have to go.
         if !fresh || !reason.is_empty() {
@@ -53,32 +54,32 @@ impl Details {
         }
     }
 
-    /// Looks at every page on which [`Details::begin`] writes, so that it exists.
-    pub fn prepare(&self) {
-        for word in self.since.iter().step_by(PAGE_BYTES / 4) {
+    /// Looks at every page on which [`Details::begin`] writes for the first `slots`, so that it exists.
+    pub fn prepare(&self, slots: usize) {
+        for word in self.since.iter().take(slots).step_by(PAGE_BYTES / 4) {
             word.load(Ordering::Relaxed);
         }
     }
 
     /// Counts one packet.
     #[inline]
-    pub fn hit(&self, slot: usize) {
-        self.hits[slot].fetch_add(1, Ordering::Relaxed);
+    pub fn hit(&self, slot: Slot) {
+        self.hits[slot.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Unix time in seconds at which the entry came.
-    pub fn since(&self, slot: usize) -> u32 {
-        self.since[slot].load(Ordering::Relaxed)
+    pub fn since(&self, slot: Slot) -> u32 {
+        self.since[slot.index()].load(Ordering::Relaxed)
     }
 
     /// Packets seen; wraps at 2^32.
-    pub fn hits(&self, slot: usize) -> u32 {
-        self.hits[slot].load(Ordering::Relaxed)
+    pub fn hits(&self, slot: Slot) -> u32 {
+        self.hits[slot.index()].load(Ordering::Relaxed)
     }
 
     /// Stores at most [`REASON_MAX`] bytes, whole and printable characters only.
-    pub fn set_reason(&self, slot: usize, reason: &str) {
-        let Some(line) = self.reasons.get(slot) else {
+    pub fn set_reason(&self, slot: Slot, reason: &str) {
+        let Some(line) = self.reasons.get(slot.index()) else {
             return;
         };
         // A reason may quote a SIP header: it must not forge lines where it is shown.
@@ -99,8 +100,8 @@ impl Details {
     }
 
     /// The reason, empty where none was given.
-    pub fn reason(&self, slot: usize) -> String {
-        let Some(line) = self.reasons.get(slot) else {
+    pub fn reason(&self, slot: Slot) -> String {
+        let Some(line) = self.reasons.get(slot.index()) else {
             return String::new();
         };
         let length = (line.0[0].load(Ordering::Relaxed) as usize).min(REASON_MAX);

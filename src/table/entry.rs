@@ -12,20 +12,13 @@ use crate::address::Subnet;
 pub struct Found(NonZeroU64);
 
 impl Found {
-    /// Set in the low half where the entry stands among the prefixes.
-    const NET: u64 = 1 << 31;
-
     /// An entry with this value, which is not zero; `None` where it is.
     #[inline]
-    pub(super) fn new(value: u32, place: Place) -> Option<Self> {
-        let place = match place {
-            Place::Host(slot) => slot.index() as u64,
-            Place::Net(slot) => slot.index() as u64 | Self::NET,
-        };
+    pub(super) fn new(value: u32, slot: Slot) -> Option<Self> {
         if value == 0 {
             return None;
         }
-        NonZeroU64::new(u64::from(value) << 32 | place).map(Found)
+        NonZeroU64::new(u64::from(value) << 32 | slot.index() as u64).map(Found)
     }
 
     /// The Unix second at which the ban ends, or what the owner of the table stored.
@@ -34,23 +27,19 @@ impl Found {
         (self.0.get() >> 32) as u32
     }
 
+    /// Its slot, as the table counts them.
     #[inline]
-    pub(super) fn place(self) -> Place {
-        let index = (self.0.get() & (Self::NET - 1)) as usize;
-        if self.0.get() & Self::NET == 0 {
-            Place::Host(Slot::new(index))
-        } else {
-            Place::Net(Slot::new(index))
-        }
+    pub(super) fn slot(self) -> Slot {
+        Slot::new(self.0.get() as u32 as usize)
     }
 }
 
-/// Where an entry stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Host(Slot),
-    Net(Slot),
-}
+/// One line did not hold the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Further(
+    /// The hash that was looked for.
+    pub(super) u64,
+);
 
 /// Everything known of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 //! read and written together. Zero is an empty slot: a value is never zero. The value is the end of
 //! the ban, or whatever else the owner of the table stores.
 //!
-//! The low seven bytes of a bucket's control word hold a tag for each slot: eight bits of the hash of what
-//! stands there, zero where the slot is free. A lookup compares all seven at once and looks only at slots
-//! whose tag fits, which is almost always the right one or none.
+//! The low seven bytes of a bucket's control word hold a tag for each slot: zero where the slot is free,
+//! else the highest bit and seven bits of the hash of what stands there. A lookup compares all seven at once
+//! and looks only at slots whose tag fits, which is almost always the right one or none.
 //!
 //! **Protocol.** Any number of readers and writers, no locks, no waiting. Every change is one
 //! compare-and-swap of one word.
@@ -34,7 +34,8 @@ pub struct Hosts {
     buckets: Buckets,
 }
 
-/// Where an entry stands: index for the arrays that go with the slots.
+/// Where an entry stands: index for the arrays that go with the slots. Here it is the number of the word,
+/// which is never that of a control word.
 /// 32 bits, so that what a lookup found is returned in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u32);
@@ -88,33 +89,47 @@ const fn value_of(word: u64) -> u32 {
     word as u32
 }
 
-/// One bit in each byte that is the tag of a slot.
+/// One in each byte that is the tag of a slot.
 const TAGS: u64 = 0x0001_0101_0101_0101 & ((1 << (8 * SLOTS)) - 1);
+/// The bit of each tag that says that the slot is taken.
+const TAKEN: u64 = TAGS << 7;
 
-/// The tag of what has this hash: its low byte, since the high half chooses the bucket. Never zero.
+/// The tag of what has this hash: its lowest bits, since the highest choose the bucket.
 #[inline]
 fn tag(hash: u64) -> u64 {
-    u64::from((hash as u8).max(1))
+    hash & 0x7f
 }
 
-/// The highest bit of each tag in `control` that is `tag`. Of several the lowest is right for certain; one
-/// above it may differ in its last bit, so whoever uses more than one looks at the slot itself.
+/// [`TAKEN`] of each slot in `control` whose tag is `tag`; a free slot may be among them where that is 0.
 #[inline]
 fn fitting(control: u64, tag: u64) -> u64 {
-    let difference = control ^ (tag * TAGS);
-    difference.wrapping_sub(TAGS) & !difference & (TAGS << 7)
+    // No byte of the difference is above 0x7f, so nothing is borrowed from the next.
+    (TAKEN - ((control ^ (tag * TAGS)) & (TAKEN - TAGS))) & TAKEN
 }
 
-/// The slot of the lowest bit that [`fitting`] found.
+/// [`TAKEN`] of each free slot in `control`.
 #[inline]
-fn lane(candidates: u64) -> usize {
-    candidates.trailing_zeros() as usize / 8
+fn free(control: u64) -> u64 {
+    !control & TAKEN
+}
+
+/// The slot of the lowest bit of `slots`, which [`fitting`] or [`free`] answered.
+#[inline]
+fn lowest(slots: u64) -> usize {
+    slots.trailing_zeros() as usize / 8
 }
 
 /// True for an entry of this address; an empty slot looks like 0.0.0.0 without a value.
 #[inline]
 const fn holds(word: u64, address: u32) -> bool {
     address_of(word) == address && word != 0
+}
+
+/// True for an entry of this address with a value above `floor`. An empty slot looks like 0.0.0.0, but its
+/// value is above nothing.
+#[inline(always)]
+fn is(word: u64, address: u32, floor: u32) -> bool {
+    address_of(word) == address && value_of(word) > floor
 }
 
 impl Hosts {
@@ -132,65 +147,52 @@ impl Hosts {
 
     /// Number of slot indices, for arrays that go with the slots.
     pub fn slots(&self) -> usize {
-        self.buckets.len() * SLOTS
+        self.buckets.len() * LINE_WORDS
     }
 
     /// An entry of `address` with a value above `floor`: place and value.
     pub fn lookup(&self, address: u32, hash: u64, floor: u32) -> Option<(Slot, u32)> {
-        let (found, further) = self.lookup_home(address, hash, floor);
-        if found.is_some() || !further {
-            return found;
-        }
-        self.lookup_further(address, hash, floor)
-    }
-
-    /// The part of [`Hosts::lookup`] that almost always is all of it, and whether
-    /// [`Hosts::lookup_further`] must follow. This is the hot path.
-    #[inline(always)]
-    pub fn lookup_home(&self, address: u32, hash: u64, floor: u32) -> (Option<(Slot, u32)>, bool) {
-        self.look(self.buckets.home(hash), address, hash, floor)
-    }
-
-    /// The rest of a lookup, where entries went past the home bucket.
-    #[cold]
-    pub fn lookup_further(&self, address: u32, hash: u64, floor: u32) -> Option<(Slot, u32)> {
         let home = self.buckets.home(hash);
-        for distance in 1..self.buckets.reach() {
+        for distance in 0..self.buckets.reach() {
             let bucket = self.buckets.at(home, distance);
-            let (found, further) = self.look(bucket, address, hash, floor);
-            if found.is_some() || !further {
-                return found;
+            let words = &self.buckets.line(bucket).0;
+            // Tags and count in one look: an entry that was there throughout shows in one of the two.
+            let control = words[0].load(Ordering::Acquire);
+            let mut candidates = fitting(control, tag(hash));
+            while candidates != 0 {
+                let index = 1 + lowest(candidates);
+                let word = words[index].load(Ordering::Acquire);
+                if is(word, address, floor) {
+                    let slot = Slot::new(bucket * LINE_WORDS + index);
+                    return Some((slot, value_of(word)));
+                }
+                candidates &= candidates - 1;
+            }
+            if passed(control) == 0 {
+                break;
             }
         }
         None
     }
 
-    /// What one bucket holds, and whether the search goes on behind it.
+    /// The first step of [`Hosts::lookup`], which almost always is all of it, and `true` where it may not
+    /// be: where nothing was found, but there is more to look at. This is the hot path.
     #[inline(always)]
-    fn look(
-        &self,
-        bucket: usize,
-        address: u32,
-        hash: u64,
-        floor: u32,
-    ) -> (Option<(Slot, u32)>, bool) {
+    pub fn glance(&self, address: u32, hash: u64, floor: u32) -> (Option<(Slot, u32)>, bool) {
+        let bucket = self.buckets.home(hash);
         let words = &self.buckets.line(bucket).0;
-        // Tags and count in one look: an entry that was there throughout shows in one of the two.
         let control = words[0].load(Ordering::Acquire);
-        let mut candidates = fitting(control, tag(hash));
-        while candidates != 0 {
-            let index = lane(candidates);
-            let word = words[1 + index].load(Ordering::Acquire);
-            // An empty slot looks like 0.0.0.0, but its value is above nothing.
-            if address_of(word) == address && value_of(word) > floor {
-                return (
-                    Some((Slot::new(bucket * SLOTS + index), value_of(word))),
-                    false,
-                );
+        let candidates = fitting(control, tag(hash));
+        if candidates != 0 {
+            let index = 1 + lowest(candidates);
+            let word = words[index].load(Ordering::Acquire);
+            if is(word, address, floor) {
+                let slot = Slot::new(bucket * LINE_WORDS + index);
+                return (Some((slot, value_of(word))), false);
             }
-            candidates &= candidates - 1;
         }
-        (None, passed(control) != 0)
+        let more = candidates & candidates.wrapping_sub(1);
+        (None, more | passed(control) != 0)
     }
 
     /// Places an address that [`Hosts::raise`] did not find. `value` is not zero.
@@ -217,23 +219,21 @@ impl Hosts {
         loop {
             let mut candidates = fitting(seen, tag(hash));
             while candidates != 0 {
-                if holds(
-                    self.word(Slot::new(bucket * SLOTS + lane(candidates))),
-                    address,
-                ) {
+                let slot = Self::slot(bucket, lowest(candidates));
+                if holds(self.word(slot), address) {
                     return Placed::Known;
                 }
                 candidates &= candidates - 1;
             }
-            let free = fitting(seen, 0);
+            let free = free(seen);
             if free == 0 {
                 return Placed::Full;
             }
-            let index = lane(free);
-            let taken = seen | tag(hash) << (8 * index);
+            let index = lowest(free);
+            let taken = seen | (tag(hash) | 0x80) << (8 * index);
             match control.compare_exchange(seen, taken, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    let slot = Slot::new(bucket * SLOTS + index);
+                    let slot = Self::slot(bucket, index);
                     self.at(slot).store(pack(address, value), Ordering::Release);
                     return Placed::At(slot);
                 }
@@ -244,10 +244,9 @@ impl Hosts {
 
     /// Gives back a slot whose word the caller has cleared.
     fn release(&self, slot: Slot) {
-        let (bucket, index) = (slot.index() / SLOTS, slot.index() % SLOTS);
-        let tag = 0xff << (8 * index);
+        let tag = 0xff << (8 * (slot.index() % LINE_WORDS - 1));
         self.buckets
-            .control(bucket)
+            .control(Self::bucket(slot))
             .fetch_and(!tag, Ordering::AcqRel);
     }
 
@@ -279,7 +278,7 @@ impl Hosts {
         let home = self.buckets.home(hash);
         let mut changed = 0;
         self.buckets.search(hash, |bucket, distance| {
-            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
+            for slot in Self::slots_of(bucket) {
                 loop {
                     let word = self.word(slot);
                     if !holds(word, address) {
@@ -309,7 +308,7 @@ impl Hosts {
         mut gone: impl FnMut(T),
     ) -> usize {
         let mut removed = 0;
-        for slot in (0..self.slots()).map(Slot::new) {
+        for slot in (0..self.buckets.len()).flat_map(Self::slots_of) {
             // Only the very word that was shown is cleared: an entry raised since then is shown again.
             while let Some((address, value)) = self.entry(slot) {
                 let Some(answer) = judge(address, value, slot) else {
@@ -317,7 +316,7 @@ impl Hosts {
                 };
                 if self.swap(slot, pack(address, value), 0) {
                     self.release(slot);
-                    self.buckets.leave(slot.index() / SLOTS, hash(address));
+                    self.buckets.leave(Self::bucket(slot), hash(address));
                     removed += 1;
                     gone(answer);
                     break;
@@ -344,7 +343,20 @@ impl Hosts {
     }
 
     fn at(&self, slot: Slot) -> &'static AtomicU64 {
-        &self.buckets.line(slot.index() / SLOTS).0[1 + slot.index() % SLOTS]
+        &self.buckets.line(Self::bucket(slot)).0[slot.index() % LINE_WORDS]
+    }
+
+    /// Slot `index` of a bucket, from 0.
+    fn slot(bucket: usize, index: usize) -> Slot {
+        Slot::new(bucket * LINE_WORDS + 1 + index)
+    }
+
+    fn slots_of(bucket: usize) -> impl Iterator<Item = Slot> {
+        (0..SLOTS).map(move |index| Self::slot(bucket, index))
+    }
+
+    fn bucket(slot: Slot) -> usize {
+        slot.index() / LINE_WORDS
     }
 
     /// True where no bucket is passed by any entry: for tests of emptied tables.

@@ -21,13 +21,13 @@ use atomic::{fence, Arena, Line, Ordering, OutOfMemory};
 use buckets::Buckets;
 use details::Details;
 pub use details::REASON_MAX;
-use entry::{host_address, key_of, subnet_of, Place};
-pub use entry::{Entry, Found, Insert};
-use hosts::{Hosts, Placed, Raise};
+use entry::{host_address, key_of, subnet_of};
+pub use entry::{Entry, Found, Further, Insert};
+use hosts::{Hosts, Placed, Raise, Slot};
 use nets::{Key, Nets};
 
 /// Buckets are this full, in percent, when a table holds as many entries as it may.
-const LOAD_PERCENT: usize = 70;
+const LOAD_PERCENT: usize = 60;
 
 // Words of the header line.
 const COUNT: usize = 0;
@@ -41,8 +41,7 @@ pub struct Table {
     header: &'static Line,
     hosts: Hosts,
     nets: Nets,
-    host_details: Details,
-    net_details: Details,
+    details: Details,
     hasher: FixedState,
     capacity: usize,
 }
@@ -67,8 +66,7 @@ impl Table {
         let header = arena.lines(purpose, 1)?;
         Ok(Table {
             header: &header[0],
-            host_details: Details::new(arena, purpose, hosts.slots(), reasons)?,
-            net_details: Details::new(arena, purpose, nets.slots(), reasons)?,
+            details: Details::new(arena, purpose, hosts.slots() + nets.slots(), reasons)?,
             hosts,
             nets,
             hasher: FixedState::with_seed(seed),
@@ -77,10 +75,10 @@ impl Table {
     }
 
     /// Makes the pages for IPv4 addresses exist, so that the first inserts do not pay for them. To be
-    /// called where nobody waits; a table of 65,536 entries takes 1.3 MB so.
+    /// called where nobody waits; a table of 65,536 entries takes 1.5 MB so.
     pub fn prepare(&self) {
         self.hosts.prepare();
-        self.host_details.prepare();
+        self.details.prepare(self.hosts.slots());
     }
 
     /// How many entries it may hold.
@@ -100,57 +98,50 @@ impl Table {
     }
 
     /// The entry with a value above `now` that covers `ip`: the address itself, then the prefixes in use.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, ip: IpAddr, now: u32) -> Option<Found> {
-        if self.is_empty() {
-            return None;
-        }
-        self.lookup_filled(ip, now)
-    }
-
-    #[inline]
-    fn lookup_filled(&self, ip: IpAddr, now: u32) -> Option<Found> {
-        match ip {
-            IpAddr::V4(v4) => self.lookup_v4(v4.to_bits(), now),
-            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-                Some(v4) => self.lookup_v4(v4.to_bits(), now),
-                None => self.lookup_v6(v6.to_bits(), now),
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => match self.glance(v4.to_bits(), now) {
+                Ok(found) => found,
+                Err(Further(hash)) => self.lookup_v4(v4.to_bits(), hash, now),
             },
+            IpAddr::V6(v6) => self.lookup_v6(v6.to_bits(), now),
         }
     }
 
-    /// Out of line and without a stack frame: what is rare is called last, in its place.
-    #[inline(never)]
-    fn lookup_v4(&self, bits: u32, now: u32) -> Option<Found> {
-        let (found, further) = self.hosts.lookup_home(bits, self.hash_host(bits), now);
+    /// What one line says of an IPv4 address, which almost always is the answer: an entry above `now`, or
+    /// none. The error says that [`Table::lookup`] may find one elsewhere.
+    #[inline(always)]
+    pub fn glance(&self, bits: u32, now: u32) -> Result<Option<Found>, Further> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let hash = self.hash_host(bits);
+        let (found, further) = self.hosts.glance(bits, hash, now);
         if let Some((slot, value)) = found {
-            return Found::new(value, Place::Host(slot));
+            return Ok(Found::new(value, slot));
         }
-        if further {
-            return self.lookup_v4_further(bits, now);
+        if further || self.header.0[V4_LENGTHS].load(Ordering::Relaxed) != 0 {
+            return Err(Further(hash));
         }
-        self.lookup_v4_prefix(bits, now)
+        Ok(None)
     }
 
-    #[cold]
-    fn lookup_v4_further(&self, bits: u32, now: u32) -> Option<Found> {
-        match self.hosts.lookup_further(bits, self.hash_host(bits), now) {
-            Some((slot, value)) => Found::new(value, Place::Host(slot)),
-            None => self.lookup_v4_prefix(bits, now),
+    /// All of a lookup, where a glance was not enough.
+    #[inline(never)]
+    fn lookup_v4(&self, bits: u32, hash: u64, now: u32) -> Option<Found> {
+        if let Some((slot, value)) = self.hosts.lookup(bits, hash, now) {
+            return Found::new(value, slot);
         }
-    }
-
-    #[inline]
-    fn lookup_v4_prefix(&self, bits: u32, now: u32) -> Option<Found> {
         let lengths = self.header.0[V4_LENGTHS].load(Ordering::Relaxed);
-        if lengths == 0 {
-            return None;
-        }
         self.lookup_lengths(0xffff << 32 | u128::from(bits), 96, lengths, now)
     }
 
     #[inline(never)]
     fn lookup_v6(&self, bits: u128, now: u32) -> Option<Found> {
+        if self.is_empty() {
+            return None;
+        }
         // The longest first: hosts and /64 stand in the second word.
         let long = self.header.0[V6_LENGTHS + 1].load(Ordering::Relaxed);
         let short = self.header.0[V6_LENGTHS].load(Ordering::Relaxed);
@@ -170,7 +161,7 @@ impl Table {
                 length,
             };
             if let Some((slot, value)) = self.nets.lookup(key, self.hash_net(key), now) {
-                return Found::new(value, Place::Net(slot));
+                return Found::new(value, self.after_hosts(slot));
             }
         }
         None
@@ -180,33 +171,39 @@ impl Table {
     pub fn find(&self, subnet: Subnet) -> Option<Found> {
         if let Some(address) = host_address(subnet) {
             let (slot, value) = self.hosts.lookup(address, self.hash_host(address), 0)?;
-            return Found::new(value, Place::Host(slot));
+            return Found::new(value, slot);
         }
         let key = key_of(subnet);
         let (slot, value) = self.nets.lookup(key, self.hash_net(key), 0)?;
-        Found::new(value, Place::Net(slot))
+        Found::new(value, self.after_hosts(slot))
     }
 
     /// Counts one packet that met the entry.
     #[inline]
     pub fn hit(&self, found: Found) {
-        let (details, slot) = self.details(found.place());
-        details.hit(slot);
+        self.details.hit(found.slot());
     }
 
     /// Everything known of a found entry; `None` where its slot has been reused meanwhile.
     pub fn entry(&self, found: Found) -> Option<Entry> {
-        let (subnet, value) = match found.place() {
-            Place::Host(slot) => {
+        let slot = found.slot();
+        let (subnet, value) = match slot.index().checked_sub(self.hosts.slots()) {
+            None => {
                 let (address, value) = self.hosts.entry(slot)?;
                 (Subnet::host(IpAddr::V4(address.into())), value)
             }
-            Place::Net(slot) => {
-                let (key, value) = self.nets.entry(slot)?;
+            Some(index) => {
+                let (key, value) = self.nets.entry(Slot::new(index))?;
                 (subnet_of(key)?, value)
             }
         };
-        Some(self.describe(subnet, value, found.place()))
+        Some(self.describe(subnet, value, slot))
+    }
+
+    /// The slot of a prefix, as the table counts them.
+    #[inline]
+    fn after_hosts(&self, slot: Slot) -> Slot {
+        Slot::new(self.hosts.slots() + slot.index())
     }
 
     /// Adds an entry, or lets the longer end win. `value` is not zero; `since` in Unix seconds.
@@ -220,9 +217,9 @@ impl Table {
                 count.fetch_sub(1, Ordering::AcqRel);
                 return Insert::Full;
             }
-            let (placed, details) = self.place(subnet, value);
+            let placed = self.place(subnet, value);
             if let Placed::At(slot) = placed {
-                details.begin(slot.index(), since, reason);
+                self.details.begin(slot, since, reason);
                 self.lower_mark(value);
                 return Insert::New;
             }
@@ -234,43 +231,35 @@ impl Table {
     }
 
     fn raise(&self, subnet: Subnet, value: u32, reason: &str) -> Option<Insert> {
-        let (raised, details) = match host_address(subnet) {
-            Some(address) => (
-                self.hosts.raise(address, self.hash_host(address), value)?,
-                &self.host_details,
-            ),
+        let raised = match host_address(subnet) {
+            Some(address) => self.hosts.raise(address, self.hash_host(address), value)?,
             None => {
                 let key = key_of(subnet);
-                (
-                    self.nets.raise(key, self.hash_net(key), value)?,
-                    &self.net_details,
-                )
+                match self.nets.raise(key, self.hash_net(key), value)? {
+                    Raise::Raised(slot) => Raise::Raised(self.after_hosts(slot)),
+                    kept => kept,
+                }
             }
         };
         let Raise::Raised(slot) = raised else {
             return Some(Insert::Kept);
         };
         if !reason.is_empty() {
-            details.set_reason(slot.index(), reason);
+            self.details.set_reason(slot, reason);
         }
         Some(Insert::Extended)
     }
 
-    fn place(&self, subnet: Subnet, value: u32) -> (Placed, &Details) {
-        match host_address(subnet) {
-            Some(address) => (
-                self.hosts.place(address, self.hash_host(address), value),
-                &self.host_details,
-            ),
-            None => {
-                // Before the entry is there: who sees the entry probes for its length.
-                self.use_length(subnet);
-                let key = key_of(subnet);
-                (
-                    self.nets.place(key, self.hash_net(key), value),
-                    &self.net_details,
-                )
-            }
+    fn place(&self, subnet: Subnet, value: u32) -> Placed {
+        if let Some(address) = host_address(subnet) {
+            return self.hosts.place(address, self.hash_host(address), value);
+        }
+        // Before the entry is there: who sees the entry probes for its length.
+        self.use_length(subnet);
+        let key = key_of(subnet);
+        match self.nets.place(key, self.hash_net(key), value) {
+            Placed::At(slot) => Placed::At(self.after_hosts(slot)),
+            other => other,
         }
     }
 
@@ -331,12 +320,12 @@ impl Table {
         fence(Ordering::SeqCst);
         let mut earliest = u64::MAX;
         self.sweep(
-            |subnet, value, place| {
+            |subnet, value, slot| {
                 if value > now {
                     earliest = earliest.min(u64::from(value));
                     return None;
                 }
-                Some(self.describe(subnet, value, place))
+                Some(self.describe(subnet, value, slot))
             },
             |entry| {
                 // Not where a copy that ends later is left, or somebody just banned it anew.
@@ -359,10 +348,10 @@ impl Table {
     /// Shows every entry once, in no order.
     pub fn for_each(&self, mut visit: impl FnMut(Entry)) {
         self.sweep(
-            |subnet, value, place| {
+            |subnet, value, slot| {
                 // Of two copies (see `hosts`) the one that a search finds.
-                if self.find(subnet).is_none_or(|found| found.place() == place) {
-                    visit(self.describe(subnet, value, place));
+                if self.find(subnet).is_none_or(|found| found.slot() == slot) {
+                    visit(self.describe(subnet, value, slot));
                 }
                 None
             },
@@ -372,7 +361,7 @@ impl Table {
 
     fn sweep<T>(
         &self,
-        mut judge: impl FnMut(Subnet, u32, Place) -> Option<T>,
+        mut judge: impl FnMut(Subnet, u32, Slot) -> Option<T>,
         mut gone: impl FnMut(T),
     ) -> usize {
         if self.is_empty() {
@@ -380,13 +369,7 @@ impl Table {
         }
         let mut removed = self.hosts.sweep(
             |address| self.hash_host(address),
-            |address, value, slot| {
-                judge(
-                    Subnet::host(IpAddr::V4(address.into())),
-                    value,
-                    Place::Host(slot),
-                )
-            },
+            |address, value, slot| judge(Subnet::host(IpAddr::V4(address.into())), value, slot),
             &mut gone,
         );
         let lengths = &self.header.0[V4_LENGTHS..=V6_LENGTHS + 1];
@@ -394,7 +377,7 @@ impl Table {
         if lengths.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
             removed += self.nets.sweep(
                 |key| self.hash_net(key),
-                |key, value, slot| judge(subnet_of(key)?, value, Place::Net(slot)),
+                |key, value, slot| judge(subnet_of(key)?, value, self.after_hosts(slot)),
                 &mut gone,
             );
         }
@@ -402,22 +385,13 @@ impl Table {
         removed
     }
 
-    fn describe(&self, subnet: Subnet, value: u32, place: Place) -> Entry {
-        let (details, slot) = self.details(place);
+    fn describe(&self, subnet: Subnet, value: u32, slot: Slot) -> Entry {
         Entry {
             subnet,
             value,
-            since: details.since(slot),
-            hits: details.hits(slot),
-            reason: details.reason(slot),
-        }
-    }
-
-    #[inline]
-    fn details(&self, place: Place) -> (&Details, usize) {
-        match place {
-            Place::Host(slot) => (&self.host_details, slot.index()),
-            Place::Net(slot) => (&self.net_details, slot.index()),
+            since: self.details.since(slot),
+            hits: self.details.hits(slot),
+            reason: self.details.reason(slot),
         }
     }
 

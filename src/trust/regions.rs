@@ -25,7 +25,7 @@ impl Regions {
     }
 
     /// False where nothing that contains `ip` was ever trusted.
-    #[inline]
+    #[inline(always)]
     pub fn have(&self, ip: IpAddr) -> bool {
         let region = match ip.to_canonical() {
             IpAddr::V4(v4) => Self::of_v4(v4),
