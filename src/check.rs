@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::config::Mode;
 use crate::shared::counters::{Counter, Lane};
 use crate::shared::Shared;
-use crate::table::Table;
 
 /// What a check found; the number is the return code of `apiban_check()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +32,7 @@ impl Verdict {
         self as i32
     }
 
-    #[inline]
+    #[inline(always)]
     fn counter(self) -> Counter {
         match self {
             Verdict::Feed => Counter::BlockedFeed,
@@ -49,62 +48,61 @@ impl Verdict {
 /// holds anything.
 pub fn check(shared: &Shared, lane: Lane, ip: IpAddr) -> Verdict {
     match ip.to_canonical() {
-        IpAddr::V4(v4) => check_v4(shared, v4, || lane),
-        v6 => {
-            let verdict = look_up(shared, v6);
-            lane.add(verdict.counter());
-            verdict
-        }
+        IpAddr::V4(v4) => check_v4(shared, lane, v4),
+        v6 => counted(lane, look_up(shared, v6)),
     }
 }
 
-/// [`check`] for who knows that it is IPv4: made into the caller's code, with the address in a register.
+/// [`check`] of an IPv4 address.
+#[inline(never)]
+pub fn check_v4(shared: &Shared, lane: Lane, ip: Ipv4Addr) -> Verdict {
+    counted(lane, look_up(shared, IpAddr::V4(ip)))
+}
+
 #[inline(always)]
-pub fn check_v4(shared: &Shared, ip: Ipv4Addr, lane: impl FnOnce() -> Lane) -> Verdict {
-    let verdict = glance(shared, ip).unwrap_or_else(|| look_up(shared, IpAddr::V4(ip)));
-    lane().add(verdict.counter());
+fn counted(lane: Lane, verdict: Verdict) -> Verdict {
+    lane.add(verdict.counter());
     verdict
 }
 
-/// What [`look_up`] says, where one line of each table tells; `None` where it does not.
+/// What [`check_v4`] says and counts, where one line of each table tells; else `None`, and nothing was counted.
+/// It becomes part of the caller's code and keeps the address in a register.
 #[inline(always)]
-fn glance(shared: &Shared, ip: Ipv4Addr) -> Option<Verdict> {
-    if shared.trust.may_have(IpAddr::V4(ip)) {
+pub fn glance(shared: &Shared, lane: impl Fn() -> Lane, ip: Ipv4Addr) -> Option<Verdict> {
+    if shared.trust.may_have(IpAddr::V4(ip)) || !shared.peer.is_empty() {
         return None;
     }
     let now = shared.now();
-    for (table, verdict) in by_rank(shared) {
+    for (table, verdict) in [
+        (&shared.feed, Verdict::Feed),
+        (&shared.local, Verdict::Local),
+    ] {
         if let Some(found) = table.glance(ip.to_bits(), now).ok()? {
             table.hit(found);
-            return Some(verdict);
+            return Some(counted(lane(), verdict));
         }
     }
-    Some(Verdict::Clear)
+    Some(counted(lane(), Verdict::Clear))
 }
 
-#[inline(never)]
+/// Made for each family by itself, so that the tables need not ask.
+#[inline(always)]
 fn look_up(shared: &Shared, ip: IpAddr) -> Verdict {
     if shared.trust.rule(ip).is_some() {
         return Verdict::Trusted;
     }
     let now = shared.now();
-    for (table, verdict) in by_rank(shared) {
+    for (table, verdict) in [
+        (&shared.feed, Verdict::Feed),
+        (&shared.local, Verdict::Local),
+        (&shared.peer, Verdict::Peer),
+    ] {
         if let Some(found) = table.lookup(ip, now) {
             table.hit(found);
             return verdict;
         }
     }
     Verdict::Clear
-}
-
-/// The tables in the order in which they are asked.
-#[inline(always)]
-fn by_rank(shared: &Shared) -> [(&Table, Verdict); 3] {
-    [
-        (&shared.feed, Verdict::Feed),
-        (&shared.local, Verdict::Local),
-        (&shared.peer, Verdict::Peer),
-    ]
 }
 
 #[cfg(test)]
@@ -119,8 +117,12 @@ mod tests {
         let shared = Shared::new(&mut HeapArena, &Config::default(), 1).unwrap();
         shared.set_now(1000);
         let subnet = "192.0.2.7".parse().unwrap();
-        let ip: IpAddr = "192.0.2.7".parse().unwrap();
-        let look = || check(&shared, shared.counters.lane(3), ip);
+        let v4: Ipv4Addr = "192.0.2.7".parse().unwrap();
+        // The glance where it knows, as the module does.
+        let look = || {
+            let lane = || shared.counters.lane(3);
+            glance(&shared, lane, v4).unwrap_or_else(|| check_v4(&shared, lane(), v4))
+        };
         assert_eq!(look(), Verdict::Clear);
         shared.peer.insert(subnet, 1010, 1000, "");
         assert_eq!(look(), Verdict::Peer);

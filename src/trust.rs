@@ -113,6 +113,7 @@ impl Trust {
     }
 
     /// The rule that trusts this address.
+    #[inline(always)]
     pub fn rule(&self, ip: IpAddr) -> Option<Rule> {
         if !self.may_have(ip) {
             return None;

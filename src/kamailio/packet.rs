@@ -1,7 +1,8 @@
 //! Where the packet in hand came from.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use super::bindings as k;
 use super::text;
@@ -13,44 +14,60 @@ const UNKNOWN: u8 = 0;
 const RIGHT: u8 = 1;
 const WRONG: u8 = 2;
 
+/// The last message that was found to be a received one, in the known layout. The message of the core's own
+/// making is static, so no other one ever has its address: what is here stays true. Kamailio mostly gets
+/// the same memory for each packet.
+static RECEIVED: AtomicPtr<k::sip_msg_t> = AtomicPtr::new(ptr::dangling_mut());
+
 /// The source address of the packet that is being processed; `None` where there is none: in timer
 /// routes and other places where the core has only a message of its own making.
 ///
 /// # Safety
 /// `msg` must be the message that Kamailio gave to the function, or NULL.
 pub unsafe fn source(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
-    // SAFETY: the caller's.
-    unsafe { with_source(msg, IpAddr::V4, |ip| ip) }
+    // SAFETY: all pointers come from the core and are valid during this call.
+    unsafe {
+        if msg.is_null() || k::faked_msg_match(msg) == 1 {
+            return from_ip_addr(event_source()?);
+        }
+        if TRUSTED_LAYOUT.load(Ordering::Relaxed) != RIGHT {
+            return verified_source(msg);
+        }
+        RECEIVED.store(msg, Ordering::Relaxed);
+        from_ip_addr(&(*msg).rcv.src_ip)
+    }
 }
 
-/// What `v4` or `any` makes of the source address, as [`source`] has it. For the hot path: an IPv4 address
-/// never leaves the registers.
+/// As [`source`], but only what is there for the taking: an IPv4 address, of a message whose like was seen
+/// before or in an event route. It stays in a register.
 ///
 /// # Safety
 /// As for [`source`].
 #[inline(always)]
-pub unsafe fn with_source<T>(
-    msg: *mut k::sip_msg_t,
-    v4: impl FnOnce(Ipv4Addr) -> T,
-    any: impl FnOnce(IpAddr) -> T,
-) -> Option<T> {
-    // SAFETY: all pointers come from the core and are valid during this call.
+pub unsafe fn source_v4(msg: *mut k::sip_msg_t) -> Option<Ipv4Addr> {
+    // SAFETY: as in `source`.
     let ip = unsafe {
-        if msg.is_null() || k::faked_msg_match(msg) == 1 {
-            // Set only while the event routes run that see a packet before it is parsed.
-            &k::ksr_evrt_rcvnetinfo_get().as_ref()?.rcv.as_ref()?.src_ip
-        } else if TRUSTED_LAYOUT.load(Ordering::Relaxed) == RIGHT {
+        if msg == RECEIVED.load(Ordering::Relaxed) {
             &(*msg).rcv.src_ip
+        } else if k::faked_msg_match(msg) == 1 {
+            event_source()?
         } else {
-            return verified_source(msg).map(any);
+            return None;
         }
     };
-    if ip.af as i32 == libc::AF_INET {
-        // SAFETY: both members of the union are plain bytes.
-        let bytes = unsafe { &ip.u.addr };
-        return Some(v4(Ipv4Addr::from(*bytes.first_chunk::<4>()?)));
+    // SAFETY: both members of the union are plain bytes.
+    let bytes = unsafe { ip.u.addr.first_chunk::<4>()? };
+    (ip.af as i32 == libc::AF_INET).then(|| Ipv4Addr::from(*bytes))
+}
+
+/// The source of the packet while the event routes run that see it before it is parsed.
+#[inline]
+unsafe fn event_source<'a>() -> Option<&'a k::ip_addr_t> {
+    // SAFETY: what the core has set is valid during this call.
+    unsafe {
+        let raw = k::ksr_evrt_rcvnetinfo_get().as_ref()?;
+        Some(&raw.rcv.as_ref()?.src_ip)
     }
-    from_ip_addr(ip).map(any)
 }
 
 /// The first message of a process: what stands at the known place must be what the core's own

@@ -9,7 +9,7 @@ use super::lifecycle::{module, Module};
 use super::{packet, text};
 use crate::address::parse_address;
 use crate::ban::{source_subnet, unblock_source as unblock_source_of, Order, Refusal, MAX_TTL};
-use crate::check::{check, check_v4, Verdict};
+use crate::check::{check, check_v4, glance};
 use crate::table::Insert;
 
 /// What a function answers where an address is needed and there is none.
@@ -26,19 +26,21 @@ pub unsafe extern "C" fn check_source(
     _: *mut c_void,
 ) -> c_int {
     guard(NOT_BANNED, "apiban_check", || {
-        let Some(module) = module() else {
-            return NOT_BANNED;
-        };
         // SAFETY: the message that the core gave.
-        unsafe {
-            packet::with_source(
-                msg,
-                |v4| code(module, check_v4(&module.shared, v4, || module.lane())),
-                |ip| look_up(module, ip),
-            )
+        let (module, v4) = (module(), unsafe { packet::source_v4(msg) });
+        if let (Some(module), Some(v4)) = (module, v4) {
+            return glance(&module.shared, || module.lane(), v4)
+                .unwrap_or_else(|| check_v4(&module.shared, module.lane(), v4))
+                .code(module.config.mode);
         }
-        .unwrap_or(NOT_AN_ADDRESS)
+        check_fully(msg)
     })
+}
+
+#[inline(never)]
+fn check_fully(msg: *mut k::sip_msg_t) -> c_int {
+    // SAFETY: the message that the core gave.
+    with(unsafe { packet::source(msg) }, look_up)
 }
 
 /// `apiban_check(ip)`.
@@ -223,12 +225,7 @@ pub unsafe extern "C" fn kemi_unblock_ip(_: *mut k::sip_msg_t, ip: *mut k::str_)
 }
 
 fn look_up(module: &Module, ip: IpAddr) -> c_int {
-    code(module, check(&module.shared, module.lane(), ip))
-}
-
-#[inline]
-fn code(module: &Module, verdict: Verdict) -> c_int {
-    verdict.code(module.config.mode)
+    check(&module.shared, module.lane(), ip).code(module.config.mode)
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
@@ -265,7 +262,6 @@ fn lift(module: &Module, ip: IpAddr) -> c_int {
     }
 }
 
-#[inline(always)]
 fn with(ip: Option<IpAddr>, act: impl FnOnce(&Module, IpAddr) -> c_int) -> c_int {
     match (module(), ip) {
         (Some(module), Some(ip)) => act(module, ip),

@@ -74,7 +74,10 @@ impl Counters {
 
     /// Calls of `apiban_check()` since start.
     pub fn checks(&self) -> u64 {
-        Counter::CHECKS.map(|counter| self.sum(counter)).iter().sum()
+        Counter::CHECKS
+            .map(|counter| self.sum(counter))
+            .iter()
+            .sum()
     }
 
     /// The sum over all processes since start.

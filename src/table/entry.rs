@@ -34,12 +34,14 @@ impl Found {
     }
 }
 
-/// One line did not hold the answer.
+/// Where the answer may be that a glance did not find.
 #[derive(Clone, Copy, Debug)]
-pub struct Further(
-    /// The hash that was looked for.
-    pub(super) u64,
-);
+pub enum Further {
+    /// Among the hosts, under this hash; then among the prefixes.
+    Hosts(u64),
+    /// Among the prefixes.
+    Prefixes,
+}
 
 /// Everything known of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]

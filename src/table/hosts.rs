@@ -190,9 +190,11 @@ impl Hosts {
                 let slot = Slot::new(bucket * LINE_WORDS + index);
                 return (Some((slot, value_of(word))), false);
             }
+            if candidates & (candidates - 1) != 0 {
+                return (None, true);
+            }
         }
-        let more = candidates & candidates.wrapping_sub(1);
-        (None, more | passed(control) != 0)
+        (None, passed(control) != 0)
     }
 
     /// Places an address that [`Hosts::raise`] did not find. `value` is not zero.

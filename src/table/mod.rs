@@ -103,7 +103,7 @@ impl Table {
         match ip.to_canonical() {
             IpAddr::V4(v4) => match self.glance(v4.to_bits(), now) {
                 Ok(found) => found,
-                Err(Further(hash)) => self.lookup_v4(v4.to_bits(), hash, now),
+                Err(further) => self.lookup_further(v4.to_bits(), further, now),
             },
             IpAddr::V6(v6) => self.lookup_v6(v6.to_bits(), now),
         }
@@ -117,21 +117,25 @@ impl Table {
             return Ok(None);
         }
         let hash = self.hash_host(bits);
-        let (found, further) = self.hosts.glance(bits, hash, now);
+        let (found, more) = self.hosts.glance(bits, hash, now);
         if let Some((slot, value)) = found {
             return Ok(Found::new(value, slot));
         }
-        if further || self.header.0[V4_LENGTHS].load(Ordering::Relaxed) != 0 {
-            return Err(Further(hash));
+        if more {
+            return Err(Further::Hosts(hash));
+        }
+        if self.header.0[V4_LENGTHS].load(Ordering::Relaxed) != 0 {
+            return Err(Further::Prefixes);
         }
         Ok(None)
     }
 
-    /// All of a lookup, where a glance was not enough.
     #[inline(never)]
-    fn lookup_v4(&self, bits: u32, hash: u64, now: u32) -> Option<Found> {
-        if let Some((slot, value)) = self.hosts.lookup(bits, hash, now) {
-            return Found::new(value, slot);
+    fn lookup_further(&self, bits: u32, further: Further, now: u32) -> Option<Found> {
+        if let Further::Hosts(hash) = further {
+            if let Some((slot, value)) = self.hosts.lookup(bits, hash, now) {
+                return Found::new(value, slot);
+            }
         }
         let lengths = self.header.0[V4_LENGTHS].load(Ordering::Relaxed);
         self.lookup_lengths(0xffff << 32 | u128::from(bits), 96, lengths, now)
