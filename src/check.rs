@@ -65,8 +65,8 @@ fn counted(lane: Lane, verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// What [`check_v4`] says and counts, where one line of each table tells; else `None`, and nothing was counted.
-/// It becomes part of the caller's code and keeps the address in a register.
+/// What [`check_v4`] says and counts, where one line of each table tells; else `None`, and nothing was
+/// counted. It becomes part of the caller's code and keeps the address in a register.
 #[inline(always)]
 pub fn glance(shared: &Shared, lane: impl Fn() -> Lane, ip: Ipv4Addr) -> Option<Verdict> {
     if shared.trust.may_have(IpAddr::V4(ip)) || !shared.peer.is_empty() {
@@ -148,6 +148,47 @@ mod tests {
                 .hits,
             2
         );
+    }
+
+    /// Crowded tables, prefixes, trust and peers: whatever a glance says is what the whole check says.
+    #[test]
+    fn a_glance_never_contradicts() {
+        let config = Config {
+            max_feed_entries: 300,
+            ..Config::default()
+        };
+        let shared = Shared::new(&mut HeapArena, &config, 5).unwrap();
+        shared.set_now(1000);
+        let address =
+            |n: u32| Ipv4Addr::from_bits(0xc000_0200 + n.wrapping_mul(0x9e37_79b1) % 5_000);
+        let host = |n| crate::address::Subnet::host(IpAddr::V4(address(n)));
+        let glances = || {
+            let mut seen = 0;
+            for n in 0..5_000 {
+                let lane = || shared.counters.lane(1);
+                if let Some(verdict) = glance(&shared, lane, address(n)) {
+                    assert_eq!(verdict, check_v4(&shared, lane(), address(n)), "{n}");
+                    seen += 1;
+                }
+            }
+            seen
+        };
+        assert_eq!(glances(), 5_000);
+        for n in 0..300 {
+            shared.feed.insert(host(n), 990 + n % 20, 900, "");
+        }
+        assert!(glances() > 4_000, "one line mostly tells");
+        for n in 200..400 {
+            shared.local.insert(host(n), 2000, 900, "");
+        }
+        assert!(glances() > 4_000);
+        shared
+            .local
+            .insert("192.0.4.0/24".parse().unwrap(), 2000, 900, "");
+        assert!(glances() < 1_000, "only who is listed is told at once");
+        let trusted = trust::parse_parameter("192.0.3.0/24").unwrap();
+        shared.trust.replace(&trusted).unwrap();
+        assert_eq!(glances(), 0, "their region holds a trusted address");
     }
 
     #[test]

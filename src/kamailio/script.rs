@@ -33,13 +33,15 @@ pub unsafe extern "C" fn check_source(
                 .unwrap_or_else(|| check_v4(&module.shared, module.lane(), v4))
                 .code(module.config.mode);
         }
-        check_fully(msg)
+        // SAFETY: as above.
+        unsafe { check_slowly(msg) }
     })
 }
 
+/// The rest of `apiban_check()`: IPv6, the first messages of a process, no address at all.
 #[inline(never)]
-fn check_fully(msg: *mut k::sip_msg_t) -> c_int {
-    // SAFETY: the message that the core gave.
+unsafe fn check_slowly(msg: *mut k::sip_msg_t) -> c_int {
+    // SAFETY: the caller's.
     with(unsafe { packet::source(msg) }, look_up)
 }
 

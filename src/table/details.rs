@@ -1,8 +1,8 @@
 //! What is kept of an entry besides its end: when it came, how often it hit, why it is there.
 //!
-//! These arrays go with the slots of a table, those of hosts first. Their pages are touched only when they are used: hits
-//! of entries that never hit cost no memory. They are read by people, through RPC, and not by the
-//! check: a reader that meets a slot in the moment of its reuse may see a mixed answer.
+//! These arrays go with the slots of a table, those of hosts first. Their pages are touched only when they
+//! are used: hits of entries that never hit cost no memory. They are read by people, through RPC, and not
+//! by the check: a reader that meets a slot in the moment of its reuse may see a mixed answer.
 
 use crate::log::printable;
 
