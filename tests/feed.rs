@@ -258,6 +258,8 @@ fn what_no_list_should_hold_is_refused_and_named_once() {
         let line = format!("the list holds {bad}, which is not banned: ");
         assert_eq!(log.matches(&line).count(), 1, "{bad}: {log}");
     }
+    let refused = kamailio.ask("apiban.status", &[])["feed"]["refused"].as_u64();
+    assert!(refused >= Some(poison.len() as u64), "{refused:?}");
     let list = kamailio.ask("apiban.list", &["feed"]);
     assert_eq!(
         (list[0]["ip"].clone(), list[1]["ip"].clone()),

@@ -39,6 +39,13 @@ fn assert_kernel_drops(kamailio: &Kamailio, banned: &mut Sip, set: &str) {
     }
     wait_until("the kernel's counter", SOON, || dropped(set) >= before + 5);
     assert_eq!(kamailio.statistic("apiban", "checks"), checks);
+    let field = match set.starts_with("feed") {
+        true => "dropped_feed",
+        false => "dropped_local",
+    };
+    wait_until("the counter in the status", 2 * SOON, || {
+        kamailio.ask("apiban.status", &[])["firewall"][field].as_u64() >= Some(before + 5)
+    });
 }
 
 #[test]

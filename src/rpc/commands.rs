@@ -119,6 +119,7 @@ fn feed_status(service: &Service<'_>) -> Fields {
         number("next_poll", board.number(Number::FeedNextPoll)),
         number("requests", board.number(Number::FeedRequests)),
         number("pages", board.number(Number::FeedPages)),
+        number("refused", board.number(Number::FeedRefused)),
     ]
 }
 
@@ -142,6 +143,8 @@ fn firewall_status(service: &Service<'_>) -> Fields {
         ),
         number("queued", board.number(Number::FirewallQueued)),
         number("errors", board.number(Number::FirewallErrors)),
+        number("dropped_feed", board.number(Number::FirewallDroppedFeed)),
+        number("dropped_local", board.number(Number::FirewallDroppedLocal)),
     ]
 }
 

@@ -26,10 +26,11 @@ pub enum Number {
     FetchOk,
     FetchErrors,
     RateLimited,
-    FirewallState,
+    FeedRefused,
     FirewallQueued,
     FirewallErrors,
-    Refused,
+    FirewallDroppedFeed,
+    FirewallDroppedLocal,
     /// Keep last: how many there are.
     Count,
 }
@@ -166,8 +167,8 @@ mod tests {
         board.set_text(Text::FeedLastError, &"ü".repeat(TEXT_MAX));
         assert_eq!(board.text(Text::FeedId), "1795300250");
         assert_eq!(board.text(Text::FeedLastError), "ü".repeat(TEXT_MAX / 2));
-        board.set_number(Number::Refused, 7);
-        assert_eq!(board.number(Number::Refused), 7);
+        board.set_number(Number::FeedRefused, 7);
+        assert_eq!(board.number(Number::FeedRefused), 7);
     }
 
     #[test]

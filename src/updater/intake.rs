@@ -54,8 +54,8 @@ impl Intake {
     }
 
     fn refuse(&mut self, shared: &Shared, subnet: Subnet, reason: &str) {
-        let refused = shared.board.number(Number::Refused) + 1;
-        shared.board.set_number(Number::Refused, refused);
+        let refused = shared.board.number(Number::FeedRefused) + 1;
+        shared.board.set_number(Number::FeedRefused, refused);
         if self.named.len() >= MOST_NAMED || !self.named.insert(subnet) {
             return;
         }

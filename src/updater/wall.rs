@@ -104,15 +104,14 @@ impl Wall {
             self.runner.refill(self.wanted(shared));
         }
         let status = self.runner.status();
-        shared
-            .board
-            .set_text(Text::FirewallState, status.state.name());
-        shared
-            .board
-            .set_number(Number::FirewallQueued, status.queued as u64);
-        shared
-            .board
-            .set_number(Number::FirewallErrors, status.errors);
+        let board = &shared.board;
+        board.set_text(Text::FirewallState, status.state.name());
+        board.set_number(Number::FirewallQueued, status.queued as u64);
+        board.set_number(Number::FirewallErrors, status.errors);
+        if let Some(counters) = status.counters {
+            board.set_number(Number::FirewallDroppedFeed, counters.feed_packets);
+            board.set_number(Number::FirewallDroppedLocal, counters.local_packets);
+        }
     }
 
     /// Everything that belongs into the firewall, with the time that each ban has left.
