@@ -38,26 +38,32 @@ pub unsafe fn source(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
     }
 }
 
-/// As [`source`], but only what is there for the taking: an IPv4 address, of a message whose like was seen
-/// before or in an event route. It stays in a register.
+/// The source of a message whose like was seen before, where it is IPv4: it stays in a register.
 ///
 /// # Safety
 /// As for [`source`].
 #[inline(always)]
-pub unsafe fn source_v4(msg: *mut k::sip_msg_t) -> Option<Ipv4Addr> {
+pub unsafe fn received_v4(msg: *mut k::sip_msg_t) -> Option<Ipv4Addr> {
+    if msg != RECEIVED.load(Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: not NULL and in the known layout, since it is the message that was seen.
+    v4(unsafe { &(*msg).rcv.src_ip })
+}
+
+/// The source of the packet in an event route before parsing, where it is IPv4.
+///
+/// # Safety
+/// As for [`source`].
+#[inline(always)]
+pub unsafe fn event_v4(msg: *mut k::sip_msg_t) -> Option<Ipv4Addr> {
     // SAFETY: as in `source`.
-    let ip = unsafe {
-        if msg == RECEIVED.load(Ordering::Relaxed) {
-            &(*msg).rcv.src_ip
-        } else if k::faked_msg_match(msg) == 1 {
-            event_source()?
-        } else {
+    unsafe {
+        if k::faked_msg_match(msg) != 1 {
             return None;
         }
-    };
-    // SAFETY: both members of the union are plain bytes.
-    let bytes = unsafe { ip.u.addr.first_chunk::<4>()? };
-    (ip.af as i32 == libc::AF_INET).then(|| Ipv4Addr::from(*bytes))
+        v4(event_source()?)
+    }
 }
 
 /// The source of the packet while the event routes run that see it before it is parsed.
@@ -105,6 +111,13 @@ unsafe fn from_variable(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
         }
         address::parse_address(std::str::from_utf8(text::bytes(&value.rs)).ok()?).ok()
     }
+}
+
+#[inline(always)]
+fn v4(ip: &k::ip_addr_t) -> Option<Ipv4Addr> {
+    // SAFETY: both members of the union are plain bytes.
+    let bytes = unsafe { ip.u.addr.first_chunk::<4>()? };
+    (ip.af as i32 == libc::AF_INET).then(|| Ipv4Addr::from(*bytes))
 }
 
 fn from_ip_addr(ip: &k::ip_addr_t) -> Option<IpAddr> {

@@ -1,7 +1,7 @@
 //! Script functions, for the native script and for KEMI.
 
 use std::ffi::{c_char, c_int, c_void};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::bindings as k;
 use super::guard::guard;
@@ -27,22 +27,25 @@ pub unsafe extern "C" fn check_source(
 ) -> c_int {
     guard(NOT_BANNED, "apiban_check", || {
         // SAFETY: the message that the core gave.
-        let (module, v4) = (module(), unsafe { packet::source_v4(msg) });
-        if let (Some(module), Some(v4)) = (module, v4) {
-            return glance(&module.shared, || module.lane(), v4)
-                .unwrap_or_else(|| check_v4(&module.shared, module.lane(), v4))
-                .code(module.config.mode);
+        unsafe {
+            match packet::received_v4(msg) {
+                Some(v4) => look_up_v4(v4),
+                None => check_unknown(msg),
+            }
         }
-        // SAFETY: as above.
-        unsafe { check_slowly(msg) }
     })
 }
 
-/// The rest of `apiban_check()`: IPv6, the first messages of a process, no address at all.
+/// `apiban_check()` of a message that was not seen before, or of none: in the event routes before parsing.
 #[inline(never)]
-unsafe fn check_slowly(msg: *mut k::sip_msg_t) -> c_int {
+unsafe fn check_unknown(msg: *mut k::sip_msg_t) -> c_int {
     // SAFETY: the caller's.
-    with(unsafe { packet::source(msg) }, look_up)
+    unsafe {
+        match packet::event_v4(msg) {
+            Some(v4) => look_up_v4(v4),
+            None => with(packet::source(msg), look_up),
+        }
+    }
 }
 
 /// `apiban_check(ip)`.
@@ -228,6 +231,23 @@ pub unsafe extern "C" fn kemi_unblock_ip(_: *mut k::sip_msg_t, ip: *mut k::str_)
 
 fn look_up(module: &Module, ip: IpAddr) -> c_int {
     check(&module.shared, module.lane(), ip).code(module.config.mode)
+}
+
+/// The hot path.
+#[inline(always)]
+fn look_up_v4(ip: Ipv4Addr) -> c_int {
+    let Some(module) = module() else {
+        return NOT_BANNED;
+    };
+    match glance(&module.shared, || module.lane(), ip) {
+        Some(verdict) => verdict.code(module.config.mode),
+        None => look_up_rest(module, ip),
+    }
+}
+
+#[inline(never)]
+fn look_up_rest(module: &Module, ip: Ipv4Addr) -> c_int {
+    check_v4(&module.shared, module.lane(), ip).code(module.config.mode)
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
