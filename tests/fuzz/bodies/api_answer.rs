@@ -152,14 +152,16 @@ impl World {
                         "a sudden shrink was believed"
                     );
                     self.table.retain(|subnet, _| keep.contains(subnet));
-                    (self.held, self.forced) = (false, false);
+                    self.held = false;
                 }
                 Effect::Log(_, text) => {
                     assert_presentable(&text, 200);
                     assert!(!text.contains(KEY), "{text}");
                     self.held |= text.contains("would drop");
                 }
-                Effect::FullDone { .. } | Effect::SaveSoon => {}
+                // Force applies what is held back, and to the full fetch that follows.
+                Effect::FullDone { .. } => self.forced = false,
+                Effect::SaveSoon => {}
             }
         }
         let status = self.engine.status(self.now);
