@@ -121,7 +121,11 @@ impl<const LINES: usize> Ring<LINES> {
     pub const WORDS: usize = LINES * LINE_WORDS - 1;
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+#[path = "ring_model.rs"]
+mod model;
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::table::atomic::HeapArena;
