@@ -40,6 +40,8 @@ trait Part: Copy + Send + 'static {
     fn remove(self, key: u8) -> usize;
     /// True where `key` is there with at least this value.
     fn has(self, key: u8, value: u32) -> bool;
+    /// Sees no key that is half this one and half that.
+    fn look(self);
     /// Sweeps everything but `kept`; returns the keys.
     fn sweep(self, kept: u8) -> Vec<u8>;
     fn is_settled(self) -> bool;
@@ -78,6 +80,10 @@ impl Part for Hosts {
         self.lookup(key.into(), 0, value.saturating_sub(1))
             .is_some()
     }
+    fn look(self) {
+        // A key is half a word: none is torn.
+        assert!(!self.has(7, 0));
+    }
     fn sweep(self, kept: u8) -> Vec<u8> {
         let mut keys = Vec::new();
         let judge = |key, _, _| Some(key as u8).filter(|key| *key != kept);
@@ -97,6 +103,12 @@ fn net(key: u8) -> Key {
     }
 }
 
+/// The number that [`net`] made this key of.
+fn whole(key: Key) -> u8 {
+    assert_eq!((key.bits >> 64) as u64, key.bits as u64, "a torn key");
+    key.bits as u8
+}
+
 impl Part for Nets {
     const SLOTS: usize = super::nets::SLOTS;
     fn with_buckets(count: usize) -> Self {
@@ -114,12 +126,16 @@ impl Part for Nets {
     fn has(self, key: u8, value: u32) -> bool {
         self.lookup(net(key), 0, value.saturating_sub(1)).is_some()
     }
+    fn look(self) {
+        let judge = |key, _, _| {
+            whole(key);
+            None::<()>
+        };
+        Nets::sweep(&self, |_| 0, judge, drop);
+    }
     fn sweep(self, kept: u8) -> Vec<u8> {
         let mut keys = Vec::new();
-        let judge = |key: Key, _, _| {
-            assert_eq!((key.bits >> 64) as u64, key.bits as u64, "a torn key");
-            Some(key.bits as u8).filter(|key| *key != kept)
-        };
+        let judge = |key, _, _| Some(whole(key)).filter(|key| *key != kept);
         Nets::sweep(&self, |_| 0, judge, |key| keys.push(key));
         keys
     }
