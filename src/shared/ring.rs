@@ -73,7 +73,6 @@ impl<const LINES: usize> Ring<LINES> {
                     Err(now) => position = now,
                 }
             } else if turn < mine {
-                self.header.0[DROPPED].store(1, Ordering::Release);
                 return false;
             } else {
                 position = tail.load(Ordering::Relaxed);
@@ -121,7 +120,11 @@ impl<const LINES: usize> Ring<LINES> {
     pub const WORDS: usize = LINES * LINE_WORDS - 1;
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+#[path = "ring_model.rs"]
+mod model;
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::table::atomic::HeapArena;

@@ -11,6 +11,8 @@ mod model;
 
 #[cfg(loom)]
 pub use loom::sync::atomic::fence;
+#[cfg(all(test, loom))]
+pub use model::{explore, Memory};
 #[cfg(loom)]
 pub use model::{AtomicU32, AtomicU64};
 pub use std::sync::atomic::Ordering;
@@ -18,7 +20,7 @@ pub use std::sync::atomic::Ordering;
 pub use std::sync::atomic::{fence, AtomicU32, AtomicU64};
 
 /// Words in a cache line.
-pub const LINE_WORDS: usize = 8;
+pub const LINE_WORDS: usize = if cfg!(loom) { 5 } else { 8 };
 
 /// One cache line of shared memory: 64 bytes on every machine this module supports.
 #[repr(C, align(64))]

@@ -1,48 +1,117 @@
-//! The atomics of the model checker.
+//! The atomics of the model checker, and the memory that its models use.
 //!
 //! loom remembers only the last access to an atomic when it looks for orders still to be tried. A thread
 //! that loads a word before it changes it hides, by its own load, that another one had read the word: that
-//! order is never tried (loom issues 166 and 392), and load-then-swap is all this table does. So each
-//! word has a companion that is stored to before every access. Stores conflict with each other, so
-//! loom tries both orders of any two accesses; and as nobody reads the companion, it synchronises nothing
-//! and hides no missing fence.
+//! order is never tried (loom issues 166 and 392), and load-then-swap is all these structures do. So each
+//! thread has a copy of each word. It loads from its own, which no other load can hide, and writes to all
+//! of them in one step: loom may change threads before the first copy is written and not again before the
+//! last one is. All copies see the same writes in the same order with the same synchronisation, so that
+//! each of them allows a load whatever the one word would.
 
-use loom::sync::atomic::AtomicU32 as Turn;
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Ordering;
+use super::{Arena, Line, Ordering, OutOfMemory};
+
+#[cfg(test)]
+pub mod explore;
+
+/// Threads of a model, the main one included.
+pub const THREADS: usize = 3;
+
+loom::thread_local! {
+    /// Which thread this is.
+    pub static ME: Cell<usize> = Cell::new(0);
+}
+
+thread_local! {
+    /// See [`still`].
+    static STILL: Cell<bool> = const { Cell::new(false) };
+    /// See [`Memory`].
+    static LINES: RefCell<Vec<&'static [Line]>> = const { RefCell::new(Vec::new()) };
+    static WORDS: RefCell<Vec<&'static [AtomicU32]>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `look` where no other thread is left: on the memory as it is, unknown to loom, so that looking
+/// at the end of a model multiplies no orders.
+#[cfg(test)]
+pub fn still<T>(look: impl FnOnce() -> T) -> T {
+    STILL.set(true);
+    let seen = look();
+    STILL.set(false);
+    seen
+}
 
 macro_rules! atomic {
-    ($name:ident, $value:ty) => {
-        /// As the type of the same name in the standard library.
-        pub struct $name {
-            turn: Turn,
-            word: loom::sync::atomic::$name,
+    ($name:ident, $cell:ident, $value:ty) => {
+        /// A word of one order of a model: the copies.
+        struct $cell {
+            copies: [loom::sync::atomic::$name; THREADS],
+            /// What was written last, for [`still`].
+            last: std::sync::atomic::$name,
         }
+
+        impl $cell {
+            fn new(value: $value) -> Arc<Self> {
+                Arc::new($cell {
+                    copies: std::array::from_fn(|_| loom::sync::atomic::$name::new(value)),
+                    last: std::sync::atomic::$name::new(value),
+                })
+            }
+
+            fn mine(&self) -> &loom::sync::atomic::$name {
+                &self.copies[ME.with(Cell::get)]
+            }
+
+            /// The rest of a write that was done to the copy of this thread.
+            fn written(&self, value: $value, write: impl Fn(&loom::sync::atomic::$name)) {
+                self.last.store(value, Ordering::Relaxed);
+                let me = ME.with(Cell::get);
+                loom::stop_exploring();
+                for (_, copy) in self.copies.iter().enumerate().filter(|(of, _)| *of != me) {
+                    write(copy);
+                }
+                loom::explore();
+            }
+        }
+
+        /// As the type of the same name in the standard library.
+        pub struct $name(Mutex<Arc<$cell>>);
 
         #[allow(missing_docs, dead_code, reason = "as in the standard library")]
         impl $name {
             pub fn new(value: $value) -> Self {
-                $name {
-                    turn: Turn::new(0),
-                    word: loom::sync::atomic::$name::new(value),
-                }
+                $name(Mutex::new($cell::new(value)))
             }
 
-            fn word(&self) -> &loom::sync::atomic::$name {
-                self.turn.store(0, Ordering::Relaxed);
-                &self.word
+            /// Zero, and unknown to loom so far.
+            fn renew(&self) {
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = $cell::new(0);
+            }
+
+            /// Not the lock itself: loom changes threads in the middle of an access.
+            fn cell(&self) -> Arc<$cell> {
+                self.0
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
             }
 
             pub fn load(&self, order: Ordering) -> $value {
-                self.word().load(order)
+                let cell = self.cell();
+                if STILL.get() {
+                    return cell.last.load(order);
+                }
+                cell.mine().load(order)
             }
 
             pub fn store(&self, value: $value, order: Ordering) {
-                self.word().store(value, order)
-            }
-
-            pub fn swap(&self, value: $value, order: Ordering) -> $value {
-                self.word().swap(value, order)
+                let cell = self.cell();
+                if STILL.get() {
+                    return cell.last.store(value, order);
+                }
+                cell.mine().store(value, order);
+                cell.written(value, |copy| copy.store(value, order));
             }
 
             pub fn compare_exchange(
@@ -52,7 +121,17 @@ macro_rules! atomic {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$value, $value> {
-                self.word().compare_exchange(from, to, success, failure)
+                let cell = self.cell();
+                if STILL.get() {
+                    return cell.last.compare_exchange(from, to, success, failure);
+                }
+                let before = cell.mine().compare_exchange(from, to, success, failure);
+                if before.is_ok() {
+                    cell.written(to, |copy| {
+                        copy.swap(to, success);
+                    });
+                }
+                before
             }
 
             pub fn compare_exchange_weak(
@@ -82,32 +161,127 @@ macro_rules! atomic {
                 Err(seen)
             }
 
+            pub fn swap(&self, value: $value, order: Ordering) -> $value {
+                self.change(order, |word| word.swap(value, order), |_| value)
+            }
+
             pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
-                self.word().fetch_and(value, order)
-            }
-
-            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
-                self.word().fetch_add(value, order)
-            }
-
-            pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
-                self.word().fetch_sub(value, order)
+                self.change(
+                    order,
+                    |word| word.fetch_and(value, order),
+                    |before| before & value,
+                )
             }
 
             pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
-                self.word().fetch_or(value, order)
+                self.change(
+                    order,
+                    |word| word.fetch_or(value, order),
+                    |before| before | value,
+                )
+            }
+
+            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.change(
+                    order,
+                    |word| word.fetch_add(value, order),
+                    |before| before.wrapping_add(value),
+                )
+            }
+
+            pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                self.change(
+                    order,
+                    |word| word.fetch_sub(value, order),
+                    |before| before.wrapping_sub(value),
+                )
             }
 
             pub fn fetch_min(&self, value: $value, order: Ordering) -> $value {
-                self.word().fetch_min(value, order)
+                self.change(
+                    order,
+                    |word| word.fetch_min(value, order),
+                    |before| before.min(value),
+                )
             }
 
             pub fn fetch_max(&self, value: $value, order: Ordering) -> $value {
-                self.word().fetch_max(value, order)
+                self.change(
+                    order,
+                    |word| word.fetch_max(value, order),
+                    |before| before.max(value),
+                )
+            }
+
+            /// An operation that always changes the word, and what it makes of what was there.
+            fn change(
+                &self,
+                order: Ordering,
+                operation: impl FnOnce(&loom::sync::atomic::$name) -> $value,
+                next: impl FnOnce($value) -> $value,
+            ) -> $value {
+                let cell = self.cell();
+                if STILL.get() {
+                    let before = cell.last.load(Ordering::Relaxed);
+                    cell.last.store(next(before), Ordering::Relaxed);
+                    return before;
+                }
+                let before = operation(cell.mine());
+                let value = next(before);
+                cell.written(value, |copy| {
+                    copy.swap(value, order);
+                });
+                before
             }
         }
     };
 }
 
-atomic!(AtomicU32, u32);
-atomic!(AtomicU64, u64);
+atomic!(AtomicU32, Cell32, u32);
+atomic!(AtomicU64, Cell64, u64);
+
+/// Memory for the structures of a model. Every order of the model gets the same memory again: what the
+/// structures hold is `'static`, and a million orders would leak gigabytes.
+#[derive(Default)]
+pub struct Memory {
+    lines: usize,
+    words: usize,
+}
+
+impl Arena for Memory {
+    fn lines(&mut self, _: &'static str, count: usize) -> Result<&'static [Line], OutOfMemory> {
+        let lines = again(&LINES, &mut self.lines, count, Line::default);
+        lines
+            .iter()
+            .flat_map(|line| &line.0)
+            .for_each(AtomicU64::renew);
+        Ok(lines)
+    }
+
+    fn words(
+        &mut self,
+        _: &'static str,
+        count: usize,
+    ) -> Result<&'static [AtomicU32], OutOfMemory> {
+        let words = again(&WORDS, &mut self.words, count, || AtomicU32::new(0));
+        words.iter().for_each(AtomicU32::renew);
+        Ok(words)
+    }
+}
+
+/// The slice number `next` of this thread, made where there is none of that length.
+fn again<T>(
+    pool: &'static std::thread::LocalKey<RefCell<Vec<&'static [T]>>>,
+    next: &mut usize,
+    count: usize,
+    new: impl Fn() -> T,
+) -> &'static [T] {
+    pool.with_borrow_mut(|pool| {
+        if pool.get(*next).is_none_or(|old| old.len() != count) {
+            pool.truncate(*next);
+            pool.push(Box::leak((0..count).map(|_| new()).collect()));
+        }
+        *next += 1;
+        pool[*next - 1]
+    })
+}

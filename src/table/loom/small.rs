@@ -1,0 +1,205 @@
+//! Models that are small enough for all their orders, one excepted: two writers and a reader, one
+//! operation each.
+//! Writers begin where an insert has not found its key.
+
+use super::*;
+
+/// Goes beyond what fills the home bucket, and is there throughout: no reader may miss it.
+const LASTING: u8 = 99;
+
+/// The second half of an insert, with no room for surprises.
+fn place<P: Part>(part: P, key: u8, value: u32) {
+    match part.place(key, value) {
+        Placed::At(_) => {}
+        Placed::Known => {
+            part.raise(key, value);
+        }
+        Placed::Full => panic!("no room"),
+    }
+}
+
+/// Fills the home bucket with keys from 1 on.
+fn fill<P: Part>(part: P) {
+    (1..=P::SLOTS as u8).for_each(|key| place(part, key, 5));
+}
+
+/// After this nothing is left, and no count of entries that went past.
+fn empties<P: Part>(part: P, expected: &[u8]) {
+    let mut keys = part.sweep(0);
+    keys.sort_unstable();
+    assert_eq!(keys, expected);
+    assert!(part.is_settled(), "passed by nobody");
+}
+
+/// Insert and insert of one key: the higher value can be found, in one copy or two.
+fn same_key<P: Part>() {
+    let part = P::with_buckets(2);
+    beside(
+        [
+            Box::new(move || {
+                part.has(1, 5);
+            }),
+            Box::new(move || place(part, 1, 5)),
+            Box::new(move || place(part, 1, 9)),
+        ],
+        move || {
+            assert!(part.has(1, 9));
+            let keys = part.sweep(0);
+            assert!(keys == [1] || keys == [1, 1]);
+            empties(part, &[]);
+        },
+    );
+}
+
+/// Insert and insert of keys that share a bucket with a third one.
+fn colliding_keys<P: Part>() {
+    let part = P::with_buckets(3);
+    place(part, LASTING, 5);
+    beside(
+        [
+            Box::new(move || assert!(part.has(LASTING, 5))),
+            Box::new(move || place(part, 1, 5)),
+            Box::new(move || place(part, 2, 9)),
+        ],
+        move || empties(part, &[1, 2, LASTING]),
+    );
+}
+
+/// Insert and removal of one key: who comes first decides.
+fn insert_remove<P: Part>() {
+    let part = P::with_buckets(1);
+    let removed = Arc::new(AtomicUsize::new(0));
+    let count = removed.clone();
+    beside(
+        [
+            Box::new(move || {
+                part.has(1, 5);
+            }),
+            Box::new(move || place(part, 1, 5)),
+            Box::new(move || count.store(part.remove(1), Relaxed)),
+        ],
+        move || match removed.load(Relaxed) {
+            0 => empties(part, &[1]),
+            removed => {
+                assert_eq!(removed, 1);
+                empties(part, &[]);
+            }
+        },
+    );
+}
+
+/// A slot is cleared and used for another key while it is read.
+fn used_again<P: Part>() {
+    let part = P::with_buckets(1);
+    fill(part);
+    let placed = Arc::new(AtomicUsize::new(0));
+    let count = placed.clone();
+    beside(
+        [
+            Box::new(move || part.look()),
+            Box::new(move || {
+                part.remove(1);
+            }),
+            Box::new(move || match part.place(8, 5) {
+                Placed::At(_) => count.store(1, Relaxed),
+                full => assert_eq!(full, Placed::Full),
+            }),
+        ],
+        move || {
+            assert!(!part.has(1, 0));
+            let mut keys: Vec<u8> = (2..=P::SLOTS as u8).collect();
+            keys.extend([8].iter().take(placed.load(Relaxed)));
+            empties(part, &keys);
+        },
+    );
+}
+
+/// Lookup while the bucket overflows: an insert goes past it, or takes the slot that a removal frees.
+/// Who inserts looks, too, and finds it at once. With nets these are too many orders; [`beyond`] has all of its
+/// own.
+fn overflow<P: Part>() {
+    let part = P::with_buckets(2);
+    fill(part);
+    beside(
+        [
+            Box::new(move || {
+                part.has(8, 5);
+            }),
+            Box::new(move || {
+                place(part, 8, 5);
+                assert!(part.has(8, 5));
+            }),
+            Box::new(move || assert_eq!(part.remove(1), 1)),
+        ],
+        move || {
+            assert!(part.has(8, 5) && !part.has(1, 0));
+            let keys: Vec<u8> = (2..=P::SLOTS as u8).chain([8]).collect();
+            empties(part, &keys);
+        },
+    );
+}
+
+/// Lookup beyond a full bucket, while one writer goes past it and another changes the value.
+fn beyond<P: Part>() {
+    let part = P::with_buckets(3);
+    fill(part);
+    place(part, LASTING, 5);
+    beside(
+        [
+            Box::new(move || assert!(part.has(LASTING, 5))),
+            Box::new(move || place(part, 8, 5)),
+            Box::new(move || assert!(part.raise(LASTING, 9))),
+        ],
+        move || {
+            assert!(part.has(LASTING, 9));
+            let keys: Vec<u8> = (1..=P::SLOTS as u8).chain([8, LASTING]).collect();
+            empties(part, &keys);
+        },
+    );
+}
+
+/// Sweep during insert: what was there goes and is shown once, what comes stays or goes and is shown, what is
+/// to stay is found.
+fn sweep<P: Part>() {
+    let part = P::with_buckets(3);
+    place(part, 1, 5);
+    place(part, LASTING, 5);
+    let swept = Arc::new(Mutex::new(Vec::new()));
+    let shown = swept.clone();
+    beside(
+        [
+            Box::new(move || assert!(part.has(LASTING, 5))),
+            Box::new(move || place(part, 8, 5)),
+            Box::new(move || *shown.lock().unwrap() = part.sweep(LASTING)),
+        ],
+        move || {
+            let mut keys = swept.lock().unwrap().clone();
+            keys.extend(part.sweep(0));
+            keys.sort_unstable();
+            assert_eq!(keys, [1, 8, LASTING]);
+            empties(part, &[]);
+        },
+    );
+}
+
+#[test]
+fn hosts() {
+    all("hosts: insert/insert, same key", same_key::<Hosts>);
+    all("hosts: insert/insert, colliding", colliding_keys::<Hosts>);
+    all("hosts: insert/remove, same key", insert_remove::<Hosts>);
+    all("hosts: insert/remove, same slot", used_again::<Hosts>);
+    all("hosts: lookup during overflow", overflow::<Hosts>);
+    all("hosts: lookup beyond overflow", beyond::<Hosts>);
+    all("hosts: sweep during insert", sweep::<Hosts>);
+}
+
+#[test]
+fn nets() {
+    all("nets: insert/insert, same key", same_key::<Nets>);
+    all("nets: insert/insert, colliding", colliding_keys::<Nets>);
+    all("nets: insert/remove, same key", insert_remove::<Nets>);
+    all("nets: insert/remove, same slot", used_again::<Nets>);
+    bounded("nets: lookup during overflow", 3, overflow::<Nets>);
+    all("nets: lookup beyond overflow", beyond::<Nets>);
+    all("nets: sweep during insert", sweep::<Nets>);
+}

@@ -1,0 +1,74 @@
+//! The sweep of a whole table, with its mark of the earliest end: beside two inserts, or an insert and a
+//! lookup.
+
+use super::*;
+
+fn table() -> (Table, [Subnet; 3]) {
+    let table = Table::new(&mut Memory::default(), "a model", 3, 42, false).unwrap();
+    let subnet = |text: &str| text.parse().unwrap();
+    (table, ["192.0.2.7", "192.0.2.8", "192.0.2.9"].map(subnet))
+}
+
+/// Sweeps what ended by `now`; adds it to what ended before.
+fn expire(table: &Table, now: u32, ended: &Mutex<Vec<Subnet>>) {
+    table.expire(now, |entry| ended.lock().unwrap().push(entry.subnet));
+}
+
+/// Bans placed during the sweep are not forgotten by the next one.
+fn inserts() {
+    let (table, [one, two, three]) = table();
+    table.insert(one, 5, 1, "");
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let [a, b, c, end] = std::array::from_fn(|_| table.clone());
+    let told = ended.clone();
+    beside(
+        [
+            Box::new(move || expire(&a, 5, &told)),
+            Box::new(move || assert_eq!(b.insert(two, 5, 1, ""), Insert::New)),
+            Box::new(move || assert_eq!(c.insert(three, 5, 1, ""), Insert::New)),
+        ],
+        move || {
+            expire(&end, 5, &ended);
+            let mut ended = ended.lock().unwrap();
+            ended.sort_unstable_by_key(|subnet| subnet.address());
+            assert_eq!((&ended[..], end.len()), (&[one, two, three][..], 0));
+        },
+    );
+}
+
+/// A ban extended during the sweep stays, is not told as ended, and is swept at its new end. One that had
+/// not ended is found throughout.
+fn longer_end() {
+    let (table, [one, two, _]) = table();
+    table.insert(one, 5, 1, "");
+    table.insert(two, 7, 1, "");
+    let (ended, done) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
+    let [a, b, c, end] = std::array::from_fn(|_| table.clone());
+    let (told, answer) = (ended.clone(), done.clone());
+    beside(
+        [
+            Box::new(move || assert!(c.lookup(two.address(), 5).is_some())),
+            Box::new(move || expire(&a, 5, &told)),
+            Box::new(move || *answer.lock().unwrap() = Some(b.insert(one, 9, 1, ""))),
+        ],
+        move || {
+            match *done.lock().unwrap() {
+                Some(Insert::Extended) => assert!(ended.lock().unwrap().is_empty()),
+                done => assert_eq!(done, Some(Insert::New)),
+            }
+            assert_eq!(end.find(one).map(|found| found.value()), Some(9));
+            end.expire(9, |_| ());
+            assert_eq!(end.len(), 0);
+        },
+    );
+}
+
+#[test]
+fn a_sweep_meets_inserts() {
+    bounded("sweep and two inserts", 3, inserts);
+}
+
+#[test]
+fn a_sweep_meets_a_longer_end() {
+    bounded("sweep, raise and lookup", 3, longer_end);
+}
