@@ -73,6 +73,7 @@ impl<const LINES: usize> Ring<LINES> {
                     Err(now) => position = now,
                 }
             } else if turn < mine {
+                self.header.0[DROPPED].store(1, Ordering::Release);
                 return false;
             } else {
                 position = tail.load(Ordering::Relaxed);
