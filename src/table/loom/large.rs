@@ -113,7 +113,7 @@ fn lasting<P: Part>() {
 
 #[test]
 fn hosts() {
-    bounded("hosts: same key", 5, same_key::<Hosts>);
+    bounded("hosts: same key", 4, same_key::<Hosts>);
     bounded("hosts: colliding keys", 5, colliding_keys::<Hosts>);
     bounded("hosts: copies", 2, copies::<Hosts>);
     bounded(
