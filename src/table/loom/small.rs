@@ -182,6 +182,42 @@ fn sweep<P: Part>() {
     );
 }
 
+/// True where the hot path finds `key` in its one line, or goes on to the whole lookup.
+fn is_not_missed(part: Hosts, key: u8) -> bool {
+    let (found, further) = part.glance(key.into(), 0, 4);
+    found.is_some() || further
+}
+
+/// A glance at one of the entries of a bucket, while others take and leave the other slot.
+fn glance() {
+    let part = Hosts::with_buckets(3);
+    place(part, LASTING, 5);
+    place(part, 1, 5);
+    beside(
+        [
+            Box::new(move || assert!(is_not_missed(part, LASTING))),
+            Box::new(move || place(part, 8, 5)),
+            Box::new(move || assert_eq!(Part::remove(part, 1), 1)),
+        ],
+        move || empties(part, &[8, LASTING]),
+    );
+}
+
+/// A glance for an entry beyond a full bucket, while one before it goes and another comes.
+fn glance_beyond() {
+    let part = Hosts::with_buckets(3);
+    fill(part);
+    place(part, LASTING, 5);
+    beside(
+        [
+            Box::new(move || assert!(is_not_missed(part, LASTING))),
+            Box::new(move || place(part, 8, 5)),
+            Box::new(move || assert_eq!(Part::remove(part, 1), 1)),
+        ],
+        move || empties(part, &[2, 8, LASTING]),
+    );
+}
+
 #[test]
 fn hosts() {
     all("hosts: insert/insert, same key", same_key::<Hosts>);
@@ -191,6 +227,8 @@ fn hosts() {
     all("hosts: lookup during overflow", overflow::<Hosts>);
     all("hosts: lookup beyond overflow", beyond::<Hosts>);
     all("hosts: sweep during insert", sweep::<Hosts>);
+    all("hosts: glance", glance);
+    all("hosts: glance beyond overflow", glance_beyond);
 }
 
 #[test]
