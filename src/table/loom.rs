@@ -18,8 +18,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use super::atomic::explore::{all, beside, bounded};
-use super::atomic::{Arena, Memory};
+use super::atomic::explore::{all, beside, bounded, Memory};
+use super::atomic::Arena;
 use super::buckets::Buckets;
 use super::hosts::{Hosts, Placed};
 use super::nets::{Key, Nets};
