@@ -132,8 +132,7 @@ impl Board {
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
-    use crate::table::atomic::explore::{all, beside};
-    use crate::table::atomic::Memory;
+    use crate::table::atomic::explore::{all, beside, Memory};
 
     const TEXTS: [&str; 2] = ["aaaa", "bb"];
 

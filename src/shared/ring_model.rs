@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::table::atomic::explore::{all, beside};
-use crate::table::atomic::Memory;
+use crate::table::atomic::explore::{all, beside, Memory};
 
 /// What producers were told and the consumer got.
 #[derive(Default)]

@@ -12,7 +12,7 @@ mod model;
 #[cfg(loom)]
 pub use loom::sync::atomic::fence;
 #[cfg(all(test, loom))]
-pub use model::{explore, Memory};
+pub use model::explore;
 #[cfg(loom)]
 pub use model::{AtomicU32, AtomicU64};
 pub use std::sync::atomic::Ordering;

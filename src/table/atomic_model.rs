@@ -1,4 +1,4 @@
-//! The atomics of the model checker, and the memory that its models use.
+//! The atomics of the model checker.
 //!
 //! loom remembers only the last access to an atomic when it looks for orders still to be tried. A thread
 //! that loads a word before it changes it hides, by its own load, that another one had read the word: that
@@ -6,12 +6,14 @@
 //! thread has a copy of each word. It loads from its own, which no other load can hide, and writes to all
 //! of them in one step: loom may change threads before the first copy is written and not again before the
 //! last one is. All copies see the same writes in the same order with the same synchronisation, so that
-//! each of them allows a load whatever the one word would.
+//! each of them allows a load whatever the one word would. It may allow more: a thread that knows of a write
+//! only from another one that had read it may still load what was there before. A model that passes so
+//! passes without, too.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Arena, Line, Ordering, OutOfMemory};
+use super::Ordering;
 
 #[cfg(test)]
 pub mod explore;
@@ -27,9 +29,6 @@ loom::thread_local! {
 thread_local! {
     /// See [`still`].
     static STILL: Cell<bool> = const { Cell::new(false) };
-    /// See [`Memory`].
-    static LINES: RefCell<Vec<&'static [Line]>> = const { RefCell::new(Vec::new()) };
-    static WORDS: RefCell<Vec<&'static [AtomicU32]>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Runs `look` where no other thread is left: on the memory as it is, unknown to loom, so that looking
@@ -85,6 +84,7 @@ macro_rules! atomic {
             }
 
             /// Zero, and unknown to loom so far.
+            #[cfg(test)]
             fn renew(&self) {
                 *self.0.lock().unwrap_or_else(PoisonError::into_inner) = $cell::new(0);
             }
@@ -239,49 +239,3 @@ macro_rules! atomic {
 
 atomic!(AtomicU32, Cell32, u32);
 atomic!(AtomicU64, Cell64, u64);
-
-/// Memory for the structures of a model. Every order of the model gets the same memory again: what the
-/// structures hold is `'static`, and a million orders would leak gigabytes.
-#[derive(Default)]
-pub struct Memory {
-    lines: usize,
-    words: usize,
-}
-
-impl Arena for Memory {
-    fn lines(&mut self, _: &'static str, count: usize) -> Result<&'static [Line], OutOfMemory> {
-        let lines = again(&LINES, &mut self.lines, count, Line::default);
-        lines
-            .iter()
-            .flat_map(|line| &line.0)
-            .for_each(AtomicU64::renew);
-        Ok(lines)
-    }
-
-    fn words(
-        &mut self,
-        _: &'static str,
-        count: usize,
-    ) -> Result<&'static [AtomicU32], OutOfMemory> {
-        let words = again(&WORDS, &mut self.words, count, || AtomicU32::new(0));
-        words.iter().for_each(AtomicU32::renew);
-        Ok(words)
-    }
-}
-
-/// The slice number `next` of this thread, made where there is none of that length.
-fn again<T>(
-    pool: &'static std::thread::LocalKey<RefCell<Vec<&'static [T]>>>,
-    next: &mut usize,
-    count: usize,
-    new: impl Fn() -> T,
-) -> &'static [T] {
-    pool.with_borrow_mut(|pool| {
-        if pool.get(*next).is_none_or(|old| old.len() != count) {
-            pool.truncate(*next);
-            pool.push(Box::leak((0..count).map(|_| new()).collect()));
-        }
-        *next += 1;
-        pool[*next - 1]
-    })
-}

@@ -1,6 +1,7 @@
-//! Runs a model in all orders and says how many those were.
+//! Runs a model in all orders and says how many those were. Orders that differ only in accesses that do
+//! not touch each other count as one; of a load all values are tried that the memory model allows.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,11 +9,15 @@ use std::time::Instant;
 use loom::model::Builder;
 use loom::thread;
 
-use super::{still, ME, THREADS};
+use super::super::{Arena, Line, OutOfMemory};
+use super::{still, AtomicU32, AtomicU64, ME, THREADS};
 
 thread_local! {
     /// How many orders came to their end.
     static ENDED: Cell<usize> = const { Cell::new(0) };
+    /// See [`Memory`].
+    static LINES: RefCell<Vec<&'static [Line]>> = const { RefCell::new(Vec::new()) };
+    static WORDS: RefCell<Vec<&'static [AtomicU32]>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A thread of a model.
@@ -32,6 +37,8 @@ pub fn bounded(name: &str, bound: usize, model: impl Fn() + Sync + Send + 'stati
 fn explore(name: &str, bound: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.max_branches = 10_000;
+    // What would end it early, without a word.
+    (builder.max_permutations, builder.max_duration) = (None, None);
     builder.preemption_bound = builder.preemption_bound.or(bound);
     let (orders, started) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     let counter = orders.clone();
@@ -81,11 +88,56 @@ pub fn beside<const N: usize>(threads: [Thread; N], end: impl FnOnce() + 'static
     here.into_iter().for_each(|here| here());
 }
 
+/// Memory for the structures of a model. Every order of the model gets the same memory again: what the
+/// structures hold is `'static`, and a million orders would leak gigabytes.
+#[derive(Default)]
+pub struct Memory {
+    lines: usize,
+    words: usize,
+}
+
+impl Arena for Memory {
+    fn lines(&mut self, _: &'static str, count: usize) -> Result<&'static [Line], OutOfMemory> {
+        let lines = again(&LINES, &mut self.lines, count, Line::default);
+        lines
+            .iter()
+            .flat_map(|line| &line.0)
+            .for_each(AtomicU64::renew);
+        Ok(lines)
+    }
+
+    fn words(
+        &mut self,
+        _: &'static str,
+        count: usize,
+    ) -> Result<&'static [AtomicU32], OutOfMemory> {
+        let words = again(&WORDS, &mut self.words, count, || AtomicU32::new(0));
+        words.iter().for_each(AtomicU32::renew);
+        Ok(words)
+    }
+}
+
+/// The slice number `next` of this thread, made where there is none of that length.
+fn again<T>(
+    pool: &'static std::thread::LocalKey<RefCell<Vec<&'static [T]>>>,
+    next: &mut usize,
+    count: usize,
+    new: impl Fn() -> T,
+) -> &'static [T] {
+    pool.with_borrow_mut(|pool| {
+        if pool.get(*next).is_none_or(|old| old.len() != count) {
+            pool.truncate(*next);
+            pool.push(Box::leak((0..count).map(|_| new()).collect()));
+        }
+        *next += 1;
+        pool[*next - 1]
+    })
+}
+
 /// What plain loom does not find: that the load comes after the swap, where the swapping thread has
 /// loaded, too.
 #[test]
 fn no_load_hides_another() {
-    use super::super::{Arena, Memory};
     let seen = Arc::new([const { AtomicUsize::new(0) }; 2]);
     let count = seen.clone();
     all("a load and a swap", move || {

@@ -2,10 +2,12 @@
 //!
 //! Two writers and a reader each. Buckets hold two hosts or one net here, and all keys share one home and
 //! one tag, so that buckets overflow at once.
-//! - `small`: one operation in each thread, on a table that was prepared before. All orders are
-//!   tried, but for one model.
-//! - `large`: several operations in a row, and `sweeps`: the sweep of a whole table. They have too many orders
-//!   for that: threads are interrupted a few times at most, and all orders within this bound are tried.
+//! - `small`: one operation in each thread, on a table that was prepared before. All orders are tried, but
+//!   for one model.
+//! - `sweeps`: the sweep of a whole table. All orders beside an insert and a lookup, not beside two inserts.
+//! - `large`: several operations in a row. They have too many orders.
+//!
+//! Where not all orders are tried, those are in which threads are interrupted a few times at most.
 //!
 //! Each model says how many orders there were, and the bound where it has one. The queue and the status
 //! board have models of their own, beside them in `src/shared`.
@@ -18,8 +20,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use super::atomic::explore::{all, beside, bounded};
-use super::atomic::{Arena, Memory};
+use super::atomic::explore::{all, beside, bounded, Memory};
+use super::atomic::Arena;
 use super::buckets::Buckets;
 use super::hosts::{Hosts, Placed};
 use super::nets::{Key, Nets};
