@@ -22,7 +22,7 @@ use apiban::shared::Shared;
 use apiban::table::atomic::Ordering;
 use apiban::table::Table;
 use apiban::trust;
-use support::{median_ns, scatter, MappedArena, RUNS};
+use support::{median, median_ns, scatter, MappedArena};
 
 const SIZES: [u32; 4] = [1_300, 5_000, 100_000, 1_000_000];
 /// Lookups per run, over different addresses in an order that no cache guesses.
@@ -118,7 +118,8 @@ fn lookups(size: u32) {
 /// The least that any table of this size costs: one random line of as much memory as ours has.
 fn one_line(size: u32, wanted: &[u32]) -> f64 {
     use apiban::table::atomic::Arena;
-    let count = (size as usize * 10).div_ceil(49);
+    // Seven slots a line, six of ten taken.
+    let count = (size as usize * 10).div_ceil(42);
     let lines = MappedArena::default().lines("benchmark", count).unwrap();
     lines
         .iter()
@@ -139,40 +140,31 @@ fn inserts(size: u32) {
         (0..size).for_each(|n| set(address(n)));
         start.elapsed().as_nanos() as f64 / f64::from(size)
     };
-    let median = |mut one: Box<dyn FnMut() -> f64>| {
-        let mut runs: Vec<f64> = (0..RUNS).map(|_| one()).collect();
-        runs.sort_by(f64::total_cmp);
-        runs[RUNS / 2]
-    };
     // Pages that were touched before, as in the sets: the table is filled once and emptied.
     let table = filled(size);
-    let ours = median(Box::new(move || {
+    let ours = median(|| {
         table.retain(|_, _| false);
         fill(&mut |one| {
             table.insert(Subnet::host(v4(one)), END, NOW, "");
         })
-    }));
-    fn peer<K: Hash + Eq + 'static, S: BuildHasher + Default + 'static>(
+    });
+    fn peer<K: Hash + Eq, S: BuildHasher + Default>(
         size: u32,
-        fill: impl Fn(&mut dyn FnMut(u32)) -> f64 + 'static,
+        fill: impl Fn(&mut dyn FnMut(u32)) -> f64,
         key: fn(u32) -> K,
-    ) -> Box<dyn FnMut() -> f64> {
+    ) -> f64 {
         let mut set =
             hashbrown::HashSet::<K, S>::with_capacity_and_hasher(size as usize, S::default());
-        Box::new(move || {
+        median(|| {
             set.clear();
             fill(&mut |one| {
                 set.insert(key(one));
             })
         })
     }
-    let ip_set = median(peer::<_, foldhash::fast::RandomState>(size, fill, v4));
-    let u32_set = median(peer::<u32, foldhash::fast::RandomState>(
-        size,
-        fill,
-        |one| one,
-    ));
-    let std = median(peer::<u32, std::hash::RandomState>(size, fill, |one| one));
+    let ip_set = peer::<_, foldhash::fast::RandomState>(size, fill, v4);
+    let u32_set = peer::<u32, foldhash::fast::RandomState>(size, fill, |one| one);
+    let std = peer::<u32, std::hash::RandomState>(size, fill, |one| one);
     println!(
         "{size:>9}           {ours:>7.2} {ip_set:>8.2} {u32_set:>8.2} {std:>5.1} {:>20.2} {:>8.2}",
         ours / ip_set,
@@ -198,22 +190,16 @@ fn subnets() {
     let page: Vec<Subnet> = (0..250u32)
         .map(|n| Subnet::host(v4(address(n + 5_000))))
         .collect();
-    let mut runs: Vec<f64> = (0..RUNS)
-        .map(|_| {
-            let start = Instant::now();
-            for &one in &page {
-                table.insert(one, END, NOW, "");
-            }
-            let ns = start.elapsed().as_nanos() as f64;
-            table.retain(|subnet, _| !page.contains(&subnet));
-            ns
-        })
-        .collect();
-    runs.sort_by(f64::total_cmp);
-    println!(
-        "one page of 250 into a table of 1,300: {:.1} us",
-        runs[RUNS / 2] / 1e3
-    );
+    let ns = median(|| {
+        let start = Instant::now();
+        for &one in &page {
+            table.insert(one, END, NOW, "");
+        }
+        let ns = start.elapsed().as_nanos() as f64;
+        table.retain(|subnet, _| !page.contains(&subnet));
+        ns
+    });
+    println!("one page of 250 into a table of 1,300: {:.1} us", ns / 1e3);
 }
 
 /// Memory as the module has it, 100,000 addresses in the feed table, loopback and one own address trusted.

@@ -81,13 +81,16 @@ pub const RUNS: usize = 41;
 
 /// Median nanoseconds of one of `count` operations that `work` does.
 pub fn median_ns(count: usize, mut work: impl FnMut()) -> f64 {
-    let mut runs: Vec<f64> = (0..RUNS)
-        .map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed().as_nanos() as f64 / count as f64
-        })
-        .collect();
+    median(|| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_nanos() as f64 / count as f64
+    })
+}
+
+/// Median of what [`RUNS`] runs of `one` measure themselves.
+pub fn median(one: impl FnMut() -> f64) -> f64 {
+    let mut runs: Vec<f64> = std::iter::repeat_with(one).take(RUNS).collect();
     runs.sort_by(f64::total_cmp);
     runs[RUNS / 2]
 }
