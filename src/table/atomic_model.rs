@@ -41,6 +41,23 @@ pub fn still<T>(look: impl FnOnce() -> T) -> T {
     seen
 }
 
+/// Operations that always change the word: what each makes of what was there and its argument.
+macro_rules! changes {
+    ($name:ident, $value:ty: $($operation:ident = $next:expr;)*) => {
+        #[allow(missing_docs, dead_code, reason = "as in the standard library")]
+        impl $name {
+            $(pub fn $operation(&self, value: $value, order: Ordering) -> $value {
+                let next: fn($value, $value) -> $value = $next;
+                self.change(
+                    order,
+                    |word| word.$operation(value, order),
+                    |before| next(before, value),
+                )
+            })*
+        }
+    };
+}
+
 macro_rules! atomic {
     ($name:ident, $cell:ident, $value:ty) => {
         /// A word of one order of a model: the copies.
@@ -161,58 +178,6 @@ macro_rules! atomic {
                 Err(seen)
             }
 
-            pub fn swap(&self, value: $value, order: Ordering) -> $value {
-                self.change(order, |word| word.swap(value, order), |_| value)
-            }
-
-            pub fn fetch_and(&self, value: $value, order: Ordering) -> $value {
-                self.change(
-                    order,
-                    |word| word.fetch_and(value, order),
-                    |before| before & value,
-                )
-            }
-
-            pub fn fetch_or(&self, value: $value, order: Ordering) -> $value {
-                self.change(
-                    order,
-                    |word| word.fetch_or(value, order),
-                    |before| before | value,
-                )
-            }
-
-            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
-                self.change(
-                    order,
-                    |word| word.fetch_add(value, order),
-                    |before| before.wrapping_add(value),
-                )
-            }
-
-            pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
-                self.change(
-                    order,
-                    |word| word.fetch_sub(value, order),
-                    |before| before.wrapping_sub(value),
-                )
-            }
-
-            pub fn fetch_min(&self, value: $value, order: Ordering) -> $value {
-                self.change(
-                    order,
-                    |word| word.fetch_min(value, order),
-                    |before| before.min(value),
-                )
-            }
-
-            pub fn fetch_max(&self, value: $value, order: Ordering) -> $value {
-                self.change(
-                    order,
-                    |word| word.fetch_max(value, order),
-                    |before| before.max(value),
-                )
-            }
-
             /// An operation that always changes the word, and what it makes of what was there.
             fn change(
                 &self,
@@ -233,6 +198,16 @@ macro_rules! atomic {
                 });
                 before
             }
+        }
+
+        changes! { $name, $value:
+            swap = |_, value| value;
+            fetch_and = |before, value| before & value;
+            fetch_or = |before, value| before | value;
+            fetch_add = <$value>::wrapping_add;
+            fetch_sub = <$value>::wrapping_sub;
+            fetch_min = Ord::min;
+            fetch_max = Ord::max;
         }
     };
 }
