@@ -135,7 +135,7 @@ impl Trust {
             return None;
         }
         // What may be banned at all lies in one region: a page full of prefixes costs no search each.
-        if !subnet.is_too_wide() && !self.regions.have(subnet.address()) {
+        if !subnet.is_too_wide() && !self.may_have(subnet.address()) {
             return None;
         }
         if !subnet.is_v4() && subnet.prefix_len() == self.v6_ban_length {

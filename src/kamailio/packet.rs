@@ -121,11 +121,10 @@ fn v4(ip: &k::ip_addr_t) -> Option<Ipv4Addr> {
 }
 
 fn from_ip_addr(ip: &k::ip_addr_t) -> Option<IpAddr> {
-    // SAFETY: both members of the union are plain bytes.
-    let bytes = unsafe { &ip.u.addr };
     match (ip.af as i32, ip.len) {
-        (libc::AF_INET, 4) => Some(IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]])),
-        (libc::AF_INET6, 16) => Some(IpAddr::from(*bytes)),
+        (libc::AF_INET, 4) => v4(ip).map(IpAddr::V4),
+        // SAFETY: both members of the union are plain bytes.
+        (libc::AF_INET6, 16) => Some(IpAddr::from(unsafe { ip.u.addr })),
         _ => None,
     }
 }

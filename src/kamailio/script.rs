@@ -239,15 +239,9 @@ fn look_up_v4(ip: Ipv4Addr) -> c_int {
     let Some(module) = module() else {
         return NOT_BANNED;
     };
-    match glance(&module.shared, || module.lane(), ip) {
-        Some(verdict) => verdict.code(module.config.mode),
-        None => look_up_rest(module, ip),
-    }
-}
-
-#[inline(never)]
-fn look_up_rest(module: &Module, ip: Ipv4Addr) -> c_int {
-    check_v4(&module.shared, module.lane(), ip).code(module.config.mode)
+    glance(&module.shared, || module.lane(), ip)
+        .unwrap_or_else(|| check_v4(&module.shared, module.lane(), ip))
+        .code(module.config.mode)
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
