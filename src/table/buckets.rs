@@ -65,23 +65,10 @@ impl Buckets {
         mut look: impl FnMut(usize, usize) -> Option<T>,
     ) -> Option<T> {
         let home = self.home(hash);
-        let answer = look(home, 0);
-        // The count is read after the slots; who still stands further on is still counted.
-        if answer.is_some() || !self.overflowed(home) {
-            return answer;
-        }
-        self.search_on(home, look)
-    }
-
-    /// The rest of a search that has seen the home bucket.
-    pub fn search_on<T>(
-        &self,
-        home: usize,
-        mut look: impl FnMut(usize, usize) -> Option<T>,
-    ) -> Option<T> {
-        for distance in 1..self.reach() {
+        for distance in 0..self.reach() {
             let bucket = self.at(home, distance);
             let answer = look(bucket, distance);
+            // The count is read after the slots; who still stands further on is still counted.
             if answer.is_some() || !self.overflowed(bucket) {
                 return answer;
             }
