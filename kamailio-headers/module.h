@@ -80,6 +80,7 @@ cmd_function find_mod_export(const char *module, const char *name, int param_no,
 union fparam_value {
     int i;
     str str;
+    pv_elem_t *pve;
     ksr_u64 reserved_room[4];
 };
 

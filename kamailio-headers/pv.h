@@ -46,6 +46,13 @@ typedef struct pv_spec {
     void *trans;
 } pv_spec_t;
 
+/* One piece of a text with pseudo-variables in it: plain text, then a variable; either may be missing. */
+typedef struct pv_elem {
+    str text;
+    pv_spec_t *spec;
+    struct pv_elem *next;
+} pv_elem_t;
+
 /* A row with an empty name ends the table. */
 typedef struct pv_export {
     str name;

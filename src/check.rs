@@ -26,10 +26,15 @@ impl Verdict {
     /// The return code of `apiban_check()`; where bans are only observed nobody is banned.
     #[inline]
     pub fn code(self, mode: Mode) -> i32 {
-        if mode == Mode::Observe && self as i32 > 0 {
-            return Verdict::Clear as i32;
+        match mode {
+            Mode::Enforce => self as i32,
+            Mode::Observe => self.observed(),
         }
-        self as i32
+    }
+
+    #[cold]
+    fn observed(self) -> i32 {
+        (self as i32).min(Verdict::Clear as i32)
     }
 
     #[inline(always)]
@@ -72,12 +77,11 @@ pub fn glance(shared: &Shared, lane: impl Fn() -> Lane, ip: Ipv4Addr) -> Option<
     if shared.trust.may_have(IpAddr::V4(ip)) || !shared.peer.is_empty() {
         return None;
     }
-    let now = shared.now();
     for (table, verdict) in [
         (&shared.feed, Verdict::Feed),
         (&shared.local, Verdict::Local),
     ] {
-        if let Some(found) = table.glance(ip.to_bits(), now).ok()? {
+        if let Some(found) = table.glance(ip.to_bits(), || shared.now()).ok()? {
             table.hit(found);
             return Some(counted(lane(), verdict));
         }

@@ -333,6 +333,11 @@ fn the_address_may_be_text_or_pseudo_variables() {
         r#""$var(banned)""#,
         "$var(banned)",
         r#""127.0.0.$var(last)""#,
+        r#""$var(first).0.0.$var(last)""#,
+        r#""$var(first).0.0.66""#,
+        r#""$var(first)$var(rest)""#,
+        r#""$(var(padded){s.trim})""#,
+        r#""$avp(banned)""#,
         r#"" 127.0.0.66 ""#,
         r#""::ffff:127.0.0.66""#,
         r#""[::ffff:127.0.0.66]""#,
@@ -341,7 +346,9 @@ fn the_address_may_be_text_or_pseudo_variables() {
         // The whole /64 is banned.
         r#""2001:db8::9999""#,
     ];
-    assert_eq!(codes_of(&good, "$var(last) = 66;"), vec![2; good.len()]);
+    let before = r#"$var(first) = 127; $var(last) = 66; $var(rest) = ".0.0.66"; $var(padded) = " 127.0.0.66 ";
+        $avp(banned) = "127.0.0.66";"#;
+    assert_eq!(codes_of(&good, before), vec![2; good.len()]);
     let clear = [r#""$si""#, "$si", r#""192.0.2.1""#, r#""2001:db8:1::7""#];
     assert_eq!(codes_of(&clear, ""), vec![-1; clear.len()]);
 }
@@ -356,6 +363,9 @@ fn what_is_no_address_is_said_to_be_none() {
         r#""$avp(unset)""#,
         r#""$fU@$fd""#,
         r#""127.0.0.66:5060""#,
+        r#""$var(banned):5060""#,
+        r#""$var(banned)$var(banned)""#,
+        r#""$Ts""#,
         r#""127.0.0.066""#,
         r#""127.0.0""#,
         r#""2130706498""#,

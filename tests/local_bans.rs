@@ -53,6 +53,8 @@ fn every_form_of_the_call_bans_for_the_time_given() {
             r#"apiban_block("192.0.2.5", "$var(ttl)", "from $si")"#,
             r#"apiban_block("192.0.2.6", " 60 ", "blanks")"#,
             "apiban_block($var(ip), $var(ttl), $rm)",
+            r#"apiban_block("192.0.2.8", "$var(ttl)", "$var(ttl)")"#,
+            r#"apiban_block("192.0.2.9", "$var(ttl)", "$avp(unset)")"#,
             r#"apiban_block("[2001:db8::7]", "60", "")"#,
         ];
         let (codes, kamailio) = codes_of(
@@ -71,7 +73,7 @@ fn every_form_of_the_call_bans_for_the_time_given() {
                 release.name()
             );
         }
-        for host in 2..=7 {
+        for host in 2..=9 {
             let ip = format!("192.0.2.{host}");
             assert!(
                 (50..=60).contains(&expires(&kamailio, &ip)),
@@ -82,6 +84,8 @@ fn every_form_of_the_call_bans_for_the_time_given() {
         assert_eq!(kamailio.verdict("192.0.2.5")["reason"], "from 127.0.0.5");
         assert_eq!(kamailio.verdict("192.0.2.6")["reason"], "blanks");
         assert_eq!(kamailio.verdict("192.0.2.7")["reason"], "REGISTER");
+        assert_eq!(kamailio.verdict("192.0.2.8")["reason"], "60");
+        assert_eq!(kamailio.verdict("192.0.2.9")["reason"], "");
         assert_eq!(kamailio.verdict("2001:db8::7")["reason"], "2001:db8::/64");
         kamailio.assert_dropped(CLEAR);
     }

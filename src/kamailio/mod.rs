@@ -29,3 +29,4 @@ mod shm;
 mod siblings;
 mod statistics;
 mod text;
+mod value;

@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use super::bindings as k;
-use super::text;
+use super::value;
 use crate::{address, error};
 
 /// What this process knows of reading the source address from the message.
@@ -98,18 +98,14 @@ unsafe fn from_variable(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
         s: c"$si".as_ptr().cast_mut(),
         len: 3,
     };
-    // SAFETY: the specification is the core's own cached one; the value has room for every release, and
-    // its text stays valid until the next evaluation.
+    // SAFETY: the specification is the core's own cached one.
     unsafe {
         let spec = k::pv_cache_get(&mut name);
         if spec.is_null() {
             return None;
         }
-        let mut value: k::pv_value_t = std::mem::zeroed();
-        if k::pv_get_spec_value(msg, spec, &mut value) != 0 {
-            return None;
-        }
-        address::parse_address(std::str::from_utf8(text::bytes(&value.rs)).ok()?).ok()
+        let text = value::variable(msg, spec)?;
+        address::parse_address(std::str::from_utf8(text).ok()?).ok()
     }
 }
 

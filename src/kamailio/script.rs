@@ -1,15 +1,15 @@
 //! Script functions, for the native script and for KEMI.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::bindings as k;
 use super::guard::guard;
 use super::lifecycle::{module, Module};
-use super::{packet, text};
+use super::{packet, text, value};
 use crate::address::parse_address;
 use crate::ban::{source_subnet, unblock_source as unblock_source_of, Order, Refusal, MAX_TTL};
-use crate::check::{check, check_v4, glance};
+use crate::check::{check, glance};
 use crate::table::Insert;
 
 /// What a function answers where an address is needed and there is none.
@@ -19,33 +19,39 @@ const NOT_BANNED: c_int = -1;
 /// What the others answer on internal trouble: nothing was done.
 const INTERNAL: c_int = -1;
 
-/// `apiban_check()`.
+/// `apiban_check()`. What one line of each table tells is told here, with nothing to call and so nothing
+/// to save; the rest is one jump away.
 pub unsafe extern "C" fn check_source(
     msg: *mut k::sip_msg_t,
     _: *mut c_void,
     _: *mut c_void,
 ) -> c_int {
+    let told = guard(None, "apiban_check", || {
+        // SAFETY: the message that the core gave.
+        glance_v4(unsafe { packet::received_v4(msg) }?)
+    });
+    match told {
+        Some(code) => code,
+        // SAFETY: as above.
+        None => unsafe { check_whole(msg) },
+    }
+}
+
+/// `apiban_check()` where a glance did not tell.
+#[inline(never)]
+unsafe extern "C" fn check_whole(msg: *mut k::sip_msg_t) -> c_int {
     guard(NOT_BANNED, "apiban_check", || {
         // SAFETY: the message that the core gave.
         unsafe {
-            match packet::received_v4(msg) {
-                Some(v4) => look_up_v4(v4),
-                None => check_unknown(msg),
+            if packet::received_v4(msg).is_none() {
+                // Not seen before, or none: in the event routes before parsing.
+                if let Some(code) = packet::event_v4(msg).and_then(glance_v4) {
+                    return code;
+                }
             }
+            with(packet::source(msg), look_up)
         }
     })
-}
-
-/// `apiban_check()` of a message that was not seen before, or of none: in the event routes before parsing.
-#[inline(never)]
-unsafe fn check_unknown(msg: *mut k::sip_msg_t) -> c_int {
-    // SAFETY: the caller's.
-    unsafe {
-        match packet::event_v4(msg) {
-            Some(v4) => look_up_v4(v4),
-            None => with(packet::source(msg), look_up),
-        }
-    }
 }
 
 /// `apiban_check(ip)`.
@@ -233,15 +239,12 @@ fn look_up(module: &Module, ip: IpAddr) -> c_int {
     check(&module.shared, module.lane(), ip).code(module.config.mode)
 }
 
-/// The hot path.
+/// The hot path: `None` where one line of each table does not tell.
 #[inline(always)]
-fn look_up_v4(ip: Ipv4Addr) -> c_int {
-    let Some(module) = module() else {
-        return NOT_BANNED;
-    };
-    glance(&module.shared, || module.lane(), ip)
-        .unwrap_or_else(|| check_v4(&module.shared, module.lane(), ip))
-        .code(module.config.mode)
+fn glance_v4(ip: Ipv4Addr) -> Option<c_int> {
+    let module = module()?;
+    let verdict = glance(&module.shared, || module.lane(), ip)?;
+    Some(verdict.code(module.config.mode))
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
@@ -289,28 +292,13 @@ fn with(ip: Option<IpAddr>, act: impl FnOnce(&Module, IpAddr) -> c_int) -> c_int
 /// The address in a fixed parameter.
 unsafe fn address(msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Option<IpAddr> {
     // SAFETY: the caller's; the text is used up before anything else is evaluated.
-    unsafe { value_of(msg, fixed).and_then(parse) }
+    unsafe { value::parameter(msg, fixed).and_then(parse) }
 }
 
 /// A copy of the text in a fixed parameter.
 unsafe fn text_of(msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Option<Vec<u8>> {
     // SAFETY: the caller's.
-    unsafe { value_of(msg, fixed).map(<[u8]>::to_vec) }
-}
-
-/// The text in a parameter that `fixup_spve_all` fixed, valid until the next one is evaluated.
-unsafe fn value_of<'a>(msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Option<&'a [u8]> {
-    let mut value = k::str_ {
-        s: std::ptr::null_mut::<c_char>(),
-        len: 0,
-    };
-    // SAFETY: `fixed` is what our fixup made of the parameter, `msg` the message of this call.
-    unsafe {
-        if fixed.is_null() || k::get_str_fparam(&mut value, msg, fixed.cast()) != 0 {
-            return None;
-        }
-        Some(text::bytes(&value))
-    }
+    unsafe { value::parameter(msg, fixed).map(<[u8]>::to_vec) }
 }
 
 /// The address in a text from a KEMI interpreter.

@@ -87,6 +87,12 @@ impl Buckets {
         &self.lines[bucket]
     }
 
+    /// The words of one bucket; `None` beyond the last.
+    #[inline]
+    pub fn get(&self, bucket: usize) -> Option<&'static Line> {
+        self.lines.get(bucket)
+    }
+
     /// The control word of a bucket.
     #[inline]
     pub fn control(&self, bucket: usize) -> &'static AtomicU64 {

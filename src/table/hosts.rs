@@ -176,17 +176,26 @@ impl Hosts {
     }
 
     /// The first step of [`Hosts::lookup`], which almost always is all of it, and `true` where it may not
-    /// be: where nothing was found, but there is more to look at. This is the hot path.
+    /// be: where nothing was found, but there is more to look at. This is the hot path: it reads `floor` only
+    /// where something may be found, and keeps the register free until then.
     #[inline(always)]
-    pub fn glance(&self, address: u32, hash: u64, floor: u32) -> (Option<(Slot, u32)>, bool) {
+    pub fn glance(
+        &self,
+        address: u32,
+        hash: u64,
+        floor: impl Fn() -> u32,
+    ) -> (Option<(Slot, u32)>, bool) {
         let bucket = self.buckets.home(hash);
-        let words = &self.buckets.line(bucket).0;
+        // There always is one; but who cannot panic has nothing to unwind, and here that counts.
+        let Some(Line(words)) = self.buckets.get(bucket) else {
+            return (None, true);
+        };
         let control = words[0].load(Ordering::Acquire);
         let candidates = fitting(control, tag(hash));
         if candidates != 0 {
             let index = 1 + lowest(candidates);
             let word = words[index].load(Ordering::Acquire);
-            if is(word, address, floor) {
+            if is(word, address, floor()) {
                 let slot = Slot::new(bucket * LINE_WORDS + index);
                 return (Some((slot, value_of(word))), false);
             }

@@ -101,7 +101,7 @@ impl Table {
     #[inline(always)]
     pub fn lookup(&self, ip: IpAddr, now: u32) -> Option<Found> {
         match ip.to_canonical() {
-            IpAddr::V4(v4) => match self.glance(v4.to_bits(), now) {
+            IpAddr::V4(v4) => match self.glance(v4.to_bits(), || now) {
                 Ok(found) => found,
                 Err(further) => self.lookup_further(v4.to_bits(), further, now),
             },
@@ -112,7 +112,7 @@ impl Table {
     /// What one line says of an IPv4 address, which almost always is the answer: an entry above `now`, or
     /// none. The error says that [`Table::lookup`] may find one elsewhere.
     #[inline(always)]
-    pub fn glance(&self, bits: u32, now: u32) -> Result<Option<Found>, Further> {
+    pub fn glance(&self, bits: u32, now: impl Fn() -> u32) -> Result<Option<Found>, Further> {
         if self.is_empty() {
             return Ok(None);
         }

@@ -104,6 +104,7 @@ pub fn structures() -> Vec<Structure> {
         pv_name_value = "pv_name_t" "u." Part, [dname];
         pv_param = "pv_param_t" "" Same, [pvn pvi];
         pv_spec = "pv_spec_t" "" Same, [type_ getf setf pvp trans];
+        pv_elem = "pv_elem_t" "" Same, [text spec next];
         pv_export = "pv_export_t" "" Same,
             [name type_ getf setf parse_name parse_index init_param iparam];
         rpc = "rpc_t" "" Same,
@@ -117,7 +118,7 @@ pub fn structures() -> Vec<Structure> {
              destroy_mod_f];
         sr_module = "sr_module_t" "" Same, [path handle exports modflags next];
         fparam = "fparam_t" "" Same, [orig type_ v fixed];
-        fparam_value = "fparam_t" "v." Part, [i str_];
+        fparam_value = "fparam_t" "v." Part, [i str_ pve];
         counter_handle_s = "counter_handle_t" "" Same, [id];
         log_level_info = "struct log_level_info" "" Same, [name syslog_level];
         ksr_logdata = "ksr_logdata_t" "" Same,
