@@ -251,7 +251,7 @@ fn whole_check(shared: &Shared, lane: Lane, ip: IpAddr) -> Verdict {
     let IpAddr::V4(v4) = ip else {
         return check(shared, lane, ip);
     };
-    glance(shared, || lane, v4).unwrap_or_else(|| check_v4(shared, lane, v4))
+    glance(shared, || Some(lane), v4).unwrap_or_else(|| check_v4(shared, lane, v4))
 }
 
 /// `count` checks of one kind and nothing else worth counting.

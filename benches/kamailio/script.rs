@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::options::Options;
 use crate::report::Section;
 use crate::samples::Samples;
-use crate::setup::{self, unrolled, BANNED, STRANGER};
+use crate::setup::{self, unrolled};
 
 /// Statements in one turn of a loop, from a fixed source.
 const UNROLLED: usize = 100;
@@ -38,7 +38,8 @@ const RANDOM: [(&str, &str); 5] = [
 const TEXT: &str = "\
 All in one Kamailio with one worker, which runs each statement thousands of times in a row: a hundred \
 copies in a loop, the empty loop measured as well and taken off (\"net\"). Time on the CPU by the clock of \
-the thread, so that other programs on the machine do not count. Each run measures all statements one \
+the thread, so that other programs on the machine do not count. The runs take turns with eight sources, \
+since it matters where an entry happens to lie. Each run measures all statements one \
 after another, and ratios are those of the same run. `noop()` is an exported function of a module that \
 does nothing (tests/bench.d/bench.c), `nope()` the same where the \
 answer is no: no function of a module can cost less. Hash tables are htable's, \
@@ -162,7 +163,9 @@ fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
             .iter()
             .map(|(kind, statement)| {
                 let mut dice = Dice(entries as u64);
-                let picks: Vec<usize> = (0..ADDRESSES).map(|_| dice.roll(entries - 1)).collect();
+                let picks: Vec<usize> = (0..ADDRESSES)
+                    .map(|_| dice.roll(entries - setup::SOURCES))
+                    .collect();
                 let copies = unrolled(ADDRESSES, |n| {
                     let i = picks[n];
                     let ip = if state == "hit" {
@@ -186,8 +189,8 @@ fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
     let mut times = Times::new();
     // The first run warms caches up and is thrown away.
     for run in 0..=options.runs(7, 41) {
-        setup::run_route(&kamailio, BANNED, "hit");
-        setup::run_route(&kamailio, STRANGER, "miss");
+        setup::run_route(&kamailio, &setup::banned_source(run), "hit");
+        setup::run_route(&kamailio, &setup::strange_source(run), "miss");
         for (kind, lap) in setup::laps(&kamailio) {
             let count = if kind.starts_with("random") {
                 ADDRESSES * random_turns

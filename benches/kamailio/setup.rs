@@ -17,8 +17,21 @@ use crate::support::sip::{Answer, Sip};
 pub const BANNED: &str = "127.0.0.9";
 /// A source that is in no list.
 pub const STRANGER: &str = "127.0.0.8";
+/// How many sources there are of either kind.
+pub const SOURCES: usize = 8;
 /// Longest that one route may run.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The `n`th source like [`BANNED`], from 0, which is itself. Where an entry happens to lie in memory can cost
+/// more than what is measured, so that one source alone tells little.
+pub fn banned_source(n: usize) -> String {
+    format!("127.0.{}.9", n % SOURCES)
+}
+
+/// The `n`th source like [`STRANGER`].
+pub fn strange_source(n: usize) -> String {
+    format!("127.0.{}.8", n % SOURCES)
+}
 
 /// The `i`th listed address. [`FILL`] makes the same ones in the script.
 pub fn listed(i: usize) -> String {
@@ -30,7 +43,7 @@ pub fn unlisted(i: usize) -> String {
     format!("{}.{}.{}.9", 20 + (i >> 16), i >> 8 & 255, i & 255)
 }
 
-/// `count` bans as the state file holds them: [`BANNED`] and the first of [`listed`].
+/// `count` bans as the state file holds them: the banned sources and the first of [`listed`].
 pub fn bans(count: usize) -> Vec<Ban> {
     let now = u32::try_from(crate::feed_server::now()).unwrap_or(u32::MAX);
     let ban = |ip: String| Ban {
@@ -39,11 +52,9 @@ pub fn bans(count: usize) -> Vec<Ban> {
         since: now,
         reason: String::new(),
     };
-    let others = (0..count.saturating_sub(1)).map(listed);
-    std::iter::once(BANNED.to_owned())
-        .chain(others)
-        .map(ban)
-        .collect()
+    let others = (0..count.saturating_sub(SOURCES)).map(listed);
+    let sources = (0..SOURCES).map(banned_source);
+    sources.chain(others).map(ban).collect()
 }
 
 /// The bytes of a state file with that list, as a module with the default source takes it.
@@ -102,11 +113,14 @@ pub fn builder(stopwatch: &Path, entries: usize) -> Builder {
         .request_route("if ($rU != $null) { $var(route) = $rU; route($var(route)); }")
 }
 
-/// `route[fill_TABLE]`: puts [`BANNED`] and the first `entries - 1` of [`listed`] into a hash table.
+/// `route[fill_TABLE]`: puts the banned sources and the first of [`listed`] into a hash table, `entries` in all.
 pub fn fill(table: &str, entries: usize) -> String {
+    let sources: String = (0..SOURCES)
+        .map(|n| format!("$sht({table}=>{}) = 1;\n", banned_source(n)))
+        .collect();
     format!(
         "route[fill_{table}] {{
-            $sht({table}=>{BANNED}) = 1;
+            {sources}
             $var(i) = 0;
             while ($var(i) < {}) {{
                 $var(a) = 20 + ($var(i) >> 16);
@@ -117,7 +131,7 @@ pub fn fill(table: &str, entries: usize) -> String {
                 $var(i) = $var(i) + 1;
             }}
         }}\n",
-        entries - 1
+        entries - SOURCES
     )
 }
 

@@ -2,6 +2,8 @@
 
 use std::ffi::{c_int, c_void};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ptr;
+use std::sync::atomic::AtomicPtr;
 
 use super::bindings as k;
 use super::guard::guard;
@@ -10,6 +12,9 @@ use super::{packet, text, value};
 use crate::address::parse_address;
 use crate::ban::{source_subnet, unblock_source as unblock_source_of, Order, Refusal, MAX_TTL};
 use crate::check::{check, glance};
+use crate::config::Mode;
+use crate::shared::counters::Lane;
+use crate::table::atomic::{Line, Ordering};
 use crate::table::Insert;
 
 /// What a function answers where an address is needed and there is none.
@@ -43,13 +48,15 @@ unsafe extern "C" fn check_whole(msg: *mut k::sip_msg_t) -> c_int {
     guard(NOT_BANNED, "apiban_check", || {
         // SAFETY: the message that the core gave.
         unsafe {
-            if packet::received_v4(msg).is_none() {
-                // Not seen before, or none: in the event routes before parsing.
-                if let Some(code) = packet::event_v4(msg).and_then(glance_v4) {
-                    return code;
-                }
+            let seen = packet::received_v4(msg).is_some();
+            // In the event routes before parsing there is a packet and no message.
+            let packet = if seen { None } else { packet::event_v4(msg) };
+            if seen || packet.is_some() {
+                may_glance();
             }
-            with(packet::source(msg), look_up)
+            packet
+                .and_then(glance_v4)
+                .unwrap_or_else(|| with(packet::source(msg), look_up))
         }
     })
 }
@@ -101,7 +108,7 @@ pub unsafe extern "C" fn block_for(
     ttl: *mut c_void,
 ) -> c_int {
     // SAFETY: as below; there is no reason to read.
-    unsafe { block_because(msg, ip, ttl, std::ptr::null_mut()) }
+    unsafe { block_because(msg, ip, ttl, ptr::null_mut()) }
 }
 
 /// `apiban_block(ip, ttl, reason)`. The core passes the third parameter to functions of three.
@@ -158,7 +165,7 @@ pub unsafe extern "C" fn unblock_address(
 /// `KSR.apiban.check()`.
 pub unsafe extern "C" fn kemi_check(msg: *mut k::sip_msg_t) -> c_int {
     // SAFETY: as the native function.
-    unsafe { check_source(msg, std::ptr::null_mut(), std::ptr::null_mut()) }
+    unsafe { check_source(msg, ptr::null_mut(), ptr::null_mut()) }
 }
 
 /// `KSR.apiban.check_ip(ip)`.
@@ -172,7 +179,7 @@ pub unsafe extern "C" fn kemi_check_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -
 /// `KSR.apiban.block()`.
 pub unsafe extern "C" fn kemi_block(msg: *mut k::sip_msg_t) -> c_int {
     // SAFETY: as the native function.
-    unsafe { block_source(msg, std::ptr::null_mut(), std::ptr::null_mut()) }
+    unsafe { block_source(msg, ptr::null_mut(), ptr::null_mut()) }
 }
 
 /// `KSR.apiban.block_ip(ip)`.
@@ -190,7 +197,7 @@ pub unsafe extern "C" fn kemi_block_ip_ttl(
     ttl: c_int,
 ) -> c_int {
     // SAFETY: as below; no reason is given.
-    unsafe { kemi_block_ip_reason(msg, ip, ttl, std::ptr::null_mut()) }
+    unsafe { kemi_block_ip_reason(msg, ip, ttl, ptr::null_mut()) }
 }
 
 /// `KSR.apiban.block_ip_reason(ip, ttl, reason)`.
@@ -224,7 +231,7 @@ pub unsafe extern "C" fn kemi_block_ip_reason(
 /// `KSR.apiban.unblock()`.
 pub unsafe extern "C" fn kemi_unblock(msg: *mut k::sip_msg_t) -> c_int {
     // SAFETY: as the native function.
-    unsafe { unblock_source(msg, std::ptr::null_mut(), std::ptr::null_mut()) }
+    unsafe { unblock_source(msg, ptr::null_mut(), ptr::null_mut()) }
 }
 
 /// `KSR.apiban.unblock_ip(ip)`.
@@ -239,12 +246,27 @@ fn look_up(module: &Module, ip: IpAddr) -> c_int {
     check(&module.shared, module.lane(), ip).code(module.config.mode)
 }
 
+/// The counters of this process, once it may take the hot path: where bans are not only observed.
+static GLANCING: AtomicPtr<Line> = AtomicPtr::new(ptr::null_mut());
+
+/// Opens the hot path. To be called with a packet from the net in hand: who receives has its number as a
+/// process, and forks no other one, which would count in the same line.
+fn may_glance() {
+    let Some(module) = module() else { return };
+    if let (Lane::Own(line), Mode::Enforce) = (module.lane(), module.config.mode) {
+        GLANCING.store(ptr::from_ref(line).cast_mut(), Ordering::Relaxed);
+    }
+}
+
 /// The hot path: `None` where one line of each table does not tell.
 #[inline(always)]
 fn glance_v4(ip: Ipv4Addr) -> Option<c_int> {
-    let module = module()?;
-    let verdict = glance(&module.shared, || module.lane(), ip)?;
-    Some(verdict.code(module.config.mode))
+    let lane = || {
+        // SAFETY: NULL, or the line that `may_glance` found, which lives as long as the process.
+        let line = unsafe { GLANCING.load(Ordering::Relaxed).as_ref() };
+        line.map(Lane::Own)
+    };
+    glance(&module()?.shared, lane, ip).map(|verdict| verdict as c_int)
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
