@@ -1,11 +1,13 @@
 //! `apiban.block`, `apiban.unblock` and `apiban.top`.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 
+use super::first::First;
+use super::listing::{describe, tables};
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::{parse_address, Subnet};
 use crate::ban::{self, Order, Refusal, MAX_TTL};
-use crate::table::{Entry, Insert};
+use crate::table::Insert;
 
 /// Rows of `apiban.top` where no number is given, and the most.
 const TOP: (u64, u64) = (20, 100);
@@ -87,39 +89,35 @@ pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fa
 pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let rows = arguments.number(0, "n", TOP.0, TOP.1)? as usize;
     let now = service.shared.now();
-    let mut bans: Vec<(Entry, &str)> = Vec::new();
-    let mut networks: HashMap<Subnet, u64> = HashMap::new();
-    for (name, table) in super::listing::tables(service.shared) {
+    let mut bans = First::new(rows);
+    let mut network_of_each: Vec<Subnet> = Vec::new();
+    for (rank, (name, table)) in tables(service.shared).into_iter().enumerate() {
         table.for_each(|entry| {
             if entry.value <= now {
                 return;
             }
             let length = if entry.subnet.is_v4() { 24 } else { 64 };
-            if let Some(network) = Subnet::new(
-                entry.subnet.address(),
-                length.min(entry.subnet.prefix_len()),
-            ) {
-                *networks.entry(network).or_default() += 1;
-            }
+            let length = length.min(entry.subnet.prefix_len());
+            network_of_each.extend(Subnet::new(entry.subnet.address(), length));
             if entry.hits > 0 {
-                bans.push((entry, name));
+                bans.offer((Reverse(entry.hits), entry.subnet, rank), (entry, name));
             }
         });
     }
-    bans.sort_by_key(|(entry, _)| (std::cmp::Reverse(entry.hits), entry.subnet));
-    let mut networks: Vec<(Subnet, u64)> = networks.into_iter().collect();
-    networks.sort_by_key(|(network, count)| (std::cmp::Reverse(*count), *network));
+    let mut networks = First::new(rows);
+    network_of_each.sort_unstable();
+    for same in network_of_each.chunk_by(|a, b| a == b) {
+        networks.offer((Reverse(same.len() as u64), same[0]), ());
+    }
     let sources = bans
-        .iter()
-        .take(rows)
-        .map(|(entry, name)| super::listing::describe(entry, name, now));
+        .in_order()
+        .map(|(_, (entry, name))| describe(&entry, name, now));
     let networks = networks
-        .iter()
-        .take(rows)
-        .map(|(network, count)| -> Fields {
+        .in_order()
+        .map(|((Reverse(count), network), ())| -> Fields {
             vec![
                 text("network", network.to_string()),
-                number("banned", *count),
+                number("banned", count),
             ]
         });
     Ok(Reply::List(sources.chain(networks).collect()))

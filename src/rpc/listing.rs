@@ -1,5 +1,6 @@
 //! `apiban.list`: bans, sorted by address, a page at a time.
 
+use super::first::First;
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
 use crate::shared::Shared;
@@ -54,30 +55,29 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
     let limit = arguments.number(1, "limit", USUAL, u64::from(u32::MAX))?;
     let offset = arguments.number(2, "offset", 0, u64::from(u32::MAX))?;
     let now = service.shared.now();
-    let mut bans: Vec<(Entry, &str)> = Vec::new();
-    for (name, table) in tables(service.shared) {
+    let mut bans = First::new((offset + limit.min(MOST)) as usize);
+    let mut total = 0u64;
+    for (rank, (name, table)) in tables(service.shared).into_iter().enumerate() {
         if wanted == "all" || wanted == name {
             table.for_each(|entry| {
                 if entry.value > now {
-                    bans.push((entry, name));
+                    total += 1;
+                    bans.offer((entry.subnet, rank), (entry, name));
                 }
             });
         }
     }
-    bans.sort_by_key(|(entry, _)| entry.subnet);
-    let shown = limit.min(MOST) as usize;
     let mut reply: Vec<Fields> = bans
-        .iter()
+        .in_order()
         .skip(offset as usize)
-        .take(shown)
-        .map(|(entry, name)| describe(entry, name, now))
+        .map(|(_, (entry, name))| describe(&entry, name, now))
         .collect();
     let next = offset + reply.len() as u64;
-    if limit > MOST && next < bans.len() as u64 {
+    if limit > MOST && next < total {
         reply.push(vec![
             text("cut", format!("an answer carries {MOST} entries at most")),
             number("next_offset", next),
-            number("total", bans.len() as u64),
+            number("total", total),
         ]);
     }
     Ok(Reply::List(reply))

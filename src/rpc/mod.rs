@@ -5,6 +5,7 @@
 
 mod bans;
 mod commands;
+mod first;
 mod listing;
 
 use std::fmt;
