@@ -2,12 +2,11 @@
 
 use std::cmp::Reverse;
 
-use super::first::First;
-use super::listing::{describe, tables};
+use super::listing::{describe, page, tables};
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::{parse_address, Subnet};
 use crate::ban::{self, Order, Refusal, MAX_TTL};
-use crate::table::Insert;
+use crate::table::{Entry, Insert};
 
 /// Rows of `apiban.top` where no number is given, and the most.
 const TOP: (u64, u64) = (20, 100);
@@ -89,9 +88,9 @@ pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fa
 pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let rows = arguments.number(0, "n", TOP.0, TOP.1)? as usize;
     let now = service.shared.now();
-    let mut bans = First::new(rows);
+    let mut bans: Vec<(Entry, &str)> = Vec::new();
     let mut network_of_each: Vec<Subnet> = Vec::new();
-    for (rank, (name, table)) in tables(service.shared).into_iter().enumerate() {
+    for (name, table) in tables(service.shared) {
         table.for_each(|entry| {
             if entry.value <= now {
                 return;
@@ -100,25 +99,29 @@ pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault>
             let length = length.min(entry.subnet.prefix_len());
             network_of_each.extend(Subnet::new(entry.subnet.address(), length));
             if entry.hits > 0 {
-                bans.offer((Reverse(entry.hits), entry.subnet, rank), (entry, name));
+                bans.push((entry, name));
             }
         });
     }
-    let mut networks = First::new(rows);
     network_of_each.sort_unstable();
-    for same in network_of_each.chunk_by(|a, b| a == b) {
-        networks.offer((Reverse(same.len() as u64), same[0]), ());
-    }
-    let sources = bans
-        .in_order()
-        .map(|(_, (entry, name))| describe(&entry, name, now));
-    let networks = networks
-        .in_order()
-        .map(|((Reverse(count), network), ())| -> Fields {
-            vec![
-                text("network", network.to_string()),
-                number("banned", count),
-            ]
-        });
+    let mut networks: Vec<(Subnet, usize)> = network_of_each
+        .chunk_by(|a, b| a == b)
+        .map(|same| (same[0], same.len()))
+        .collect();
+    let sources = page(&mut bans, 0, rows, |(entry, name)| {
+        (Reverse(entry.hits), entry.subnet, *name)
+    })
+    .iter()
+    .map(|(entry, name)| describe(entry, name, now));
+    let networks = page(&mut networks, 0, rows, |(network, count)| {
+        (Reverse(*count), *network)
+    })
+    .iter()
+    .map(|(network, count)| -> Fields {
+        vec![
+            text("network", network.to_string()),
+            number("banned", *count as u64),
+        ]
+    });
     Ok(Reply::List(sources.chain(networks).collect()))
 }

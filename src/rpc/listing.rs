@@ -1,6 +1,5 @@
 //! `apiban.list`: bans, sorted by address, a page at a time.
 
-use super::first::First;
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
 use crate::shared::Shared;
@@ -45,6 +44,23 @@ pub fn unbanned(subnet: Subnet, source: &str) -> Fields {
     ]
 }
 
+/// What sorted `rows` would hold from `offset` on, `most` rows, without sorting the others: the process that
+/// asks may be a SIP worker, and they may be all the bans there are.
+pub fn page<T, K: Ord>(rows: &mut [T], offset: usize, most: usize, key: impl Fn(&T) -> K) -> &[T] {
+    if offset >= rows.len() {
+        return &[];
+    }
+    rows.select_nth_unstable_by_key(offset, &key);
+    let rows = &mut rows[offset..];
+    if most < rows.len() {
+        rows.select_nth_unstable_by_key(most, &key);
+    }
+    let most = most.min(rows.len());
+    let shown = &mut rows[..most];
+    shown.sort_unstable_by_key(&key);
+    shown
+}
+
 /// `apiban.list [source] [limit] [offset]`.
 pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let wanted = arguments.get(0).unwrap_or("all");
@@ -55,30 +71,49 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
     let limit = arguments.number(1, "limit", USUAL, u64::from(u32::MAX))?;
     let offset = arguments.number(2, "offset", 0, u64::from(u32::MAX))?;
     let now = service.shared.now();
-    let mut bans = First::new((offset + limit.min(MOST)) as usize);
-    let mut total = 0u64;
-    for (rank, (name, table)) in tables(service.shared).into_iter().enumerate() {
+    let mut bans: Vec<(Entry, &str)> = Vec::new();
+    for (name, table) in tables(service.shared) {
         if wanted == "all" || wanted == name {
             table.for_each(|entry| {
                 if entry.value > now {
-                    total += 1;
-                    bans.offer((entry.subnet, rank), (entry, name));
+                    bans.push((entry, name));
                 }
             });
         }
     }
-    let mut reply: Vec<Fields> = bans
-        .in_order()
-        .skip(offset as usize)
-        .map(|(_, (entry, name))| describe(&entry, name, now))
-        .collect();
+    let shown = limit.min(MOST) as usize;
+    let mut reply: Vec<Fields> = page(&mut bans, offset as usize, shown, |(entry, name)| {
+        (entry.subnet, *name)
+    })
+    .iter()
+    .map(|(entry, name)| describe(entry, name, now))
+    .collect();
     let next = offset + reply.len() as u64;
-    if limit > MOST && next < total {
+    if limit > MOST && next < bans.len() as u64 {
         reply.push(vec![
             text("cut", format!("an answer carries {MOST} entries at most")),
             number("next_offset", next),
-            number("total", total),
+            number("total", bans.len() as u64),
         ]);
     }
     Ok(Reply::List(reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::page;
+
+    #[test]
+    fn a_page_is_a_part_of_the_sorted_whole() {
+        let shuffled: Vec<u32> = (0..100).map(|i| i * 37 % 100 / 2).collect();
+        let mut sorted = shuffled.clone();
+        sorted.sort_unstable();
+        for offset in [0, 1, 50, 99, 100, 101] {
+            for most in [0, 1, 7, 99, 100, 101] {
+                let expected: Vec<u32> = sorted.iter().copied().skip(offset).take(most).collect();
+                let mut rows = shuffled.clone();
+                assert_eq!(page(&mut rows, offset, most, |&row| row), expected);
+            }
+        }
+    }
 }

@@ -5,7 +5,6 @@
 
 mod bans;
 mod commands;
-mod first;
 mod listing;
 
 use std::fmt;
