@@ -15,11 +15,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use apiban::address::Subnet;
-use apiban::check::{check, check_v4, glance, Verdict};
+use apiban::bans::check::{check, check_fast, check_v4, Verdict};
 use apiban::config::Config;
-use apiban::shared::counters::Lane;
+use apiban::memory::Ordering;
+use apiban::shared::counters::ProcessCounters;
 use apiban::shared::Shared;
-use apiban::table::atomic::Ordering;
 use apiban::table::Table;
 use apiban::trust;
 use support::{median, median_ns, scatter, MappedArena};
@@ -117,7 +117,7 @@ fn lookups(size: u32) {
 
 /// The least that any table of this size costs: one random line of as much memory as ours has.
 fn one_line(size: u32, wanted: &[u32]) -> f64 {
-    use apiban::table::atomic::Arena;
+    use apiban::memory::Arena;
     // Seven slots a line, six of ten taken.
     let count = (size as usize * 10).div_ceil(42);
     let lines = MappedArena::default().lines("benchmark", count).unwrap();
@@ -219,7 +219,7 @@ fn shared() -> Shared {
 
 fn checks() {
     let shared = shared();
-    let lane = shared.counters.lane(3);
+    let lane = shared.counters.of_process(3);
     println!("whole check, ns        one address   1,000 addresses   random addresses");
     for (name, wanted, verdict) in [
         ("hit", wanted(100_000, true), Verdict::Feed),
@@ -247,17 +247,17 @@ fn checks() {
 
 /// As `apiban_check()` does it.
 #[inline(always)]
-fn whole_check(shared: &Shared, lane: Lane, ip: IpAddr) -> Verdict {
+fn whole_check(shared: &Shared, lane: ProcessCounters, ip: IpAddr) -> Verdict {
     let IpAddr::V4(v4) = ip else {
         return check(shared, lane, ip);
     };
-    glance(shared, || Some(lane), v4).unwrap_or_else(|| check_v4(shared, lane, v4))
+    check_fast(shared, || Some(lane), v4).unwrap_or_else(|| check_v4(shared, lane, v4))
 }
 
 /// `count` checks of one kind and nothing else worth counting.
 fn instructions(kind: &str, count: u32) {
     let shared = shared();
-    let lane = shared.counters.lane(3);
+    let lane = shared.counters.of_process(3);
     let ip = v4(match kind {
         "hit" => address(7),
         "miss" => address(1 << 24),

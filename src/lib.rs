@@ -9,22 +9,21 @@
 #![cfg_attr(loom, allow(clippy::modulo_one))]
 
 pub mod address;
-pub mod ban;
-pub mod check;
+pub mod bans;
 pub mod clock;
 pub mod config;
 pub mod feed;
 pub mod firewall;
 pub mod log;
-pub mod restore;
+pub mod memory;
 pub mod rpc;
 pub mod shared;
-pub mod sources;
 pub mod state;
-pub mod stats;
+pub mod statistics;
+pub mod sys;
 pub mod table;
 pub mod trust;
 pub mod updater;
-pub mod uri;
 
+#[cfg(feature = "module")]
 mod kamailio;

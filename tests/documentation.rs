@@ -5,12 +5,12 @@
 
 mod support;
 
-use apiban::config::{parameter, Config, Given, Kind, PARAMETERS};
+use apiban::config::{parameter, Config, Kind, RawValue, PARAMETERS};
 use apiban::feed::{ApiVersion, FeedState};
 use apiban::firewall::runner::State;
 use apiban::rpc::COMMANDS;
-use apiban::shared::events::Occasion;
-use apiban::stats::STATISTICS;
+use apiban::shared::events::EventKind;
+use apiban::statistics::STATISTICS;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use support::kamailio::{Kamailio, Release};
@@ -93,7 +93,7 @@ fn default_of(name: &str) -> String {
     let switch = |on: bool| u8::from(on).to_string();
     let scope = |firewall: &str| {
         let mut config = Config::default();
-        let firewall = Given::Text(firewall);
+        let firewall = RawValue::Text(firewall);
         config
             .set(parameter("firewall").expect("there"), firewall)
             .expect("accepted");
@@ -203,8 +203,8 @@ fn accept(name: &str, value: &str) {
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))
     {
-        Some(text) => Given::Text(text),
-        None => Given::Int(value.parse().expect("a number or a string in quotes")),
+        Some(text) => RawValue::Text(text),
+        None => RawValue::Int(value.parse().expect("a number or a string in quotes")),
     };
     let taken = Config::default().set(parameter, given);
     assert_eq!(taken, Ok(()), "{name}");
@@ -329,7 +329,7 @@ fn event_routes_and_variables() {
         .and_then(|(_, rest)| rest.split_once(']'))
         .expect("the names of $apiban()")
         .0;
-    let routes = Occasion::ALL.map(|occasion| format!("event_route[{}]", occasion.route()));
+    let routes = EventKind::ALL.map(|kind| format!("event_route[{}]", kind.route()));
     let variables = names
         .split(',')
         .map(|name| format!("$apiban({})", name.trim().trim_matches('"')));

@@ -14,7 +14,7 @@ use apiban::feed::client::{spawn, Fetch, FetchError, HttpClient, HttpSettings, R
 use apiban::feed::parse::{parse, Answer};
 use apiban::feed::schedule::Jitter;
 use apiban::feed::{
-    ApiVersion, Config, ControlId, Dataset, Effect, Engine, FeedState, Key, Source, Step,
+    ApiVersion, ControlId, Dataset, Effect, Engine, FeedSettings, FeedState, Key, Source, Step,
 };
 use feed_server::{Fault, FeedServer, Options};
 
@@ -75,7 +75,7 @@ struct Feed {
 
 impl Feed {
     fn new(server: &FeedServer, version: ApiVersion) -> Self {
-        let config = Config {
+        let config = FeedSettings {
             source: source(server, version),
             poll_interval: 300,
             resync_interval: 86_400,
@@ -411,7 +411,7 @@ fn a_rate_limited_server_never_has_to_refuse() {
         server.list(&addresses(5_001));
         let mut feed = Feed::new(&server, ApiVersion::V2);
         let source = source(&server, ApiVersion::V2);
-        let config = Config {
+        let config = FeedSettings {
             source,
             poll_interval: 300,
             resync_interval: 0,

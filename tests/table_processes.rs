@@ -10,8 +10,8 @@ use std::hint::spin_loop;
 use std::time::{Duration, Instant};
 
 use apiban::address::Subnet;
-use apiban::table::atomic::{Arena, Line, Ordering};
-use apiban::table::{Insert, Table};
+use apiban::memory::{Arena, Line, Ordering};
+use apiban::table::{Inserted, Table};
 use fork::{in_processes, SharedArena};
 use history::{explainable, Action, Operation};
 
@@ -64,7 +64,7 @@ fn work(number: usize, table: &Table, log: &[Line], clock: Instant) {
         let kind = [INSERT, REMOVE, LOOKUP, LOOKUP][dice as usize % 4];
         let start = now();
         let answer = match kind {
-            INSERT => table.insert(keys[key], NOW + 1 + number as u32, 1, "") != Insert::Full,
+            INSERT => table.insert(keys[key], NOW + 1 + number as u32, 1, "") != Inserted::Full,
             REMOVE => table.remove(keys[key]),
             _ => table.lookup(keys[key].address(), NOW).is_some(),
         };

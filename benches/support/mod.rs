@@ -8,7 +8,7 @@
 use std::ptr;
 use std::time::Instant;
 
-use apiban::table::atomic::{Arena, AtomicU32, Line, OutOfMemory};
+use apiban::memory::{Arena, AtomicU32, Line, OutOfMemory};
 
 /// Shared anonymous memory, as in `src/kamailio/shm.rs`; knows what it mapped.
 #[derive(Default)]

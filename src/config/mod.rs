@@ -1,6 +1,7 @@
 //! Module parameters: collected one by one while Kamailio reads its configuration, checked as they
 //! come, and turned into one immutable [`Config`].
 
+pub mod files;
 mod parameters;
 
 use std::fmt;
@@ -131,19 +132,19 @@ impl Default for Config {
 
 /// The value of a parameter, as the configuration file gives it.
 #[derive(Clone, Copy, Debug)]
-pub enum Given<'a> {
+pub enum RawValue<'a> {
     /// A number.
     Int(i64),
     /// A quoted string.
     Text(&'a str),
 }
 
-impl fmt::Display for Given<'_> {
+impl fmt::Display for RawValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Given::Int(number) => number.fmt(f),
+            RawValue::Int(number) => number.fmt(f),
             // Foreign text in a log line: one line, bounded.
-            Given::Text(text) => write!(
+            RawValue::Text(text) => write!(
                 f,
                 "\"{}\"",
                 text.chars()
@@ -181,7 +182,7 @@ impl ConfigError {
 
 impl Config {
     /// Takes one parameter in.
-    pub fn set(&mut self, parameter: &Parameter, given: Given<'_>) -> Result<(), ConfigError> {
+    pub fn set(&mut self, parameter: &Parameter, given: RawValue<'_>) -> Result<(), ConfigError> {
         let problem = |text: String| {
             // A secret is never repeated, not even a wrong one.
             let shown = if parameter.secret {
@@ -196,16 +197,16 @@ impl Config {
             )
         };
         match (&parameter.kind, given) {
-            (Kind::Int { min, max, set, .. }, Given::Int(number)) => {
+            (Kind::Int { min, max, set, .. }, RawValue::Int(number)) => {
                 if !(*min..=*max).contains(&number) {
                     return Err(problem("is out of range".into()));
                 }
                 set(self, number);
                 Ok(())
             }
-            (Kind::Text { set, .. }, Given::Text(text)) => set(self, text).map_err(problem),
-            (Kind::Int { .. }, Given::Text(_)) => Err(problem("is not a number".into())),
-            (Kind::Text { .. }, Given::Int(_)) => Err(problem("is not a string".into())),
+            (Kind::Text { set, .. }, RawValue::Text(text)) => set(self, text).map_err(problem),
+            (Kind::Int { .. }, RawValue::Text(_)) => Err(problem("is not a number".into())),
+            (Kind::Text { .. }, RawValue::Int(_)) => Err(problem("is not a string".into())),
         }
     }
 
@@ -248,7 +249,7 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn set(name: &str, given: Given<'_>) -> Result<Config, ConfigError> {
+    fn set(name: &str, given: RawValue<'_>) -> Result<Config, ConfigError> {
         let mut config = Config::default();
         config.set(parameter(name).unwrap(), given)?;
         config.check()?;
@@ -258,10 +259,12 @@ mod tests {
     #[test]
     fn numbers_are_bounded_and_the_error_says_all() {
         assert_eq!(
-            set("poll_interval", Given::Int(1)).unwrap().poll_interval,
+            set("poll_interval", RawValue::Int(1))
+                .unwrap()
+                .poll_interval,
             1
         );
-        let error = set("poll_interval", Given::Int(0))
+        let error = set("poll_interval", RawValue::Int(0))
             .map(|_| ())
             .unwrap_err()
             .to_string();
@@ -269,7 +272,7 @@ mod tests {
             error,
             "parameter \"poll_interval\": value 0 is out of range; accepted: 1 to 86400"
         );
-        let error = set("block_ttl", Given::Text("ten"))
+        let error = set("block_ttl", RawValue::Text("ten"))
             .map(|_| ())
             .unwrap_err()
             .to_string();
@@ -285,22 +288,22 @@ mod tests {
             if let Kind::Int { min, max, .. } = parameter.kind {
                 let mut config = Config::default();
                 assert!(
-                    config.set(parameter, Given::Int(min)).is_ok(),
+                    config.set(parameter, RawValue::Int(min)).is_ok(),
                     "{}",
                     parameter.name
                 );
                 assert!(
-                    config.set(parameter, Given::Int(max)).is_ok(),
+                    config.set(parameter, RawValue::Int(max)).is_ok(),
                     "{}",
                     parameter.name
                 );
                 assert!(
-                    config.set(parameter, Given::Int(min - 1)).is_err(),
+                    config.set(parameter, RawValue::Int(min - 1)).is_err(),
                     "{}",
                     parameter.name
                 );
                 assert!(
-                    config.set(parameter, Given::Int(max + 1)).is_err(),
+                    config.set(parameter, RawValue::Int(max + 1)).is_err(),
                     "{}",
                     parameter.name
                 );
@@ -311,17 +314,17 @@ mod tests {
     #[test]
     fn words_are_checked() {
         assert_eq!(
-            set("mode", Given::Text("observe")).unwrap().mode,
+            set("mode", RawValue::Text("observe")).unwrap().mode,
             Mode::Observe
         );
         assert_eq!(
-            set("firewall", Given::Text("iptables-api"))
+            set("firewall", RawValue::Text("iptables-api"))
                 .unwrap()
                 .scope(),
             Scope::Local
         );
         assert_eq!(
-            set("firewall", Given::Text("nft")).unwrap().scope(),
+            set("firewall", RawValue::Text("nft")).unwrap().scope(),
             Scope::All
         );
         for (name, bad) in [
@@ -339,7 +342,7 @@ mod tests {
             ("state_file", "relative/path"),
             ("trust_file", "relative"),
         ] {
-            let error = set(name, Given::Text(bad))
+            let error = set(name, RawValue::Text(bad))
                 .map(|_| ())
                 .unwrap_err()
                 .to_string();
@@ -355,7 +358,7 @@ mod tests {
         let mut config = Config::default();
         for text in ["192.0.2.1, 192.0.2.2", "2001:db8::/32"] {
             config
-                .set(parameter("trust").unwrap(), Given::Text(text))
+                .set(parameter("trust").unwrap(), RawValue::Text(text))
                 .unwrap();
         }
         assert_eq!(config.trust.len(), 3);
@@ -363,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_key_is_never_repeated() {
-        let error = set("api_key", Given::Text("se cret"))
+        let error = set("api_key", RawValue::Text("se cret"))
             .map(|_| ())
             .unwrap_err()
             .to_string();

@@ -14,7 +14,7 @@ use super::bindings as k;
 use super::guard::guard;
 use super::lifecycle::Module;
 use super::{process, text};
-use crate::shared::events::{Event, Occasion};
+use crate::shared::events::{Event, EventKind};
 use crate::warning;
 
 thread_local! {
@@ -28,17 +28,17 @@ const LONGEST_SLEEP: u16 = 1000;
 /// The names in `$apiban(name)`, by number.
 const NAMES: [&str; 4] = ["ip", "source", "reason", "count"];
 
-/// The occasions for which the script has a route. The script is complete in `mod_init`.
-pub fn wanted() -> Vec<Occasion> {
-    Occasion::ALL
+/// The event_kinds for which the script has a route. The script is complete in `mod_init`.
+pub fn wanted() -> Vec<EventKind> {
+    EventKind::ALL
         .into_iter()
-        .filter(|occasion| route(*occasion).is_some())
+        .filter(|kind| route(*kind).is_some())
         .collect()
 }
 
 /// The first action of a route; `None` where the script has none.
-fn route(occasion: Occasion) -> Option<*mut k::action> {
-    let name = text::to_c(occasion.route());
+fn route(kind: EventKind) -> Option<*mut k::action> {
+    let name = text::to_c(kind.route());
     // SAFETY: the list is the core's own, complete since the script was read; the index is checked.
     unsafe {
         let routes = &raw mut k::event_rt;
@@ -78,7 +78,7 @@ fn run(module: &'static Module) {
 }
 
 fn run_route(event: Event) {
-    let Some(first) = route(event.occasion) else {
+    let Some(first) = route(event.kind) else {
         return;
     };
     CURRENT.set(Some(event));

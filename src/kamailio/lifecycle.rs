@@ -8,17 +8,20 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::bindings as k;
 use super::guard::guard;
-use super::shm::SharedArena;
 use super::{events, load, params, process, statistics, text};
 use crate::address::Subnet;
+use crate::bans::evict::evict_trusted;
 use crate::clock::Clock;
+use crate::config::files;
 use crate::config::Config;
 use crate::feed::Key;
-use crate::shared::counters::Lane;
-use crate::shared::events::Occasion;
+use crate::shared::counters::ProcessCounters;
+use crate::shared::events::EventKind;
 use crate::shared::Shared;
+use crate::state::restore;
+use crate::sys::mmap::SharedArena;
 use crate::trust::{Rule, Trusted};
-use crate::{error, info, restore, sources, warning};
+use crate::{error, info, warning};
 
 /// What every process of this Kamailio has of the module. Set in `mod_init`, before any fork.
 pub struct Module {
@@ -35,7 +38,7 @@ pub struct Module {
     /// What the updater resumes from.
     pub resumed: restore::Resumed,
     /// The event routes that the script has.
-    pub occasions: Vec<Occasion>,
+    pub event_kinds: Vec<EventKind>,
     wake: EventFd,
     event_wake: EventFd,
 }
@@ -51,12 +54,12 @@ pub fn module() -> Option<&'static Module> {
 impl Module {
     /// The counters of this process.
     #[inline]
-    pub fn lane(&self) -> Lane {
+    pub fn counters(&self) -> ProcessCounters {
         // SAFETY: a plain read of the core's own index of this process, set before it runs any script;
         // what is no index is beyond all lanes.
         self.shared
             .counters
-            .lane(unsafe { k::process_no } as u32 as usize)
+            .of_process(unsafe { k::process_no } as u32 as usize)
     }
 
     /// Wakes the updater. Never blocks: a counter that is full wakes just as well.
@@ -66,7 +69,7 @@ impl Module {
 
     /// Wakes the updater where a ban `changed` and nobody has woken it for that yet.
     pub fn wake_for_notes(&self, changed: bool) {
-        if changed && self.shared.notes.must_wake() {
+        if changed && self.shared.ban_changes.must_wake() {
             self.wake();
         }
     }
@@ -96,14 +99,14 @@ pub unsafe extern "C" fn mod_init() -> c_int {
 fn init() -> Result<(), String> {
     let config = params::take();
     config.check().map_err(|error| error.to_string())?;
-    let (key, open) = sources::read_key(&config).map_err(|error| error.to_string())?;
+    let (key, open) = files::read_key(&config).map_err(|error| error.to_string())?;
     if let Some(text) = open {
         warning!("{text}");
     }
     if key.is_none() {
         warning!("no api_key and no api_key_file: the feed is disabled, local bans work");
     }
-    let trusted = sources::read_trust(&config).map_err(|error| error.to_string())?;
+    let trusted = files::read_trust(&config).map_err(|error| error.to_string())?;
 
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
@@ -127,11 +130,11 @@ fn init() -> Result<(), String> {
             .map_err(|error| format!("cannot make an eventfd: {error}"))
     };
     let (wake, event_wake) = (eventfd()?, eventfd()?);
-    let occasions = events::wanted();
+    let event_kinds = events::wanted();
     if !statistics::register() {
         return Err("cannot register the statistics".into());
     }
-    let processes = 1 + c_int::from(!occasions.is_empty());
+    let processes = 1 + c_int::from(!event_kinds.is_empty());
     // SAFETY: this is mod_init, where both calls belong; as many processes are forked, and the timer
     // function is called with the parameter given.
     unsafe {
@@ -154,7 +157,7 @@ fn init() -> Result<(), String> {
         key,
         trusted,
         resumed,
-        occasions,
+        event_kinds,
         wake,
         event_wake,
     };
@@ -183,12 +186,12 @@ pub unsafe extern "C" fn child_init(rank: c_int) -> c_int {
                 // By now every listening address is known.
                 if module.config.trust_self {
                     trust_own_addresses(&module.shared);
-                    restore::evict_trusted(&module.shared);
+                    evict_trusted(&module.shared);
                 }
                 0
             }
             k::PROC_MAIN => match process::fork_updater(module) {
-                0 if !module.occasions.is_empty() => events::fork(module),
+                0 if !module.event_kinds.is_empty() => events::fork(module),
                 code => code,
             },
             _ => 0,

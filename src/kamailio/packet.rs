@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use super::bindings as k;
-use super::value;
+use super::pvar;
 use crate::{address, error};
 
 /// What this process knows of reading the source address from the message.
@@ -104,7 +104,7 @@ unsafe fn from_variable(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
         if spec.is_null() {
             return None;
         }
-        let text = value::variable(msg, spec)?;
+        let text = pvar::variable(msg, spec)?;
         address::parse_address(std::str::from_utf8(text).ok()?).ok()
     }
 }

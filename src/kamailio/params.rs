@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::bindings as k;
 use super::guard::guard;
 use super::text;
-use crate::config::{Config, Given, PARAMETERS};
+use crate::config::{Config, RawValue, PARAMETERS};
 use crate::error;
 
 /// The parameters read so far. Only the main process is there while it is used.
@@ -66,13 +66,13 @@ unsafe extern "C" fn set<const INDEX: usize>(kind: u32, value: *mut c_void) -> c
         };
         let mut text = None;
         let given = if kind & k::PARAM_INT != 0 {
-            Given::Int(value as isize as i32 as i64)
+            RawValue::Int(value as isize as i32 as i64)
         } else {
             // SAFETY: for this type the core passes a `str`, valid during the call.
             text = unsafe { value.cast::<k::str_>().as_ref() };
             // SAFETY: as above.
             let bytes = text.map(|text| unsafe { text::bytes(text) });
-            Given::Text(
+            RawValue::Text(
                 bytes
                     .and_then(|bytes| std::str::from_utf8(bytes).ok())
                     .unwrap_or("\u{fffd}"),

@@ -11,9 +11,9 @@ use super::bindings as k;
 use super::events;
 use super::guard::take_last;
 use super::lifecycle::{self, Module};
-use super::siblings;
-use crate::shared::events::{Event, Occasion};
-use crate::updater::{Friends, Host, Parts, Updater};
+use super::other_modules;
+use crate::shared::events::{Event, EventKind};
+use crate::updater::{Discovered, Host, Parts, Updater};
 use crate::{error, notice};
 
 /// The longest sleep: signs of a gone main process and of a changed log level are looked for this often.
@@ -220,23 +220,23 @@ impl Host for KamailioHost {
         lifecycle::is_own(ip)
     }
 
-    fn friends(&self) -> Friends {
+    fn discovered(&self) -> Discovered {
         let config = &self.0.config;
-        let mut friends = Friends::default();
+        let mut discovered = Discovered::default();
         if config.trust_self {
-            friends.own = lifecycle::own_addresses();
+            discovered.own = lifecycle::own_addresses();
         }
         if config.trust_dmq {
-            friends.nodes = siblings::dmq_addresses();
+            discovered.nodes = other_modules::dmq_addresses();
         }
         if config.trust_dispatcher {
-            friends.destinations = siblings::dispatcher_uris();
+            discovered.destinations = other_modules::dispatcher_uris();
         }
-        friends
+        discovered
     }
 
-    fn wants(&self, occasion: Occasion) -> bool {
-        self.0.occasions.contains(&occasion)
+    fn wants(&self, kind: EventKind) -> bool {
+        self.0.event_kinds.contains(&kind)
     }
 
     fn raise(&self, event: &Event) {

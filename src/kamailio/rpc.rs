@@ -85,7 +85,7 @@ fn run(transport: &Transport<'_>, index: usize) -> Result<Reply, Fault> {
         shared: &module.shared,
         config: &module.config,
         kamailio: &load::release(),
-        lane: module.lane(),
+        counters: module.counters(),
         wake: &|| module.wake(),
     };
     (command.run)(&service, &arguments)

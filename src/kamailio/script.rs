@@ -8,14 +8,16 @@ use std::sync::atomic::AtomicPtr;
 use super::bindings as k;
 use super::guard::guard;
 use super::lifecycle::{module, Module};
-use super::{packet, text, value};
+use super::{packet, pvar, text};
 use crate::address::parse_address;
-use crate::ban::{source_subnet, unblock_source as unblock_source_of, Order, Refusal, MAX_TTL};
-use crate::check::{check, glance};
+use crate::bans::block::{
+    source_subnet, unblock_source as unblock_source_of, Order, Refusal, MAX_TTL,
+};
+use crate::bans::check::{check, check_fast};
 use crate::config::Mode;
-use crate::shared::counters::Lane;
-use crate::table::atomic::{Line, Ordering};
-use crate::table::Insert;
+use crate::memory::{Line, Ordering};
+use crate::shared::counters::ProcessCounters;
+use crate::table::Inserted;
 
 /// What a function answers where an address is needed and there is none.
 const NOT_AN_ADDRESS: c_int = -3;
@@ -33,7 +35,7 @@ pub unsafe extern "C" fn check_source(
 ) -> c_int {
     let told = guard(None, "apiban_check", || {
         // SAFETY: the message that the core gave.
-        glance_v4(unsafe { packet::received_v4(msg) }?)
+        check_fast_v4(unsafe { packet::received_v4(msg) }?)
     });
     match told {
         Some(code) => code,
@@ -52,10 +54,10 @@ unsafe extern "C" fn check_whole(msg: *mut k::sip_msg_t) -> c_int {
             // In the event routes before parsing there is a packet and no message.
             let packet = if seen { None } else { packet::event_v4(msg) };
             if seen || packet.is_some() {
-                may_glance();
+                enable_fast_path();
             }
             packet
-                .and_then(glance_v4)
+                .and_then(check_fast_v4)
                 .unwrap_or_else(|| with(packet::source(msg), look_up))
         }
     })
@@ -243,30 +245,30 @@ pub unsafe extern "C" fn kemi_unblock_ip(_: *mut k::sip_msg_t, ip: *mut k::str_)
 }
 
 fn look_up(module: &Module, ip: IpAddr) -> c_int {
-    check(&module.shared, module.lane(), ip).code(module.config.mode)
+    check(&module.shared, module.counters(), ip).code(module.config.mode)
 }
 
 /// The counters of this process, once it may take the hot path: where bans are not only observed.
-static GLANCING: AtomicPtr<Line> = AtomicPtr::new(ptr::null_mut());
+static FAST_COUNTERS: AtomicPtr<Line> = AtomicPtr::new(ptr::null_mut());
 
 /// Opens the hot path. To be called with a packet from the net in hand: who receives has its number as a
 /// process, and forks no other one, which would count in the same line.
-fn may_glance() {
+fn enable_fast_path() {
     let Some(module) = module() else { return };
-    if let (Lane::Own(line), Mode::Enforce) = (module.lane(), module.config.mode) {
-        GLANCING.store(ptr::from_ref(line).cast_mut(), Ordering::Relaxed);
+    if let (ProcessCounters::Own(line), Mode::Enforce) = (module.counters(), module.config.mode) {
+        FAST_COUNTERS.store(ptr::from_ref(line).cast_mut(), Ordering::Relaxed);
     }
 }
 
 /// The hot path: `None` where one line of each table does not tell.
 #[inline(always)]
-fn glance_v4(ip: Ipv4Addr) -> Option<c_int> {
-    let lane = || {
-        // SAFETY: NULL, or the line that `may_glance` found, which lives as long as the process.
-        let line = unsafe { GLANCING.load(Ordering::Relaxed).as_ref() };
-        line.map(Lane::Own)
+fn check_fast_v4(ip: Ipv4Addr) -> Option<c_int> {
+    let counters = || {
+        // SAFETY: NULL, or the line that `enable_fast_path` found, which lives as long as the process.
+        let line = unsafe { FAST_COUNTERS.load(Ordering::Relaxed).as_ref() };
+        line.map(ProcessCounters::Own)
     };
-    glance(&module()?.shared, lane, ip).map(|verdict| verdict as c_int)
+    check_fast(&module()?.shared, counters, ip).map(|verdict| verdict as c_int)
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
@@ -281,9 +283,10 @@ fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
         reason,
         budgeted: true,
     };
-    let placed = crate::ban::block(&module.shared, &module.config, module.lane(), order);
+    let placed =
+        crate::bans::block::block(&module.shared, &module.config, module.counters(), order);
     // A ban that holds already is no news to the updater.
-    module.wake_for_notes(matches!(placed, Ok(Insert::New | Insert::Extended)));
+    module.wake_for_notes(matches!(placed, Ok(Inserted::New | Inserted::Extended)));
     match placed {
         Ok(_) => 1,
         Err(Refusal::Trusted(_)) => -1,
@@ -314,13 +317,13 @@ fn with(ip: Option<IpAddr>, act: impl FnOnce(&Module, IpAddr) -> c_int) -> c_int
 /// The address in a fixed parameter.
 unsafe fn address(msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Option<IpAddr> {
     // SAFETY: the caller's; the text is used up before anything else is evaluated.
-    unsafe { value::parameter(msg, fixed).and_then(parse) }
+    unsafe { pvar::parameter(msg, fixed).and_then(parse) }
 }
 
 /// A copy of the text in a fixed parameter.
 unsafe fn text_of(msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Option<Vec<u8>> {
     // SAFETY: the caller's.
-    unsafe { value::parameter(msg, fixed).map(<[u8]>::to_vec) }
+    unsafe { pvar::parameter(msg, fixed).map(<[u8]>::to_vec) }
 }
 
 /// The address in a text from a KEMI interpreter.

@@ -6,7 +6,7 @@ use super::bindings as k;
 use super::guard::guard;
 use super::lifecycle::module;
 use super::text;
-use crate::stats::STATISTICS;
+use crate::statistics::STATISTICS;
 
 /// Registers them all; possible in `mod_init` only. False where the core refuses one.
 pub fn register() -> bool {

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use super::listing::{describe, page, tables};
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::{parse_address, Subnet};
-use crate::ban::{self, Order, Refusal, MAX_TTL};
-use crate::table::{Entry, Insert};
+use crate::bans::block::{self, Order, Refusal, MAX_TTL};
+use crate::table::{Entry, Inserted};
 
 /// Rows of `apiban.top` where no number is given, and the most.
 const TOP: (u64, u64) = (20, 100);
@@ -17,7 +17,7 @@ fn subnet(service: &Service<'_>, given: &str) -> Result<Subnet, Fault> {
         return given.parse().map_err(|error| Fault::argument("ip", error));
     }
     let ip = parse_address(given).map_err(|error| Fault::argument("ip", error))?;
-    Ok(ban::source_subnet(service.shared, service.config, ip))
+    Ok(block::source_subnet(service.shared, service.config, ip))
 }
 
 /// `apiban.block ip [ttl] [reason]`.
@@ -38,12 +38,12 @@ pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Faul
         reason: arguments.get(2).unwrap_or("rpc"),
         budgeted: false,
     };
-    match ban::block(service.shared, service.config, service.lane, order) {
+    match block::block(service.shared, service.config, service.counters, order) {
         Ok(placed) => {
             service.wake_for_notes();
             Ok(Reply::Text(match placed {
-                Insert::Kept => format!("Ok. {subnet} was banned for longer already."),
-                Insert::Extended => format!("Ok. The ban of {subnet} now ends in {ttl} seconds."),
+                Inserted::Kept => format!("Ok. {subnet} was banned for longer already."),
+                Inserted::Extended => format!("Ok. The ban of {subnet} now ends in {ttl} seconds."),
                 _ => format!("Ok. {subnet} is banned for {ttl} seconds."),
             }))
         }
@@ -68,8 +68,8 @@ pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Faul
 pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let given = arguments.required(0, "ip")?;
     let lifted = match parse_address(given) {
-        Ok(ip) => ban::unblock_source(service.shared, service.config, ip),
-        Err(_) => ban::unblock(service.shared, subnet(service, given)?),
+        Ok(ip) => block::unblock_source(service.shared, service.config, ip),
+        Err(_) => block::unblock(service.shared, subnet(service, given)?),
     };
     if !lifted {
         return Err(Fault {

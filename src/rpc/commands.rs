@@ -5,8 +5,8 @@ use super::{crop, number, text, Arguments, Command, Fault, Fields, Reply, Servic
 use crate::address::{parse_address, Subnet};
 use crate::config::FirewallKind;
 use crate::feed::FeedState;
-use crate::shared::board::{Number, Text};
 use crate::shared::counters::Counter;
+use crate::shared::published::{Number, Text};
 use crate::shared::requests::Request;
 use crate::table::Table;
 
@@ -105,32 +105,32 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
 }
 
 fn feed_status(service: &Service<'_>) -> Fields {
-    let board = &service.shared.board;
+    let published = &service.shared.published;
     vec![
         text("dataset", service.config.dataset.as_str()),
         number("entries", service.shared.feed.len() as u64),
-        text("id", board.text(Text::FeedId)),
+        text("id", published.text(Text::FeedId)),
         text(
             "state",
-            FeedState::from_number(board.number(Number::FeedState)).as_str(),
+            FeedState::from_number(published.number(Number::FeedState)).as_str(),
         ),
-        number("last_success", board.number(Number::FeedLastSuccess)),
-        text("last_error", board.text(Text::FeedLastError)),
-        number("next_poll", board.number(Number::FeedNextPoll)),
-        number("requests", board.number(Number::FeedRequests)),
-        number("pages", board.number(Number::FeedPages)),
-        number("refused", board.number(Number::FeedRefused)),
+        number("last_success", published.number(Number::FeedLastSuccess)),
+        text("last_error", published.text(Text::FeedLastError)),
+        number("next_poll", published.number(Number::FeedNextPoll)),
+        number("requests", published.number(Number::FeedRequests)),
+        number("pages", published.number(Number::FeedPages)),
+        number("refused", published.number(Number::FeedRefused)),
     ]
 }
 
 fn firewall_status(service: &Service<'_>) -> Fields {
-    let board = &service.shared.board;
+    let published = &service.shared.published;
     let backend = match service.config.firewall {
         FirewallKind::None => "none",
         FirewallKind::Nft => "nft",
         FirewallKind::IptablesApi => "iptables-api",
     };
-    let state = board.text(Text::FirewallState);
+    let state = published.text(Text::FirewallState);
     vec![
         text("backend", backend),
         text(
@@ -141,10 +141,16 @@ fn firewall_status(service: &Service<'_>) -> Fields {
                 state
             },
         ),
-        number("queued", board.number(Number::FirewallQueued)),
-        number("errors", board.number(Number::FirewallErrors)),
-        number("dropped_feed", board.number(Number::FirewallDroppedFeed)),
-        number("dropped_local", board.number(Number::FirewallDroppedLocal)),
+        number("queued", published.number(Number::FirewallQueued)),
+        number("errors", published.number(Number::FirewallErrors)),
+        number(
+            "dropped_feed",
+            published.number(Number::FirewallDroppedFeed),
+        ),
+        number(
+            "dropped_local",
+            published.number(Number::FirewallDroppedLocal),
+        ),
     ]
 }
 

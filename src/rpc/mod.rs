@@ -12,7 +12,7 @@ use std::fmt;
 pub use commands::COMMANDS;
 
 use crate::config::Config;
-use crate::shared::counters::Lane;
+use crate::shared::counters::ProcessCounters;
 use crate::shared::Shared;
 
 /// What a command works on.
@@ -24,7 +24,7 @@ pub struct Service<'a> {
     /// The Kamailio release that runs.
     pub kamailio: &'a str,
     /// The counters of this process.
-    pub lane: Lane,
+    pub counters: ProcessCounters,
     /// Wakes the updater.
     pub wake: &'a dyn Fn(),
 }
@@ -32,7 +32,7 @@ pub struct Service<'a> {
 impl Service<'_> {
     /// Wakes the updater for notes on bans, where nobody has done so yet.
     fn wake_for_notes(&self) {
-        if self.shared.notes.must_wake() {
+        if self.shared.ban_changes.must_wake() {
             (self.wake)();
         }
     }

@@ -1,6 +1,6 @@
 //! How many new addresses the script may ban in this minute, over all workers.
 
-use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
+use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 
 /// The minute in the high half, what was spent in it in the low half.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     #[test]
     fn a_minute_has_its_limit() {

@@ -1,9 +1,9 @@
 //! Counters without contention: each process adds in a cache line of its own, readers sum.
 
-use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
+use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 
 /// Processes with a line of their own; any further ones share another. Untouched lines cost nothing.
-const LANES: usize = 1024;
+const OWN_LINES: usize = 1024;
 
 /// What a process counts; of [`Counter::CHECKS`] exactly one for each check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Counters {
 
 /// The counters of one process.
 #[derive(Clone, Copy)]
-pub enum Lane {
+pub enum ProcessCounters {
     /// Written by this process only.
     Own(&'static Line),
     /// Written by others too.
@@ -58,17 +58,17 @@ impl Counters {
     /// All zero.
     pub fn new(arena: &mut dyn Arena) -> Result<Self, OutOfMemory> {
         Ok(Counters {
-            own: arena.lines("the counters", LANES)?,
+            own: arena.lines("the counters", OWN_LINES)?,
             common: &arena.lines("the counters", 1)?[0],
         })
     }
 
     /// The line of the process with this number, as Kamailio counts its processes.
     #[inline]
-    pub fn lane(&self, process: usize) -> Lane {
+    pub fn of_process(&self, process: usize) -> ProcessCounters {
         match self.own.get(process) {
-            Some(line) => Lane::Own(line),
-            None => Lane::Common(self.common),
+            Some(line) => ProcessCounters::Own(line),
+            None => ProcessCounters::Common(self.common),
         }
     }
 
@@ -91,17 +91,17 @@ impl Counters {
     }
 }
 
-impl Lane {
+impl ProcessCounters {
     /// Adds one. A line with one writer needs no locked instruction.
     #[inline(always)]
     pub fn add(self, counter: Counter) {
         match self {
-            Lane::Own(line) => {
+            ProcessCounters::Own(line) => {
                 let word = &line.0[counter as usize];
                 let next = word.load(Ordering::Relaxed).wrapping_add(1);
                 word.store(next, Ordering::Relaxed);
             }
-            Lane::Common(line) => {
+            ProcessCounters::Common(line) => {
                 line.0[counter as usize].fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -111,15 +111,15 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     #[test]
     fn lanes_add_up() {
         let counters = Counters::new(&mut HeapArena).unwrap();
         for process in [0, 1, 1, 1023, 5000] {
-            counters.lane(process).add(Counter::Clear);
+            counters.of_process(process).add(Counter::Clear);
         }
-        counters.lane(2).add(Counter::BlockedFeed);
+        counters.of_process(2).add(Counter::BlockedFeed);
         assert_eq!(counters.sum(Counter::Clear), 5);
         assert_eq!(counters.sum(Counter::BlockedFeed), 1);
     }

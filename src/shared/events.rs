@@ -1,7 +1,7 @@
 //! What event routes are told: from the updater to the process that runs them.
 
 use super::ring::Ring;
-use crate::table::atomic::{Arena, OutOfMemory};
+use crate::memory::{Arena, OutOfMemory};
 
 /// Events that can wait for a slow script; further ones are lost and counted.
 const CAPACITY: usize = 1024;
@@ -10,7 +10,7 @@ const LINES: usize = 3;
 
 /// Which route it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
+pub enum EventKind {
     /// A local ban came.
     Block,
     /// A local ban ended.
@@ -19,16 +19,16 @@ pub enum Occasion {
     Sync,
 }
 
-impl Occasion {
-    /// Every occasion, by number.
-    pub const ALL: [Occasion; 3] = [Occasion::Block, Occasion::Expired, Occasion::Sync];
+impl EventKind {
+    /// Every kind, by number.
+    pub const ALL: [EventKind; 3] = [EventKind::Block, EventKind::Expired, EventKind::Sync];
 
     /// The name of the event route.
     pub fn route(self) -> &'static str {
         match self {
-            Occasion::Block => "apiban:block",
-            Occasion::Expired => "apiban:expired",
-            Occasion::Sync => "apiban:sync",
+            EventKind::Block => "apiban:block",
+            EventKind::Expired => "apiban:expired",
+            EventKind::Sync => "apiban:sync",
         }
     }
 }
@@ -37,7 +37,7 @@ impl Occasion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// What happened.
-    pub occasion: Occasion,
+    pub kind: EventKind,
     /// `$apiban(ip)`: the address or prefix; empty for a sync.
     pub ip: String,
     /// `$apiban(source)`: `local` or `feed`.
@@ -70,7 +70,7 @@ impl Events {
             bytes.extend(text.bytes().filter(|byte| *byte != 0));
             bytes.push(0);
         }
-        let head = u64::from(event.count) << 32 | event.occasion as u64;
+        let head = u64::from(event.count) << 32 | event.kind as u64;
         let room = (Ring::<LINES>::WORDS - 1) * 8;
         bytes.truncate(room - 1);
         // Words that are not pushed keep what an earlier event left there.
@@ -91,7 +91,7 @@ impl Events {
                 .map(|text| String::from_utf8_lossy(text).into_owned());
             let mut text = || texts.next().unwrap_or_default();
             Event {
-                occasion: Occasion::ALL[(head as u32 as usize).min(Occasion::ALL.len() - 1)],
+                kind: EventKind::ALL[(head as u32 as usize).min(EventKind::ALL.len() - 1)],
                 ip: text(),
                 source: text(),
                 reason: text(),
@@ -104,20 +104,20 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     #[test]
     fn events_come_back_as_they_were() {
         let events = Events::new(&mut HeapArena).unwrap();
         let long = Event {
-            occasion: Occasion::Expired,
+            kind: EventKind::Expired,
             ip: "2001:db8:1111:2222:3333:4444:5555:6666/127".into(),
             source: "local".into(),
             reason: "r".repeat(56),
             count: 7,
         };
         let short = Event {
-            occasion: Occasion::Sync,
+            kind: EventKind::Sync,
             ip: String::new(),
             source: "feed".into(),
             reason: String::new(),

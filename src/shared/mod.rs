@@ -2,23 +2,23 @@
 //!
 //! Made once in the main process before any fork, so that every process sees it at the same place.
 
-pub mod board;
 pub mod budget;
+pub mod changes;
 pub mod counters;
 pub mod events;
-pub mod notes;
+pub mod published;
 pub mod requests;
 pub mod ring;
 
 use crate::config::Config;
-use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
+use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 use crate::table::Table;
 use crate::trust::Trust;
-use board::Board;
 use budget::Budget;
+use changes::BanChanges;
 use counters::Counters;
 use events::Events;
-use notes::Notes;
+use published::Published;
 use requests::Requests;
 
 /// The shared memory of the module.
@@ -35,13 +35,13 @@ pub struct Shared {
     /// Counters of all processes.
     pub counters: Counters,
     /// What the updater tells.
-    pub board: Board,
+    pub published: Published,
     /// What the updater is asked to do.
     pub requests: Requests,
     /// What event routes are told.
     pub events: Events,
     /// What changed in the local table.
-    pub notes: Notes,
+    pub ban_changes: BanChanges,
     /// What the script may still ban in this minute.
     pub budget: Budget,
 }
@@ -74,10 +74,10 @@ impl Shared {
             )?,
             trust: Trust::new(arena, seed, config.block_v6_prefix)?,
             counters: Counters::new(arena)?,
-            board: Board::new(arena)?,
+            published: Published::new(arena)?,
             requests: Requests::new(arena)?,
             events: Events::new(arena)?,
-            notes: Notes::new(arena)?,
+            ban_changes: BanChanges::new(arena)?,
             budget: Budget::new(arena)?,
         })
     }
@@ -88,9 +88,10 @@ impl Shared {
         self.clock.0[0].load(Ordering::Relaxed) as u32
     }
 
-    /// Notes the start of the server.
+    /// BanChanges the start of the server.
     pub fn started(&self, unix_seconds: u64) {
-        self.board.set_number(board::Number::Started, unix_seconds);
+        self.published
+            .set_number(published::Number::Started, unix_seconds);
     }
 
     /// Sets the current Unix second. Never goes back: two processes keep this clock.

@@ -1,6 +1,6 @@
 //! What other processes ask of the updater: a set of flags, taken all at once.
 
-use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
+use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 
 /// One thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     #[test]
     fn requests_are_taken_once() {

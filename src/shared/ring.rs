@@ -5,7 +5,7 @@
 //! queue is full the item is dropped and the queue remembers that something was: what is queued can
 //! always be had from the tables again, so the consumer then looks there.
 
-use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory, LINE_WORDS};
+use crate::memory::{Arena, Line, Ordering, OutOfMemory, LINE_WORDS};
 
 // Words of the header line.
 const TAIL: usize = 0;
@@ -128,7 +128,7 @@ mod model;
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     fn ring() -> Ring<1> {
         Ring::new(&mut HeapArena, "a test", 8).unwrap()

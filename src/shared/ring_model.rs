@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::*;
-use crate::table::atomic::explore::{all, beside, Memory};
+use crate::memory::explore::{all, beside, Memory};
 
 /// What producers were told and the consumer got.
 #[derive(Default)]

@@ -5,7 +5,7 @@
 //! so a removed entry leaves nothing behind. The other seven bytes and the other seven words belong to
 //! the table built on top.
 
-use super::atomic::{AtomicU64, Line, Ordering};
+use crate::memory::{AtomicU64, Line, Ordering};
 
 /// One entry that went past, in the highest byte of the control word.
 const PASSED_ONE: u64 = 1 << 56;

@@ -6,8 +6,8 @@
 
 use crate::log::printable;
 
-use super::atomic::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS};
 use super::hosts::Slot;
+use crate::memory::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS};
 
 /// The page size of the machines that this module supports.
 pub const PAGE_BYTES: usize = 4096;

@@ -60,7 +60,7 @@ pub struct Entry {
 
 /// What an insert did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Insert {
+pub enum Inserted {
     /// A new entry.
     New,
     /// The entry was there and now ends later.

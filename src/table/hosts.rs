@@ -21,9 +21,9 @@
 //!   case). Instead every operation bears copies: a lookup takes any that has not ended, a removal clears
 //!   all, and the sweep takes an address for ended only when its last copy went.
 
-use super::atomic::{AtomicU64, Line, Ordering, LINE_WORDS};
 use super::buckets::{passed, Buckets};
 use super::details::PAGE_BYTES;
+use crate::memory::{AtomicU64, Line, Ordering, LINE_WORDS};
 
 /// Slots in a bucket. The model checker gets two: every further one multiplies its states.
 pub const SLOTS: usize = if cfg!(loom) { 2 } else { LINE_WORDS - 1 };
@@ -179,7 +179,7 @@ impl Hosts {
     /// be: where nothing was found, but there is more to look at. This is the hot path: it reads `floor` only
     /// where something may be found, and keeps the register free until then.
     #[inline(always)]
-    pub fn glance(
+    pub fn lookup_fast(
         &self,
         address: u32,
         hash: u64,

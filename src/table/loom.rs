@@ -10,7 +10,7 @@
 //! Where not all orders are tried, those are in which threads are interrupted a few times at most.
 //!
 //! Each model says how many orders there were, and the bound where it has one. The queue and the status
-//! board have models of their own, beside them in `src/shared`.
+//! published have models of their own, beside them in `src/shared`.
 //!
 //! Not covered: the wrap of a version in `nets` after four million uses of a slot during one read;
 //! real-time order between processes that share nothing but the table (`tests/table_processes.rs` looks at
@@ -20,13 +20,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-use super::atomic::explore::{all, beside, bounded, Memory};
-use super::atomic::Arena;
 use super::buckets::Buckets;
 use super::hosts::{Hosts, Placed};
 use super::nets::{Key, Nets};
-use super::{Insert, Table};
+use super::{Inserted, Table};
 use crate::address::Subnet;
+use crate::memory::explore::{all, beside, bounded, Memory};
+use crate::memory::Arena;
 
 mod large;
 mod small;

@@ -4,7 +4,6 @@
 //! prefixes in `nets`. The value of an entry is the Unix second at which it ends, so that key and
 //! end are always read and written together. Trust uses the same table with another value.
 
-pub mod atomic;
 mod buckets;
 mod details;
 mod entry;
@@ -17,12 +16,12 @@ use std::net::IpAddr;
 use foldhash::fast::FixedState;
 
 use crate::address::Subnet;
-use atomic::{fence, Arena, Line, Ordering, OutOfMemory};
+use crate::memory::{fence, Arena, Line, Ordering, OutOfMemory};
 use buckets::Buckets;
 use details::Details;
 pub use details::REASON_MAX;
 use entry::{host_address, key_of, subnet_of};
-pub use entry::{Entry, Found, Further, Insert};
+pub use entry::{Entry, Found, Further, Inserted};
 use hosts::{Hosts, Placed, Raise, Slot};
 use nets::{Key, Nets};
 
@@ -101,7 +100,7 @@ impl Table {
     #[inline(always)]
     pub fn lookup(&self, ip: IpAddr, now: u32) -> Option<Found> {
         match ip.to_canonical() {
-            IpAddr::V4(v4) => match self.glance(v4.to_bits(), || now) {
+            IpAddr::V4(v4) => match self.lookup_fast(v4.to_bits(), || now) {
                 Ok(found) => found,
                 Err(further) => self.lookup_further(v4.to_bits(), further, now),
             },
@@ -112,12 +111,12 @@ impl Table {
     /// What one line says of an IPv4 address, which almost always is the answer: an entry above `now`, or
     /// none. The error says that [`Table::lookup`] may find one elsewhere.
     #[inline(always)]
-    pub fn glance(&self, bits: u32, now: impl Fn() -> u32) -> Result<Option<Found>, Further> {
+    pub fn lookup_fast(&self, bits: u32, now: impl Fn() -> u32) -> Result<Option<Found>, Further> {
         if self.is_empty() {
             return Ok(None);
         }
         let hash = self.hash_host(bits);
-        let (found, more) = self.hosts.glance(bits, hash, now);
+        let (found, more) = self.hosts.lookup_fast(bits, hash, now);
         if let Some((slot, value)) = found {
             return Ok(Found::new(value, slot));
         }
@@ -211,7 +210,7 @@ impl Table {
     }
 
     /// Adds an entry, or lets the longer end win. `value` is not zero; `since` in Unix seconds.
-    pub fn insert(&self, subnet: Subnet, value: u32, since: u32, reason: &str) -> Insert {
+    pub fn insert(&self, subnet: Subnet, value: u32, since: u32, reason: &str) -> Inserted {
         loop {
             if let Some(known) = self.raise(subnet, value, reason) {
                 return known;
@@ -219,22 +218,22 @@ impl Table {
             let count = &self.header.0[COUNT];
             if count.fetch_add(1, Ordering::AcqRel) >= self.capacity as u64 {
                 count.fetch_sub(1, Ordering::AcqRel);
-                return Insert::Full;
+                return Inserted::Full;
             }
             let placed = self.place(subnet, value);
             if let Placed::At(slot) = placed {
                 self.details.begin(slot, since, reason);
                 self.lower_mark(value);
-                return Insert::New;
+                return Inserted::New;
             }
             count.fetch_sub(1, Ordering::AcqRel);
             if placed == Placed::Full {
-                return Insert::Full;
+                return Inserted::Full;
             }
         }
     }
 
-    fn raise(&self, subnet: Subnet, value: u32, reason: &str) -> Option<Insert> {
+    fn raise(&self, subnet: Subnet, value: u32, reason: &str) -> Option<Inserted> {
         let raised = match host_address(subnet) {
             Some(address) => self.hosts.raise(address, self.hash_host(address), value)?,
             None => {
@@ -246,12 +245,12 @@ impl Table {
             }
         };
         let Raise::Raised(slot) = raised else {
-            return Some(Insert::Kept);
+            return Some(Inserted::Kept);
         };
         if !reason.is_empty() {
             self.details.set_reason(slot, reason);
         }
-        Some(Insert::Extended)
+        Some(Inserted::Extended)
     }
 
     fn place(&self, subnet: Subnet, value: u32) -> Placed {
@@ -267,7 +266,7 @@ impl Table {
         }
     }
 
-    /// Notes the end of a new entry for [`Table::expire`].
+    /// BanChanges the end of a new entry for [`Table::expire`].
     fn lower_mark(&self, value: u32) {
         // Pairs with the fence in `expire`: the sweep sees the entry, or this sees the mark it raised.
         fence(Ordering::SeqCst);

@@ -10,9 +10,9 @@
 //! version are unchanged did the key belong to that state. A slot whose writer died busy stays
 //! unused; nobody waits for it.
 
-use super::atomic::{fence, Line, Ordering};
 use super::buckets::Buckets;
 use super::hosts::{Placed, Raise, Slot};
+use crate::memory::{fence, Line, Ordering};
 
 /// Slots in a bucket. The model checker gets one: every further one multiplies its states.
 pub const SLOTS: usize = if cfg!(loom) { 1 } else { 2 };

@@ -6,9 +6,9 @@ use std::sync::Barrier;
 
 use proptest::prelude::*;
 
-use super::atomic::HeapArena;
-use super::{Insert, Table};
+use super::{Inserted, Table};
 use crate::address::Subnet;
+use crate::memory::HeapArena;
 
 fn table(capacity: usize) -> Table {
     Table::new(&mut HeapArena, "test table", capacity, 42, true).unwrap()
@@ -41,17 +41,17 @@ fn an_entry_lives_until_its_end() {
     ] {
         assert_eq!(
             table.insert(subnet(text), 100, 50, "scan"),
-            Insert::New,
+            Inserted::New,
             "{text}"
         );
         assert_eq!(
             table.insert(subnet(text), 90, 60, ""),
-            Insert::Kept,
+            Inserted::Kept,
             "{text}"
         );
         assert_eq!(
             table.insert(subnet(text), 110, 60, ""),
-            Insert::Extended,
+            Inserted::Extended,
             "{text}"
         );
         let entry = table.entry(table.find(subnet(text)).unwrap()).unwrap();
@@ -107,14 +107,14 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
     let table = table(1000);
     let address = |n: u32| Subnet::host(IpAddr::V4((0x0a00_0000 + n).into()));
     for n in 0..1000 {
-        assert_eq!(table.insert(address(n), 9, 1, ""), Insert::New);
+        assert_eq!(table.insert(address(n), 9, 1, ""), Inserted::New);
     }
-    assert_eq!(table.insert(address(1000), 9, 1, ""), Insert::Full);
-    assert_eq!(table.insert(address(7), 10, 1, ""), Insert::Extended);
+    assert_eq!(table.insert(address(1000), 9, 1, ""), Inserted::Full);
+    assert_eq!(table.insert(address(7), 10, 1, ""), Inserted::Extended);
     assert_eq!(table.len(), 1000);
     assert!(table.remove(address(3)));
     assert!(!table.remove(address(3)));
-    assert_eq!(table.insert(address(1000), 9, 1, ""), Insert::New);
+    assert_eq!(table.insert(address(1000), 9, 1, ""), Inserted::New);
     assert_eq!(table.retain(|_, _| false), 1000);
     assert_eq!(table.len(), 0);
 }
@@ -135,7 +135,7 @@ fn a_million_entries() {
     let table = table(1_000_000);
     let address = |n: u32| Subnet::host(IpAddr::V4(n.wrapping_mul(2_654_435_761).max(1).into()));
     for n in 1..=1_000_000 {
-        assert_eq!(table.insert(address(n), 9, 1, ""), Insert::New);
+        assert_eq!(table.insert(address(n), 9, 1, ""), Inserted::New);
     }
     assert!((1..=1_000_000).all(|n| table.lookup(address(n).address(), 1).is_some()));
     assert_eq!(table.retain(|_, _| false), 1_000_000);
@@ -199,7 +199,7 @@ fn threads_agree() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Insert(Subnet, u32),
+    Inserted(Subnet, u32),
     Replace(Subnet, u32),
     Remove(Subnet),
     Expire(u32),
@@ -224,7 +224,7 @@ fn any_subnet() -> impl Strategy<Value = Subnet> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (any_subnet(), 1u32..50).prop_map(|(subnet, end)| Step::Insert(subnet, end)),
+        4 => (any_subnet(), 1u32..50).prop_map(|(subnet, end)| Step::Inserted(subnet, end)),
         1 => (any_subnet(), 1u32..50).prop_map(|(subnet, end)| Step::Replace(subnet, end)),
         2 => any_subnet().prop_map(Step::Remove),
         1 => (1u32..50).prop_map(Step::Expire),
@@ -239,8 +239,8 @@ proptest! {
         let mut map: HashMap<Subnet, u32> = HashMap::new();
         for step in steps {
             match step {
-                Step::Insert(subnet, end) => {
-                    if table.insert(subnet, end, 1, "") != Insert::Full {
+                Step::Inserted(subnet, end) => {
+                    if table.insert(subnet, end, 1, "") != Inserted::Full {
                         map.entry(subnet).and_modify(|old| *old = end.max(*old)).or_insert(end);
                     } else {
                         prop_assert!(map.len() >= 60);

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::address::Subnet;
-use crate::table::atomic::{Arena, Line, Ordering, OutOfMemory};
+use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 
 /// One bit for each part.
 #[derive(Clone, Copy)]

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use crate::address::Subnet;
 use crate::feed::{Listed, Status};
-use crate::shared::board::{Board, Number, Text};
+use crate::shared::published::{Number, Published, Text};
 use crate::shared::Shared;
-use crate::table::Insert;
+use crate::table::Inserted;
 use crate::trust::Rule;
 use crate::{error, info, notice, warning};
 
@@ -41,9 +41,9 @@ impl Intake {
             let end = u32::try_from(end).unwrap_or(u32::MAX);
             // The entry came when it was listed; that is not known better than now.
             match shared.feed.insert(subnet, end, now, "") {
-                Insert::New | Insert::Extended => changed(subnet),
-                Insert::Kept => {}
-                Insert::Full => full += 1,
+                Inserted::New | Inserted::Extended => changed(subnet),
+                Inserted::Kept => {}
+                Inserted::Full => full += 1,
             }
         }
         if full > 0 && !self.full {
@@ -54,8 +54,8 @@ impl Intake {
     }
 
     fn refuse(&mut self, shared: &Shared, subnet: Subnet, reason: &str) {
-        let refused = shared.board.number(Number::FeedRefused) + 1;
-        shared.board.set_number(Number::FeedRefused, refused);
+        let refused = shared.published.number(Number::FeedRefused) + 1;
+        shared.published.set_number(Number::FeedRefused, refused);
         if self.named.len() >= MOST_NAMED || !self.named.insert(subnet) {
             return;
         }
@@ -82,7 +82,7 @@ fn refusal(shared: &Shared, subnet: Subnet, own: &impl Fn(IpAddr) -> bool) -> Op
 }
 
 /// Shows the feed's state to RPC and statistics.
-pub fn publish(board: &Board, status: &Status) {
+pub fn publish(published: &Published, status: &Status) {
     let numbers = [
         (Number::FeedState, status.state as u64),
         (Number::FeedLastSuccess, status.last_success.unwrap_or(0)),
@@ -93,15 +93,15 @@ pub fn publish(board: &Board, status: &Status) {
         (Number::FetchErrors, status.fetch_errors),
         (Number::RateLimited, status.rate_limited),
     ];
-    let before = board.number(Number::FeedState);
+    let before = published.number(Number::FeedState);
     for (number, value) in numbers {
-        board.set_number(number, value);
+        published.set_number(number, value);
     }
-    board.set_text(
+    published.set_text(
         Text::FeedId,
         status.id.as_ref().map_or("", |id| id.as_str()),
     );
-    board.set_text(Text::FeedLastError, &status.last_error);
+    published.set_text(Text::FeedLastError, &status.last_error);
     if before != status.state as u64 {
         info!("feed: {}", status.state.as_str());
     }

@@ -3,12 +3,12 @@
 //! One [`Updater::turn`] after another, in a process of its own. It never waits: HTTP runs in a thread
 //! that hands its results back, and the caller sleeps between turns.
 
+mod capacity;
+mod firewalls;
 mod intake;
-mod keeper;
-mod pressure;
 mod resolver;
-mod wall;
-mod watch;
+mod trust;
+pub mod uri;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -16,34 +16,35 @@ use std::time::Duration;
 
 use crate::address::Subnet;
 use crate::clock::Clock;
+use crate::config::files;
 use crate::config::Config;
 use crate::feed::client::{self, HttpClient, HttpSettings};
 use crate::feed::{self, Effect, Engine, Key, Source, Step};
 use crate::firewall::Set;
-use crate::restore::Resumed;
-use crate::shared::events::{Event, Occasion};
-use crate::shared::notes::Note;
+use crate::shared::changes::BanChange;
+use crate::shared::events::{Event, EventKind};
 use crate::shared::requests::Request;
 use crate::shared::Shared;
+use crate::state::restore::Resumed;
+use crate::state::writer::{self, StateWriter};
 use crate::table::Entry;
 use crate::trust::Trusted;
-use crate::{error, info, log, sources, warning};
+use crate::{error, info, log, warning};
+use capacity::CapacityWatch;
+use firewalls::Firewalls;
 use intake::Intake;
-use keeper::Keeper;
-use pressure::Pressure;
 use resolver::Resolver;
-use wall::Wall;
-pub use watch::Friends;
-use watch::TrustWatch;
+pub use trust::Discovered;
+use trust::TrustWatch;
 
 /// What the updater asks of the program it runs in.
 pub trait Host {
     /// True for an address that this server listens on.
     fn is_own(&self, ip: IpAddr) -> bool;
     /// Whom the program knows by itself, as far as the parameters trust them.
-    fn friends(&self) -> Friends;
+    fn discovered(&self) -> Discovered;
     /// True where somebody listens to such events.
-    fn wants(&self, occasion: Occasion) -> bool;
+    fn wants(&self, kind: EventKind) -> bool;
     /// Tells an event.
     fn raise(&self, event: &Event);
 }
@@ -75,10 +76,10 @@ pub struct Updater<'a> {
     engine: Engine,
     exchange: client::Worker,
     intake: Intake,
-    keeper: Keeper,
-    pressure: Pressure,
+    state_writer: StateWriter,
+    capacity: CapacityWatch,
     trust: TrustWatch,
-    wall: Option<Wall>,
+    firewalls: Option<Firewalls>,
     /// The firewall must be compared with the tables as a whole.
     refill: bool,
 }
@@ -109,9 +110,9 @@ impl<'a> Updater<'a> {
         let exchange = client::spawn(Box::new(client), Box::new(waker.clone()))
             .map_err(|error| error.to_string())?;
         let resolver = Resolver::spawn(Box::new(waker.clone()))
-            .inspect_err(|error| warning!("names of friends are not followed: {error}"))
+            .inspect_err(|error| warning!("names of discovered are not followed: {error}"))
             .ok();
-        let wall = Wall::new(config, Box::new(waker)).unwrap_or_else(|problem| {
+        let firewalls = Firewalls::new(config, Box::new(waker)).unwrap_or_else(|problem| {
             error!("firewall: {problem}; going on without it");
             None
         });
@@ -120,10 +121,10 @@ impl<'a> Updater<'a> {
             engine: Engine::new(settings, key.clone(), resumed.feed, clock.unix_ms()),
             exchange,
             intake: Intake::default(),
-            keeper: Keeper::new(resumed.state_file),
-            pressure: Pressure::default(),
+            state_writer: StateWriter::new(resumed.state_file),
+            capacity: CapacityWatch::default(),
             trust: TrustWatch::new(trusted, resolver),
-            wall,
+            firewalls,
             refill: false,
             config,
             shared,
@@ -136,36 +137,37 @@ impl<'a> Updater<'a> {
     pub fn turn(&mut self, host: &dyn Host) -> Duration {
         let now = self.clock.unix_ms();
         self.shared.set_now(now / 1000);
-        self.shared.notes.awake();
+        self.shared.ban_changes.awake();
         self.serve_requests(now, host);
         if self.trust.is_due(now) {
             self.follow_trust(now, host);
         }
-        self.take_notes(host);
+        self.follow_ban_changes(host);
         self.expire(host);
-        self.pressure.look(self.shared, self.config);
+        self.capacity.look(self.shared, self.config);
         let next = self.drive_feed(now, host);
-        self.keeper
-            .save_if_due(now, || keeper::collect(self.shared, self.engine.saved()));
-        if let Some(wall) = &self.wall {
-            wall.tend(self.shared, std::mem::take(&mut self.refill));
+        self.state_writer
+            .save_if_due(now, || writer::collect(self.shared, self.engine.saved()));
+        if let Some(firewalls) = &self.firewalls {
+            firewalls.tend(self.shared, std::mem::take(&mut self.refill));
         }
-        intake::publish(&self.shared.board, &self.engine.status(now));
-        let next = next.min(self.keeper.due(now)).min(self.trust.due());
+        intake::publish(&self.shared.published, &self.engine.status(now));
+        let next = next.min(self.state_writer.due(now)).min(self.trust.due());
         Duration::from_millis(next.saturating_sub(now))
     }
 
     /// The last turn: what must survive goes to the state file, and the firewall is left as configured.
     pub fn end(&mut self, host: &dyn Host) {
-        self.take_notes(host);
+        self.follow_ban_changes(host);
         // A request without an answer yet counts for the service, so for the next run, too.
         let saved = self.engine.saved();
         if !saved.budget.is_empty() {
-            self.keeper.changed();
+            self.state_writer.changed();
         }
-        self.keeper.save_now(|| keeper::collect(self.shared, saved));
-        if let Some(wall) = self.wall.take() {
-            wall.end();
+        self.state_writer
+            .save_now(|| writer::collect(self.shared, saved));
+        if let Some(firewalls) = self.firewalls.take() {
+            firewalls.end();
         }
     }
 
@@ -173,13 +175,13 @@ impl<'a> Updater<'a> {
         let asked = self.shared.requests.take();
         if asked.has(Request::FeedFlushed) {
             self.engine.flush_feed();
-            self.keeper.changed();
-            if let Some(wall) = &self.wall {
-                wall.clear(Set::Feed);
+            self.state_writer.changed();
+            if let Some(firewalls) = &self.firewalls {
+                firewalls.clear(Set::Feed);
             }
         }
         if asked.has(Request::LocalFlushed) || asked.has(Request::PeerFlushed) {
-            self.keeper.changed();
+            self.state_writer.changed();
             // Local and peers' bans share a set in the firewall: what is left goes back in.
             self.refill = true;
         }
@@ -193,7 +195,7 @@ impl<'a> Updater<'a> {
 
     /// Reads key and trust files again; what cannot be read stays as it was.
     fn reload_files(&mut self, now: u64, host: &dyn Host) {
-        match sources::read_key(self.config) {
+        match files::read_key(self.config) {
             Ok((key, open)) => {
                 self.key = key;
                 if let Some(text) = open {
@@ -214,7 +216,7 @@ impl<'a> Updater<'a> {
         if evicted.is_empty() {
             return;
         }
-        self.keeper.changed();
+        self.state_writer.changed();
         for subnet in evicted {
             for set in Set::ALL {
                 self.tell_wall(set, subnet);
@@ -223,38 +225,38 @@ impl<'a> Updater<'a> {
     }
 
     /// What workers and operators changed in the local table.
-    fn take_notes(&mut self, host: &dyn Host) {
-        if self.shared.notes.lost() {
+    fn follow_ban_changes(&mut self, host: &dyn Host) {
+        if self.shared.ban_changes.lost() {
             self.refill = true;
-            self.keeper.changed();
+            self.state_writer.changed();
         }
-        while let Some(note) = self.shared.notes.take() {
-            self.keeper.changed();
-            let (Note::Blocked(subnet) | Note::Lifted(subnet)) = note;
+        while let Some(note) = self.shared.ban_changes.take() {
+            self.state_writer.changed();
+            let (BanChange::Blocked(subnet) | BanChange::Unblocked(subnet)) = note;
             self.tell_wall(Set::Local, subnet);
-            if note == Note::Blocked(subnet) && host.wants(Occasion::Block) {
+            if note == BanChange::Blocked(subnet) && host.wants(EventKind::Block) {
                 let local = &self.shared.local;
                 if let Some(entry) = local.find(subnet).and_then(|found| local.entry(found)) {
-                    host.raise(&local_event(Occasion::Block, entry));
+                    host.raise(&local_event(EventKind::Block, entry));
                 }
             }
         }
     }
 
     fn tell_wall(&self, set: Set, subnet: Subnet) {
-        if let Some(wall) = &self.wall {
-            wall.follow(self.shared, set, subnet);
+        if let Some(firewalls) = &self.firewalls {
+            firewalls.follow(self.shared, set, subnet);
         }
     }
 
     fn expire(&mut self, host: &dyn Host) {
-        let (shared, wall) = (self.shared, &self.wall);
+        let (shared, firewalls) = (self.shared, &self.firewalls);
         let now = shared.now();
         let mut any = false;
         let mut ended = |set, subnet| {
             any = true;
-            if let Some(wall) = wall {
-                wall.ended(set, subnet);
+            if let Some(firewalls) = firewalls {
+                firewalls.ended(set, subnet);
             }
         };
         shared
@@ -265,12 +267,12 @@ impl<'a> Updater<'a> {
             .expire(now, |entry| ended(Set::Local, entry.subnet));
         shared.local.expire(now, |entry| {
             ended(Set::Local, entry.subnet);
-            if host.wants(Occasion::Expired) {
-                host.raise(&local_event(Occasion::Expired, entry));
+            if host.wants(EventKind::Expired) {
+                host.raise(&local_event(EventKind::Expired, entry));
             }
         });
         if any {
-            self.keeper.changed();
+            self.state_writer.changed();
         }
     }
 
@@ -297,22 +299,22 @@ impl<'a> Updater<'a> {
             match effect {
                 Effect::Apply(listed) => {
                     let own = |ip| self.config.trust_self && host.is_own(ip);
-                    let (shared, wall) = (self.shared, &self.wall);
+                    let (shared, firewalls) = (self.shared, &self.firewalls);
                     self.intake.apply(shared, &listed, own, |subnet| {
-                        if let Some(wall) = wall {
-                            wall.follow(shared, Set::Feed, subnet);
+                        if let Some(firewalls) = firewalls {
+                            firewalls.follow(shared, Set::Feed, subnet);
                         }
                     });
                 }
                 Effect::Sweep(keep) => self.sweep(&keep),
-                Effect::FullDone { .. } if host.wants(Occasion::Sync) => {
+                Effect::FullDone { .. } if host.wants(EventKind::Sync) => {
                     host.raise(&sync_event(self.shared.feed.len()));
                 }
                 Effect::FullDone { .. } => {}
                 Effect::Log(level, text) => {
                     log::write(level, file!(), line!(), format_args!("{text}"));
                 }
-                Effect::SaveSoon => self.keeper.changed(),
+                Effect::SaveSoon => self.state_writer.changed(),
             }
         }
     }
@@ -336,8 +338,8 @@ impl<'a> Updater<'a> {
     }
 }
 
-fn feed_settings(config: &Config, source: Source) -> feed::Config {
-    feed::Config {
+fn feed_settings(config: &Config, source: Source) -> feed::FeedSettings {
+    feed::FeedSettings {
         source,
         poll_interval: u64::from(config.poll_interval),
         resync_interval: u64::from(config.resync_interval),
@@ -348,9 +350,9 @@ fn feed_settings(config: &Config, source: Source) -> feed::Config {
     }
 }
 
-fn local_event(occasion: Occasion, entry: Entry) -> Event {
+fn local_event(kind: EventKind, entry: Entry) -> Event {
     Event {
-        occasion,
+        kind,
         ip: entry.subnet.to_string(),
         source: "local".into(),
         reason: entry.reason,
@@ -360,7 +362,7 @@ fn local_event(occasion: Occasion, entry: Entry) -> Event {
 
 fn sync_event(count: usize) -> Event {
     Event {
-        occasion: Occasion::Sync,
+        kind: EventKind::Sync,
         ip: String::new(),
         source: "feed".into(),
         reason: String::new(),

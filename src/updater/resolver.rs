@@ -1,4 +1,4 @@
-//! Names of friends: resolved in a thread, because a name server may let it wait.
+//! Names of discovered: resolved in a thread, because a name server may let it wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};

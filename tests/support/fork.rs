@@ -7,7 +7,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use apiban::table::atomic::{Arena, AtomicU32, Line, OutOfMemory};
+use apiban::memory::{Arena, AtomicU32, Line, OutOfMemory};
 
 /// Memory that every later child shares: the equal of `src/kamailio/shm.rs`.
 pub struct SharedArena;

@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use crate::address::Subnet;
 use crate::log::Level;
 
-use super::budget::Budget;
 use super::client::{FetchError, Request, Response};
 use super::control_id::ControlId;
 use super::key::Key;
 use super::parse::{self, Answer, Page};
+use super::request_budget::RequestBudget;
 use super::schedule::{Jitter, Trouble};
 
 mod model;
@@ -22,7 +22,7 @@ mod outcome;
 mod status;
 mod walk;
 
-pub use model::{Config, Effect, FeedState, Listed, Saved, Status, Step};
+pub use model::{Effect, FeedSettings, FeedState, Listed, Saved, Status, Step};
 use walk::{Progress, Walk};
 
 /// A list shorter than this may shrink as it likes.
@@ -43,10 +43,10 @@ struct InFlight {
 /// The feed's state. One per updater; owned by its main loop.
 #[derive(Debug)]
 pub struct Engine {
-    config: Config,
+    config: FeedSettings,
     key: Option<Key>,
     jitter: Jitter,
-    budget: Budget,
+    budget: RequestBudget,
     started: u64,
     /// Where the next poll begins; `None`: the list must be fetched from its beginning.
     id: Option<ControlId>,
@@ -82,20 +82,20 @@ pub struct Engine {
 impl Engine {
     /// Starts with what an earlier run has saved, where that was the same list. The budget of an
     /// earlier run counts in any case.
-    pub fn new(config: Config, key: Option<Key>, saved: Option<Saved>, now: u64) -> Self {
+    pub fn new(config: FeedSettings, key: Option<Key>, saved: Option<Saved>, now: u64) -> Self {
         Engine::with_jitter(config, key, saved, now, Jitter::from_system())
     }
 
     /// The same with a given sequence of random pauses.
     pub fn with_jitter(
-        config: Config,
+        config: FeedSettings,
         key: Option<Key>,
         saved: Option<Saved>,
         now: u64,
         jitter: Jitter,
     ) -> Self {
         let saved = saved.unwrap_or_default();
-        let budget = Budget::new(
+        let budget = RequestBudget::new(
             config.rate_limit_requests,
             config.rate_limit_window,
             &saved.budget,

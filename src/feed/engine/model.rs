@@ -13,7 +13,7 @@ use crate::log::Level;
 
 /// The feed's part of the configuration. Intervals are seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub struct FeedSettings {
     /// Which list.
     pub source: Source,
     /// Pause between polls, 1 or more.
@@ -30,7 +30,7 @@ pub struct Config {
     pub feed_shrink_limit: u8,
 }
 
-impl Config {
+impl FeedSettings {
     /// The page's entries with their ends, without those that have ended before `now` (seconds).
     pub(super) fn ends(&self, page: &Page, now: u64) -> Vec<Listed> {
         let listed_at = page.id.listed_at(now).unwrap_or(now);

@@ -9,8 +9,8 @@ use crate::feed::source::{ApiVersion, Dataset, Source};
 const START: u64 = 1_795_300_000_000;
 const KEY: &str = "s3cret-Key";
 
-fn config() -> Config {
-    Config {
+fn config() -> FeedSettings {
+    FeedSettings {
         source: Source::new("https://apiban.org/api", ApiVersion::V2, Dataset::Sip).unwrap(),
         poll_interval: 300,
         resync_interval: 86_400,

@@ -23,9 +23,9 @@ use self::elements::Rearm;
 use self::found::Found;
 use self::names::SetId;
 use self::ruleset::MARK;
+use self::samples::Witnesses;
 use self::socket::Socket;
 use self::wire::Writer;
-use self::witness::Witnesses;
 use super::{Change, Counters, Element, Error, Firewall, Set};
 use crate::address::Subnet;
 
@@ -33,10 +33,10 @@ mod elements;
 mod found;
 mod names;
 mod ruleset;
+mod samples;
 mod socket;
 mod uapi;
 mod wire;
-mod witness;
 
 /// Changes per transaction at first; halved where the socket cannot take so many (200 kB at 52 bytes
 /// each fits the default limit of an unprivileged socket).
@@ -56,7 +56,7 @@ pub struct Nft {
     sets: BTreeSet<SetId>,
     /// The generation of the ruleset at which all was last known to be well.
     seen: Option<u32>,
-    witnesses: Witnesses,
+    sampleses: Witnesses,
 }
 
 impl Nft {
@@ -79,7 +79,7 @@ impl Nft {
             socket: None,
             sets: BTreeSet::new(),
             seen: None,
-            witnesses: Witnesses::default(),
+            sampleses: Witnesses::default(),
         })
     }
 
@@ -167,7 +167,7 @@ impl Nft {
 
     /// Makes table, chain, base sets and rules anew, in one transaction, empty.
     fn rebuild(&mut self) -> Result<(), Errno> {
-        self.witnesses.clear_all();
+        self.sampleses.clear_all();
         self.transact(|writer, table| {
             ruleset::delete_table(writer, table);
             ruleset::make_table(writer, table);
@@ -275,7 +275,7 @@ impl Nft {
         if !self.sets.iter().eq(BTreeSet::from_iter(found).iter()) {
             return Ok(false);
         }
-        for (id, subnet) in self.witnesses.lasting() {
+        for (id, subnet) in self.sampleses.lasting() {
             if !self.ask(|socket, table| elements::contains(socket, table, id, &subnet))? {
                 return Ok(false);
             }
@@ -288,8 +288,8 @@ impl Nft {
         let subnet: Subnet = change.subnet();
         let id = SetId::of(change.set(), &subnet);
         match change {
-            Change::Add(element) => self.witnesses.add(id, subnet, element.seconds_left),
-            Change::Remove { .. } => self.witnesses.remove(id, &subnet),
+            Change::Add(element) => self.sampleses.add(id, subnet, element.seconds_left),
+            Change::Remove { .. } => self.sampleses.remove(id, &subnet),
         }
     }
 }
@@ -336,7 +336,7 @@ impl Firewall for Nft {
 
     fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
         let doing = "bringing the table up to date";
-        self.witnesses.clear_all();
+        self.sampleses.clear_all();
         let found = self.ask(found::inspect);
         let ready = match found {
             Ok(Found::Foreign) => return Err(self.foreign()),
@@ -393,7 +393,7 @@ impl Firewall for Nft {
             }
         })
         .map_err(|error| self.error("emptying a set", error))?;
-        self.witnesses.clear(set);
+        self.sampleses.clear(set);
         Ok(true)
     }
 
@@ -406,7 +406,7 @@ impl Firewall for Nft {
             Err(error) => return Err(self.error(doing, error)),
         }
         self.sets.clear();
-        self.witnesses.clear_all();
+        self.sampleses.clear_all();
         self.transact(ruleset::delete_table)
             .map_err(|error| self.error(doing, error))
     }

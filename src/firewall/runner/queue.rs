@@ -13,7 +13,7 @@ type Key = (Set, Subnet);
 struct Pending {
     /// When the ban ends; `None` lifts it.
     end: Option<Instant>,
-    /// True where it stands in the fast lane.
+    /// True where it stands in the fast counters.
     urgent: bool,
 }
 
@@ -22,7 +22,7 @@ struct Pending {
 #[derive(Debug, Default)]
 pub struct Queue {
     pending: HashMap<Key, Pending>,
-    /// Keys in order of arrival; one without a pending change was taken through the other lane.
+    /// Keys in order of arrival; one without a pending change was taken through the other counters.
     urgent: VecDeque<Key>,
     backlog: VecDeque<Key>,
     urgent_count: usize,

@@ -24,8 +24,8 @@ fn inserts() {
     beside(
         [
             Box::new(move || expire(&a, 5, &told)),
-            Box::new(move || assert_eq!(b.insert(two, 5, 1, ""), Insert::New)),
-            Box::new(move || assert_eq!(c.insert(three, 5, 1, ""), Insert::New)),
+            Box::new(move || assert_eq!(b.insert(two, 5, 1, ""), Inserted::New)),
+            Box::new(move || assert_eq!(c.insert(three, 5, 1, ""), Inserted::New)),
         ],
         move || {
             expire(&end, 5, &ended);
@@ -53,8 +53,8 @@ fn longer_end() {
         ],
         move || {
             match *done.lock().unwrap() {
-                Some(Insert::Extended) => assert!(ended.lock().unwrap().is_empty()),
-                done => assert_eq!(done, Some(Insert::New)),
+                Some(Inserted::Extended) => assert!(ended.lock().unwrap().is_empty()),
+                done => assert_eq!(done, Some(Inserted::New)),
             }
             assert_eq!(end.find(one).map(|found| found.value()), Some(9));
             end.expire(9, |_| ());

@@ -3,7 +3,7 @@
 //! Input: lines, each `ADDRESS [TTL [REASON]]`.
 
 use apiban::address::{parse_address, Subnet};
-use apiban::ban::{self, Order, Refusal, MAX_TTL};
+use apiban::bans::block::{self, Order, Refusal, MAX_TTL};
 
 use super::oracle::{self, Range};
 use super::{assert_presentable, with_shared};
@@ -11,7 +11,7 @@ use super::{assert_presentable, with_shared};
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     with_shared(true, |shared, config| {
-        let lane = shared.counters.lane(1);
+        let counters = shared.counters.of_process(1);
         for line in text.lines().take(200) {
             let mut words = line.splitn(3, ' ');
             let word = words.next().unwrap_or_default();
@@ -27,7 +27,7 @@ pub fn run(data: &[u8]) {
                 budgeted: ttl % 2 == 0,
             };
             let (before, known) = (shared.local.len(), shared.local.find(subnet));
-            let placed = ban::block(shared, config, lane, order);
+            let placed = block::block(shared, config, counters, order);
             let refused = oracle::unbannable(&Range::of(subnet));
             let trusted = shared.trust.spares(subnet).is_some();
             match placed {
@@ -52,7 +52,7 @@ pub fn run(data: &[u8]) {
             }
             assert!(shared.local.len() <= config.max_local_entries);
             if ttl % 5 == 0 && known.is_some() {
-                assert!(ban::unblock(shared, subnet));
+                assert!(block::unblock(shared, subnet));
                 assert!(shared.local.find(subnet).is_none());
             }
         }

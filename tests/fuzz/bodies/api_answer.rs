@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use apiban::address::Subnet;
 use apiban::feed::client::{FetchError, Response};
 use apiban::feed::parse::{parse, Answer, MAX_ADDRESSES};
-use apiban::feed::{Config, ControlId, Effect, Engine, FeedState, Key, Step};
+use apiban::feed::{ControlId, Effect, Engine, FeedSettings, FeedState, Key, Step};
 
 use super::{assert_presentable, START};
 
@@ -29,7 +29,7 @@ struct World {
 }
 
 pub fn run(data: &[u8]) {
-    let config = Config {
+    let config = FeedSettings {
         source: super::config().source().expect("the default"),
         poll_interval: 300,
         resync_interval: 3_600,

@@ -13,8 +13,8 @@ pub mod uri;
 use std::cell::OnceCell;
 
 use apiban::config::Config;
+use apiban::memory::HeapArena;
 use apiban::shared::Shared;
-use apiban::table::atomic::HeapArena;
 use apiban::trust;
 
 /// Where the clock of every run begins, in Unix seconds.
@@ -55,8 +55,8 @@ pub fn with_shared<T>(trusting: bool, body: impl FnOnce(&Shared, &Config) -> T) 
             table.retain(|_, _| false);
             assert!(table.is_empty(), "an emptied table is not empty");
         }
-        while shared.notes.take().is_some() {}
-        shared.notes.lost();
+        while shared.ban_changes.take().is_some() {}
+        shared.ban_changes.lost();
         shared.requests.take();
         // A minute later the budget for bans is whole again.
         shared.set_now(u64::from(shared.now()) + 60);

@@ -2,7 +2,7 @@
 //!
 //! Input: lines, each `NAME|ARGUMENT|ARGUMENT...` without the `apiban.`; `tick|N` lets N seconds pass.
 
-use apiban::check::{check, Verdict};
+use apiban::bans::check::{check, Verdict};
 use apiban::rpc::{Arguments, Fault, Fields, Reply, Service, Value, COMMANDS};
 use apiban::shared::Shared;
 
@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
             shared,
             config,
             kamailio: "0.0.0",
-            lane: shared.counters.lane(1),
+            counters: shared.counters.of_process(1),
             wake: &|| {},
         };
         for line in text.split('\n').take(100) {
@@ -97,7 +97,7 @@ fn check_trust(shared: &Shared) {
     ] {
         let verdict = check(
             shared,
-            shared.counters.lane(1),
+            shared.counters.of_process(1),
             ip.parse().expect("an address"),
         );
         assert_eq!(verdict, Verdict::Trusted, "{ip}");

@@ -2,9 +2,9 @@
 //!
 //! Input: the JSON part, which gets a right header; or, after `raw:`, the whole file.
 
-use apiban::check::{check, Verdict};
-use apiban::feed::{Config, Engine, Key, Step};
-use apiban::restore;
+use apiban::bans::check::{check, Verdict};
+use apiban::feed::{Engine, FeedSettings, Key, Step};
+use apiban::state::restore;
 use apiban::state::{self, State};
 
 use super::oracle::{self, Range};
@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
         let now = shared.now();
         for (table, longest) in [
             (&shared.feed, config.feed_ttl + 300),
-            (&shared.local, apiban::ban::MAX_TTL),
+            (&shared.local, apiban::bans::block::MAX_TTL),
         ] {
             assert!(table.len() <= table.capacity());
             table.for_each(|entry| {
@@ -44,11 +44,11 @@ pub fn run(data: &[u8]) {
             });
         }
         for ip in ["198.51.100.9", "127.0.0.1", "::1", "2001:db8:5::7"] {
-            let lane = shared.counters.lane(1);
-            let verdict = check(shared, lane, ip.parse().expect("an address"));
+            let counters = shared.counters.of_process(1);
+            let verdict = check(shared, counters, ip.parse().expect("an address"));
             assert_eq!(verdict, Verdict::Trusted, "{ip}");
         }
-        let settings = Config {
+        let settings = FeedSettings {
             source: config.source().expect("the default"),
             poll_interval: 300,
             resync_interval: 86_400,

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use apiban::uri::host;
+use apiban::updater::uri::host;
 
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::resolver::Resolver;
+use super::uri;
 use super::Host;
 use crate::address::{parse_address, Subnet};
+use crate::bans::evict::evict_trusted;
+use crate::config::files;
 use crate::config::{Config, ConfigError};
-use crate::restore::evict_trusted;
+use crate::error;
 use crate::shared::Shared;
 use crate::trust::{Rule, Trusted};
-use crate::{error, sources, uri};
 
 /// What Kamailio knows by itself (interfaces, nodes, destinations) is looked at this often, in
 /// milliseconds.
@@ -18,7 +20,7 @@ const PAUSE: u64 = 2_000;
 
 /// Whom Kamailio knows by itself.
 #[derive(Clone, Debug, Default)]
-pub struct Friends {
+pub struct Discovered {
     /// Addresses that it listens on.
     pub own: Vec<IpAddr>,
     /// Nodes of the DMQ bus, addresses or names.
@@ -55,7 +57,7 @@ impl TrustWatch {
     /// # Errors
     /// A file that cannot be used; nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), ConfigError> {
-        self.given = sources::read_trust(config)?;
+        self.given = files::read_trust(config)?;
         Ok(())
     }
 
@@ -72,9 +74,14 @@ impl TrustWatch {
     /// Brings the set up to date; returns whose bans were lifted for it.
     pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Host) -> Vec<Subnet> {
         self.next = now + PAUSE;
-        let friends = host.friends();
+        let discovered = host.discovered();
         let mut all = self.given.clone();
-        all.extend(friends.own.iter().map(|ip| (Subnet::host(*ip), Rule::Own)));
+        all.extend(
+            discovered
+                .own
+                .iter()
+                .map(|ip| (Subnet::host(*ip), Rule::Own)),
+        );
         // Own addresses that are on no interface (advertised ones) were recognised when they were met.
         let met = shared
             .trust
@@ -83,8 +90,8 @@ impl TrustWatch {
             .filter(|subnet| host.is_own(subnet.address()));
         all.extend(met.map(|subnet| (subnet, Rule::Own)));
         let mut names = BTreeSet::new();
-        let nodes = friends.nodes.iter().map(String::as_str);
-        let hosts = friends
+        let nodes = discovered.nodes.iter().map(String::as_str);
+        let hosts = discovered
             .destinations
             .iter()
             .filter_map(|text| uri::host(text));

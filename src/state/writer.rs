@@ -14,17 +14,17 @@ const PAUSE: u64 = 5_000;
 const RETRY: u64 = 30_000;
 
 /// Keeps the state file.
-pub struct Keeper {
+pub struct StateWriter {
     path: Option<PathBuf>,
     changed: bool,
     next: u64,
     failing: bool,
 }
 
-impl Keeper {
+impl StateWriter {
     /// Keeps nothing where there is no path.
     pub fn new(path: Option<PathBuf>) -> Self {
-        Keeper {
+        StateWriter {
             path,
             changed: false,
             next: 0,
@@ -110,32 +110,32 @@ mod tests {
     fn one_write_per_pause_and_the_last_one_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
-        let mut keeper = Keeper::new(Some(path.clone()));
-        let written = |keeper: &mut Keeper, now| {
+        let mut state_writer = StateWriter::new(Some(path.clone()));
+        let written = |state_writer: &mut StateWriter, now| {
             let mut wrote = false;
-            keeper.save_if_due(now, || {
+            state_writer.save_if_due(now, || {
                 wrote = true;
                 State::default()
             });
             wrote
         };
-        assert!(!written(&mut keeper, 1000));
-        keeper.changed();
-        assert!(written(&mut keeper, 1000));
-        keeper.changed();
-        assert!(!written(&mut keeper, 1000 + PAUSE - 1));
-        assert_eq!(keeper.due(1001), 1000 + PAUSE);
-        assert!(written(&mut keeper, 1000 + PAUSE));
-        keeper.changed();
+        assert!(!written(&mut state_writer, 1000));
+        state_writer.changed();
+        assert!(written(&mut state_writer, 1000));
+        state_writer.changed();
+        assert!(!written(&mut state_writer, 1000 + PAUSE - 1));
+        assert_eq!(state_writer.due(1001), 1000 + PAUSE);
+        assert!(written(&mut state_writer, 1000 + PAUSE));
+        state_writer.changed();
         std::fs::remove_file(&path).unwrap();
-        assert!(keeper.save_now(State::default) && path.exists());
+        assert!(state_writer.save_now(State::default) && path.exists());
     }
 
     #[test]
     fn a_failure_is_retried_later() {
-        let mut keeper = Keeper::new(Some("/nonexistent/folder/state".into()));
-        keeper.changed();
-        keeper.save_if_due(1000, State::default);
-        assert_eq!(keeper.due(1001), 1000 + RETRY);
+        let mut state_writer = StateWriter::new(Some("/nonexistent/folder/state".into()));
+        state_writer.changed();
+        state_writer.save_if_due(1000, State::default);
+        assert_eq!(state_writer.due(1001), 1000 + RETRY);
     }
 }

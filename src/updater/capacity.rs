@@ -12,13 +12,13 @@ const FREE_PERCENT: usize = 10;
 
 /// What has been said.
 #[derive(Default)]
-pub struct Pressure {
+pub struct CapacityWatch {
     full: bool,
     /// When the budget was last seen spent, in Unix seconds.
     spent: Option<u32>,
 }
 
-impl Pressure {
+impl CapacityWatch {
     /// Looks at the local table and the budget; once a turn.
     pub fn look(&mut self, shared: &Shared, config: &Config) {
         let (used, capacity) = (shared.local.len(), shared.local.capacity());
@@ -47,7 +47,7 @@ impl Pressure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     #[test]
     fn each_state_is_told_once() {
@@ -57,14 +57,14 @@ mod tests {
             ..Config::default()
         };
         let shared = Shared::new(&mut HeapArena, &config, 1).unwrap();
-        let mut pressure = Pressure::default();
+        let mut capacity = CapacityWatch::default();
         let mut look = |seconds: u64, spend: u32| {
             shared.set_now(seconds);
             for _ in 0..spend {
                 shared.budget.spend(shared.now(), config.block_budget);
             }
-            pressure.look(&shared, &config);
-            (pressure.full, pressure.spent)
+            capacity.look(&shared, &config);
+            (capacity.full, capacity.spent)
         };
         assert_eq!(look(6000, 2), (false, None));
         assert_eq!(look(6001, 5), (false, Some(6001)));

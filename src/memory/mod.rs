@@ -6,7 +6,6 @@
 //! reference to a shared byte in another way.
 
 #[cfg(loom)]
-#[path = "atomic_model.rs"]
 mod model;
 
 #[cfg(loom)]

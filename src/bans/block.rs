@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use crate::address::Subnet;
 use crate::config::Config;
-use crate::shared::counters::{Counter, Lane};
-use crate::shared::notes::Note;
+use crate::memory::{fence, Ordering};
+use crate::shared::changes::BanChange;
+use crate::shared::counters::{Counter, ProcessCounters};
 use crate::shared::Shared;
-use crate::table::atomic::{fence, Ordering};
-use crate::table::Insert;
+use crate::table::Inserted;
 use crate::trust::Rule;
 
 /// Longest ban in seconds: ten years.
@@ -58,24 +58,26 @@ pub fn source_subnet(shared: &Shared, config: &Config, ip: IpAddr) -> Subnet {
 pub fn block(
     shared: &Shared,
     config: &Config,
-    lane: Lane,
+    counters: ProcessCounters,
     order: Order<'_>,
-) -> Result<Insert, Refusal> {
+) -> Result<Inserted, Refusal> {
     let placed = try_block(shared, config, order);
     match placed {
-        Ok(Insert::New | Insert::Extended) => shared.notes.put(Note::Blocked(order.subnet)),
+        Ok(Inserted::New | Inserted::Extended) => {
+            shared.ban_changes.put(BanChange::Blocked(order.subnet))
+        }
         Ok(_) => {}
         Err(refusal) => {
-            lane.add(Counter::BlockRefused);
+            counters.add(Counter::BlockRefused);
             if matches!(refusal, Refusal::Trusted(_)) {
-                lane.add(Counter::TrustedBans);
+                counters.add(Counter::TrustedBans);
             }
         }
     }
     placed
 }
 
-fn try_block(shared: &Shared, config: &Config, order: Order<'_>) -> Result<Insert, Refusal> {
+fn try_block(shared: &Shared, config: &Config, order: Order<'_>) -> Result<Inserted, Refusal> {
     let subnet = order.subnet;
     if let Some(rule) = shared.trust.spares(subnet) {
         return Err(Refusal::Trusted(rule));
@@ -95,7 +97,7 @@ fn try_block(shared: &Shared, config: &Config, order: Order<'_>) -> Result<Inser
         .local
         .insert(subnet, now.saturating_add(order.ttl), now, order.reason)
     {
-        Insert::Full => Err(Refusal::Full),
+        Inserted::Full => Err(Refusal::Full),
         placed => {
             // Trust may have come between the look and the insert: the last word is its. Pairs with the
             // fence in `evict_trusted`: either this sees the new rule, or that sees this ban.
@@ -113,7 +115,7 @@ fn try_block(shared: &Shared, config: &Config, order: Order<'_>) -> Result<Inser
 pub fn unblock(shared: &Shared, subnet: Subnet) -> bool {
     let lifted = shared.local.remove(subnet);
     if lifted {
-        shared.notes.put(Note::Lifted(subnet));
+        shared.ban_changes.put(BanChange::Unblocked(subnet));
     }
     lifted
 }
@@ -128,7 +130,7 @@ pub fn unblock_source(shared: &Shared, config: &Config, ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
     use crate::trust;
 
     fn shared(config: &Config) -> Shared {
@@ -157,18 +159,18 @@ mod tests {
     fn the_longer_end_wins() {
         let config = Config::default();
         let shared = shared(&config);
-        let lane = shared.counters.lane(1);
+        let counters = shared.counters.of_process(1);
         assert_eq!(
-            block(&shared, &config, lane, order("192.0.2.1", 60)),
-            Ok(Insert::New)
+            block(&shared, &config, counters, order("192.0.2.1", 60)),
+            Ok(Inserted::New)
         );
         assert_eq!(
-            block(&shared, &config, lane, order("192.0.2.1", 30)),
-            Ok(Insert::Kept)
+            block(&shared, &config, counters, order("192.0.2.1", 30)),
+            Ok(Inserted::Kept)
         );
         assert_eq!(
-            block(&shared, &config, lane, order("192.0.2.1", 90)),
-            Ok(Insert::Extended)
+            block(&shared, &config, counters, order("192.0.2.1", 90)),
+            Ok(Inserted::Extended)
         );
         assert_eq!(end(&shared, "192.0.2.1"), Some(6090));
         assert!(unblock(&shared, "192.0.2.1".parse().unwrap()));
@@ -183,23 +185,23 @@ mod tests {
             ..Config::default()
         };
         let shared = shared(&config);
-        let lane = shared.counters.lane(1);
+        let counters = shared.counters.of_process(1);
         shared
             .trust
             .replace(&trust::parse_parameter("192.0.2.9").unwrap())
             .unwrap();
-        let ban = |text| block(&shared, &config, lane, order(text, 60));
+        let ban = |text| block(&shared, &config, counters, order(text, 60));
         assert_eq!(ban("192.0.2.9"), Err(Refusal::Trusted(Rule::Parameter)));
         assert_eq!(ban("224.0.0.1"), Err(Refusal::Unbannable("multicast")));
-        assert_eq!(ban("192.0.2.1"), Ok(Insert::New));
-        assert_eq!(ban("192.0.2.2"), Ok(Insert::New));
+        assert_eq!(ban("192.0.2.1"), Ok(Inserted::New));
+        assert_eq!(ban("192.0.2.2"), Ok(Inserted::New));
         assert_eq!(ban("192.0.2.3"), Err(Refusal::Full));
         assert_eq!(ban("192.0.2.4"), Err(Refusal::OverBudget));
         assert_eq!(shared.counters.sum(Counter::BlockRefused), 4);
         // The next minute has a budget of its own.
         shared.set_now(6060);
         assert_eq!(
-            block(&shared, &config, lane, order("192.0.2.4", 60)),
+            block(&shared, &config, counters, order("192.0.2.4", 60)),
             Err(Refusal::Full)
         );
     }
@@ -224,8 +226,8 @@ mod tests {
     fn unblocking_a_source_lifts_its_network() {
         let config = Config::default();
         let shared = shared(&config);
-        let lane = shared.counters.lane(1);
-        block(&shared, &config, lane, order("2001:db8::/64", 60)).unwrap();
+        let counters = shared.counters.of_process(1);
+        block(&shared, &config, counters, order("2001:db8::/64", 60)).unwrap();
         assert!(unblock_source(
             &shared,
             &config,

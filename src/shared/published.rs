@@ -3,7 +3,7 @@
 //! One writer, the updater. A text is guarded by a sequence number that is odd while it is written; a
 //! reader that never meets a quiet moment gets an empty text.
 
-use crate::table::atomic::{fence, Arena, Line, Ordering, OutOfMemory, LINE_WORDS};
+use crate::memory::{fence, Arena, Line, Ordering, OutOfMemory, LINE_WORDS};
 
 /// Lines of one text: one word of sequence and length each, the rest is text.
 const TEXT_LINES: usize = 5;
@@ -12,7 +12,7 @@ pub const TEXT_MAX: usize = (TEXT_LINES * LINE_WORDS - 2) * 8;
 /// How often a reader tries. The model checker sees in one try what there is to see.
 const READ_TRIES: usize = if cfg!(loom) { 1 } else { 1000 };
 
-/// The numbers on the board.
+/// The numbers on the published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 #[allow(missing_docs, reason = "named as in RPC and statistics")]
@@ -35,7 +35,7 @@ pub enum Number {
     Count,
 }
 
-/// The texts on the board.
+/// The texts on the published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 #[allow(missing_docs, reason = "named as in RPC")]
@@ -47,17 +47,17 @@ pub enum Text {
     Count,
 }
 
-/// The board.
+/// The published.
 #[derive(Clone, Copy)]
-pub struct Board {
+pub struct Published {
     numbers: &'static [Line],
     texts: &'static [Line],
 }
 
-impl Board {
+impl Published {
     /// All zero and empty.
     pub fn new(arena: &mut dyn Arena) -> Result<Self, OutOfMemory> {
-        Ok(Board {
+        Ok(Published {
             numbers: arena.lines("the status", (Number::Count as usize).div_ceil(LINE_WORDS))?,
             texts: arena.lines("the status", Text::Count as usize * TEXT_LINES)?,
         })
@@ -132,28 +132,28 @@ impl Board {
 #[cfg(all(test, loom))]
 mod model {
     use super::*;
-    use crate::table::atomic::explore::{all, beside, Memory};
+    use crate::memory::explore::{all, beside, Memory};
 
     const TEXTS: [&str; 2] = ["aaaa", "bb"];
 
     /// The one writer replaces a text while it is read. Readers write nothing, so that one is enough.
     #[test]
     fn a_text_is_never_mixed() {
-        all("board: text", || {
-            let board = Board {
+        all("published: text", || {
+            let published = Published {
                 numbers: &[],
                 texts: Memory::default().lines("a model", TEXT_LINES).unwrap(),
             };
-            board.set_text(Text::FeedId, TEXTS[0]);
+            published.set_text(Text::FeedId, TEXTS[0]);
             beside(
                 [
-                    Box::new(move || board.set_text(Text::FeedId, TEXTS[1])),
+                    Box::new(move || published.set_text(Text::FeedId, TEXTS[1])),
                     Box::new(move || {
-                        let seen = board.text(Text::FeedId);
+                        let seen = published.text(Text::FeedId);
                         assert!(seen.is_empty() || TEXTS.contains(&&*seen), "{seen}");
                     }),
                 ],
-                move || assert_eq!(board.text(Text::FeedId), TEXTS[1]),
+                move || assert_eq!(published.text(Text::FeedId), TEXTS[1]),
             );
         });
     }
@@ -162,31 +162,34 @@ mod model {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     #[test]
     fn texts_come_back_whole() {
-        let board = Board::new(&mut HeapArena).unwrap();
-        assert_eq!(board.text(Text::FeedId), "");
-        board.set_text(Text::FeedId, "1795300250");
-        board.set_text(Text::FeedLastError, &"ü".repeat(TEXT_MAX));
-        assert_eq!(board.text(Text::FeedId), "1795300250");
-        assert_eq!(board.text(Text::FeedLastError), "ü".repeat(TEXT_MAX / 2));
-        board.set_number(Number::FeedRefused, 7);
-        assert_eq!(board.number(Number::FeedRefused), 7);
+        let published = Published::new(&mut HeapArena).unwrap();
+        assert_eq!(published.text(Text::FeedId), "");
+        published.set_text(Text::FeedId, "1795300250");
+        published.set_text(Text::FeedLastError, &"ü".repeat(TEXT_MAX));
+        assert_eq!(published.text(Text::FeedId), "1795300250");
+        assert_eq!(
+            published.text(Text::FeedLastError),
+            "ü".repeat(TEXT_MAX / 2)
+        );
+        published.set_number(Number::FeedRefused, 7);
+        assert_eq!(published.number(Number::FeedRefused), 7);
     }
 
     #[test]
     fn a_reader_never_sees_two_texts_mixed() {
-        let board = Board::new(&mut HeapArena).unwrap();
+        let published = Published::new(&mut HeapArena).unwrap();
         let texts = ["a".repeat(100), "b".repeat(200)];
-        board.set_text(Text::FeedLastError, &texts[0]);
+        published.set_text(Text::FeedLastError, &texts[0]);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                (0..20_000).for_each(|n| board.set_text(Text::FeedLastError, &texts[n % 2]))
+                (0..20_000).for_each(|n| published.set_text(Text::FeedLastError, &texts[n % 2]))
             });
             for _ in 0..20_000 {
-                let seen = board.text(Text::FeedLastError);
+                let seen = published.text(Text::FeedLastError);
                 assert!(seen.is_empty() || texts.contains(&seen), "{seen}");
             }
         });

@@ -1,7 +1,7 @@
 //! The statistics of group `apiban`: name, meaning, and where the value comes from.
 
-use crate::shared::board::Number;
 use crate::shared::counters::Counter;
+use crate::shared::published::Number;
 use crate::shared::Shared;
 
 /// One statistic.
@@ -29,12 +29,12 @@ pub const STATISTICS: &[Statistic] = &[
     statistic("local_entries", "local bans", |s| s.local.len() as u64),
     statistic("peer_entries", "bans of cluster peers", |s| s.peer.len() as u64),
     statistic("feed_age", "seconds since the last successful fetch", feed_age),
-    statistic("fetch_ok", "successful requests to the service", |s| s.board.number(Number::FetchOk)),
-    statistic("fetch_errors", "failed requests to the service", |s| s.board.number(Number::FetchErrors)),
-    statistic("rate_limited", "requests that the service refused as too many", |s| s.board.number(Number::RateLimited)),
+    statistic("fetch_ok", "successful requests to the service", |s| s.published.number(Number::FetchOk)),
+    statistic("fetch_errors", "failed requests to the service", |s| s.published.number(Number::FetchErrors)),
+    statistic("rate_limited", "requests that the service refused as too many", |s| s.published.number(Number::RateLimited)),
     statistic("trusted_skips", "checks and bans that trust decided", trusted_skips),
     statistic("block_refused", "bans refused: trusted, full, over budget", |s| s.counters.sum(Counter::BlockRefused)),
-    statistic("firewall_errors", "failed firewall operations", |s| s.board.number(Number::FirewallErrors)),
+    statistic("firewall_errors", "failed firewall operations", |s| s.published.number(Number::FirewallErrors)),
     statistic("filter_drops", "packets dropped by the socket filter", |_| 0),
 ];
 
@@ -44,8 +44,8 @@ fn trusted_skips(shared: &Shared) -> u64 {
 
 /// Since the start where there was no success yet.
 fn feed_age(shared: &Shared) -> u64 {
-    let since = match shared.board.number(Number::FeedLastSuccess) {
-        0 => shared.board.number(Number::Started),
+    let since = match shared.published.number(Number::FeedLastSuccess) {
+        0 => shared.published.number(Number::Started),
         last => last,
     };
     u64::from(shared.now()).saturating_sub(since)

@@ -1,4 +1,4 @@
-//! Notes to the updater on what changed in the local table: it brings the firewall up to date.
+//! BanChanges to the updater on what changed in the local table: it brings the firewall up to date.
 //!
 //! A note only names the address; what is to be done follows from the table, so notes may come late,
 //! twice, or, where the queue was full, not at all: then everything is compared.
@@ -7,39 +7,39 @@ use std::net::IpAddr;
 
 use super::ring::Ring;
 use crate::address::Subnet;
-use crate::table::atomic::{Arena, OutOfMemory};
+use crate::memory::{Arena, OutOfMemory};
 
-/// Notes that can wait. Beyond, the updater compares table and firewall as a whole.
+/// BanChanges that can wait. Beyond, the updater compares table and firewall as a whole.
 const CAPACITY: usize = 4096;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
+pub enum BanChange {
     /// A ban came, or its end moved.
     Blocked(Subnet),
     /// A ban was lifted.
-    Lifted(Subnet),
+    Unblocked(Subnet),
 }
 
 /// The notes that wait.
 #[derive(Clone, Copy)]
-pub struct Notes {
+pub struct BanChanges {
     ring: Ring<1>,
 }
 
-impl Notes {
+impl BanChanges {
     /// None.
     pub fn new(arena: &mut dyn Arena) -> Result<Self, OutOfMemory> {
-        Ok(Notes {
+        Ok(BanChanges {
             ring: Ring::new(arena, "the notes", CAPACITY)?,
         })
     }
 
-    /// Adds a note. The caller wakes the updater where [`Notes::must_wake`] says so.
-    pub fn put(&self, note: Note) {
+    /// Adds a note. The caller wakes the updater where [`BanChanges::must_wake`] says so.
+    pub fn put(&self, note: BanChange) {
         let (kind, subnet) = match note {
-            Note::Blocked(subnet) => (1, subnet),
-            Note::Lifted(subnet) => (2, subnet),
+            BanChange::Blocked(subnet) => (1, subnet),
+            BanChange::Unblocked(subnet) => (2, subnet),
         };
         let (family, bits) = match subnet.address() {
             IpAddr::V4(ip) => (4, u128::from(ip.to_bits())),
@@ -60,7 +60,7 @@ impl Notes {
     }
 
     /// The oldest note.
-    pub fn take(&self) -> Option<Note> {
+    pub fn take(&self) -> Option<BanChange> {
         loop {
             let [head, high, low] = self
                 .ring
@@ -70,8 +70,8 @@ impl Notes {
                 _ => IpAddr::V6((u128::from(high) << 64 | u128::from(low)).into()),
             };
             match (Subnet::new(ip, head as u8), head >> 16) {
-                (Some(subnet), 1) => return Some(Note::Blocked(subnet)),
-                (Some(subnet), 2) => return Some(Note::Lifted(subnet)),
+                (Some(subnet), 1) => return Some(BanChange::Blocked(subnet)),
+                (Some(subnet), 2) => return Some(BanChange::Unblocked(subnet)),
                 _ => {}
             }
         }
@@ -86,15 +86,15 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     #[test]
     fn notes_come_back_as_they_were() {
-        let notes = Notes::new(&mut HeapArena).unwrap();
+        let notes = BanChanges::new(&mut HeapArena).unwrap();
         let given = [
-            Note::Blocked("192.0.2.7".parse().unwrap()),
-            Note::Lifted("2001:db8::/64".parse().unwrap()),
-            Note::Blocked("198.51.100.0/24".parse().unwrap()),
+            BanChange::Blocked("192.0.2.7".parse().unwrap()),
+            BanChange::Unblocked("2001:db8::/64".parse().unwrap()),
+            BanChange::Blocked("198.51.100.0/24".parse().unwrap()),
         ];
         given.iter().for_each(|note| notes.put(*note));
         assert_eq!(std::array::from_fn(|_| notes.take().unwrap()), given);

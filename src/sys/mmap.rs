@@ -3,7 +3,7 @@
 use std::io;
 use std::ptr;
 
-use crate::table::atomic::{Arena, AtomicU32, Line, OutOfMemory};
+use crate::memory::{Arena, AtomicU32, Line, OutOfMemory};
 
 /// Maps zeroed memory. Pages that nobody touches cost nothing.
 #[derive(Default)]

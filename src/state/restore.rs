@@ -3,19 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use crate::address::Subnet;
-use crate::ban::MAX_TTL;
+use crate::bans::block::MAX_TTL;
 use crate::config::Config;
 use crate::feed::Saved;
 use crate::shared::Shared;
 use crate::state::{self, Ban, LoadError, State};
-use crate::table::atomic::{fence, Ordering};
-use crate::table::{Insert, Table};
+use crate::table::{Inserted, Table};
 use crate::{error, info, warning};
 
 /// How far in seconds the service's clock may have been ahead of ours.
 const MAX_SKEW: u32 = 300;
-/// Bans lifted for trust that are logged by name at a time.
-const MOST_NAMED: usize = 20;
 
 /// What the updater goes on from.
 #[derive(Clone, Debug, Default)]
@@ -117,7 +114,7 @@ fn load_table(shared: &Shared, table: &Table, bans: &[Ban], longest: u32, limit:
             continue;
         }
         let end = ban.end.min(latest);
-        if table.insert(subnet, end, ban.since, &ban.reason) == Insert::Full {
+        if table.insert(subnet, end, ban.since, &ban.reason) == Inserted::Full {
             warning!(
                 "state_file: more entries than {limit} allows ({})",
                 table.capacity()
@@ -129,34 +126,10 @@ fn load_table(shared: &Shared, table: &Table, bans: &[Ban], longest: u32, limit:
     loaded
 }
 
-/// Removes from every table what is trusted by now; returns what was removed.
-pub fn evict_trusted(shared: &Shared) -> Vec<Subnet> {
-    // Pairs with the fence in `ban`: a ban that is placed now sees the rules, or is seen here.
-    fence(Ordering::SeqCst);
-    let mut evicted = Vec::new();
-    for table in [&shared.feed, &shared.local, &shared.peer] {
-        table.retain(|subnet, _| {
-            let spared = shared.trust.spares(subnet);
-            if let Some(rule) = spared {
-                if evicted.len() < MOST_NAMED {
-                    info!("{subnet} is no longer banned: {rule}");
-                }
-                evicted.push(subnet);
-            }
-            spared.is_none()
-        });
-    }
-    if evicted.len() > MOST_NAMED {
-        let more = evicted.len() - MOST_NAMED;
-        info!("{more} more are no longer banned: they are trusted now");
-    }
-    evicted
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     #[test]
     fn no_saved_ban_is_longer_than_a_new_one() {

@@ -9,14 +9,14 @@ use crate::firewall::nft::Nft;
 use crate::firewall::runner::{Options, Runner};
 use crate::firewall::{Change, Element, Firewall, Set};
 use crate::log::{self, Level};
-use crate::shared::board::{Number, Text};
+use crate::shared::published::{Number, Text};
 use crate::shared::Shared;
 
 /// How long the end of the process may wait for the firewall. Kamailio has to be gone within a second.
 const LAST_WORDS: Duration = Duration::from_millis(600);
 
 /// The firewall, where one is configured.
-pub struct Wall {
+pub struct Firewalls {
     runner: Runner,
     scope: Scope,
     flush: bool,
@@ -24,12 +24,12 @@ pub struct Wall {
     must_tell_ends: bool,
 }
 
-impl Wall {
+impl Firewalls {
     /// Starts the backend of the configuration; `None` where there is none, or bans are only observed.
     ///
     /// # Errors
     /// The backend cannot work with these parameters, or the system refuses a thread.
-    pub fn new(config: &Config, waker: Box<dyn Fn() + Send>) -> Result<Option<Wall>, String> {
+    pub fn new(config: &Config, waker: Box<dyn Fn() + Send>) -> Result<Option<Firewalls>, String> {
         if config.mode == Mode::Observe {
             return Ok(None);
         }
@@ -47,7 +47,7 @@ impl Wall {
             ..Options::default()
         };
         let runner = Runner::spawn(backend, options, waker).map_err(|error| error.to_string())?;
-        Ok(Some(Wall {
+        Ok(Some(Firewalls {
             runner,
             scope: config.scope(),
             flush: config.firewall_flush,
@@ -104,13 +104,13 @@ impl Wall {
             self.runner.refill(self.wanted(shared));
         }
         let status = self.runner.status();
-        let board = &shared.board;
-        board.set_text(Text::FirewallState, status.state.name());
-        board.set_number(Number::FirewallQueued, status.queued as u64);
-        board.set_number(Number::FirewallErrors, status.errors);
+        let published = &shared.published;
+        published.set_text(Text::FirewallState, status.state.name());
+        published.set_number(Number::FirewallQueued, status.queued as u64);
+        published.set_number(Number::FirewallErrors, status.errors);
         if let Some(counters) = status.counters {
-            board.set_number(Number::FirewallDroppedFeed, counters.feed_packets);
-            board.set_number(Number::FirewallDroppedLocal, counters.local_packets);
+            published.set_number(Number::FirewallDroppedFeed, counters.feed_packets);
+            published.set_number(Number::FirewallDroppedLocal, counters.local_packets);
         }
     }
 

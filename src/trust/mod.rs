@@ -10,8 +10,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::address::Subnet;
-use crate::table::atomic::{Arena, OutOfMemory};
-use crate::table::{Insert, Table};
+use crate::memory::{Arena, OutOfMemory};
+use crate::table::{Inserted, Table};
 use regions::Regions;
 
 /// How many addresses and prefixes can be trusted.
@@ -215,7 +215,7 @@ impl Trust {
 }
 
 fn put(table: &Table, subnet: Subnet, rule: Rule) -> bool {
-    table.replace(subnet, rule.pack()) || table.insert(subnet, rule.pack(), 0, "") != Insert::Full
+    table.replace(subnet, rule.pack()) || table.insert(subnet, rule.pack(), 0, "") != Inserted::Full
 }
 
 fn swap(table: &Table, wanted: &HashMap<Subnet, Rule>) {
@@ -296,7 +296,7 @@ pub fn loopback() -> Vec<Trusted> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
 
     fn trust(list: &str) -> Trust {
         let trust = Trust::new(&mut HeapArena, 7, 64).unwrap();

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::Mode;
-use crate::shared::counters::{Counter, Lane};
+use crate::shared::counters::{Counter, ProcessCounters};
 use crate::shared::Shared;
 
 /// What a check found; the number is the return code of `apiban_check()`.
@@ -46,30 +46,34 @@ impl Verdict {
 
 /// Looks `ip` up and counts. No lock, no allocation, no system call: one cache line of each table that
 /// holds anything.
-pub fn check(shared: &Shared, lane: Lane, ip: IpAddr) -> Verdict {
+pub fn check(shared: &Shared, counters: ProcessCounters, ip: IpAddr) -> Verdict {
     match ip.to_canonical() {
-        IpAddr::V4(v4) => check_v4(shared, lane, v4),
-        v6 => counted(lane, look_up(shared, v6)),
+        IpAddr::V4(v4) => check_v4(shared, counters, v4),
+        v6 => counted(counters, look_up(shared, v6)),
     }
 }
 
 /// [`check`] of an IPv4 address.
 #[inline(never)]
-pub fn check_v4(shared: &Shared, lane: Lane, ip: Ipv4Addr) -> Verdict {
-    counted(lane, look_up(shared, IpAddr::V4(ip)))
+pub fn check_v4(shared: &Shared, counters: ProcessCounters, ip: Ipv4Addr) -> Verdict {
+    counted(counters, look_up(shared, IpAddr::V4(ip)))
 }
 
 #[inline(always)]
-fn counted(lane: Lane, verdict: Verdict) -> Verdict {
-    lane.add(verdict.counter());
+fn counted(counters: ProcessCounters, verdict: Verdict) -> Verdict {
+    counters.add(verdict.counter());
     verdict
 }
 
 /// What [`check_v4`] says and counts, where one line of each table tells; else `None`, and nothing was
-/// counted: so too where there is no `lane`. It becomes part of the caller's code, and keeps the address in a
+/// counted: so too where there is no `counters`. It becomes part of the caller's code, and keeps the address in a
 /// register and as few others as it can.
 #[inline(always)]
-pub fn glance(shared: &Shared, lane: impl Fn() -> Option<Lane>, ip: Ipv4Addr) -> Option<Verdict> {
+pub fn check_fast(
+    shared: &Shared,
+    counters: impl Fn() -> Option<ProcessCounters>,
+    ip: Ipv4Addr,
+) -> Option<Verdict> {
     if shared.trust.may_have(IpAddr::V4(ip)) || !shared.peer.is_empty() {
         return None;
     }
@@ -77,13 +81,13 @@ pub fn glance(shared: &Shared, lane: impl Fn() -> Option<Lane>, ip: Ipv4Addr) ->
         (&shared.feed, Verdict::Feed),
         (&shared.local, Verdict::Local),
     ] {
-        if let Some(found) = table.glance(ip.to_bits(), || shared.now()).ok()? {
-            let lane = lane()?;
+        if let Some(found) = table.lookup_fast(ip.to_bits(), || shared.now()).ok()? {
+            let counters = counters()?;
             table.hit(found);
-            return Some(counted(lane, verdict));
+            return Some(counted(counters, verdict));
         }
     }
-    Some(counted(lane()?, Verdict::Clear))
+    Some(counted(counters()?, Verdict::Clear))
 }
 
 /// Made for each family by itself, so that the tables need not ask.
@@ -110,7 +114,7 @@ fn look_up(shared: &Shared, ip: IpAddr) -> Verdict {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::table::atomic::HeapArena;
+    use crate::memory::HeapArena;
     use crate::trust;
 
     #[test]
@@ -121,8 +125,9 @@ mod tests {
         let v4: Ipv4Addr = "192.0.2.7".parse().unwrap();
         // The glance where it knows, as the module does.
         let look = || {
-            let lane = shared.counters.lane(3);
-            glance(&shared, || Some(lane), v4).unwrap_or_else(|| check_v4(&shared, lane, v4))
+            let counters = shared.counters.of_process(3);
+            check_fast(&shared, || Some(counters), v4)
+                .unwrap_or_else(|| check_v4(&shared, counters, v4))
         };
         assert_eq!(look(), Verdict::Clear);
         shared.peer.insert(subnet, 1010, 1000, "");
@@ -166,9 +171,9 @@ mod tests {
         let glances = || {
             let mut seen = 0;
             for n in 0..5_000 {
-                let lane = shared.counters.lane(1);
-                if let Some(verdict) = glance(&shared, || Some(lane), address(n)) {
-                    assert_eq!(verdict, check_v4(&shared, lane, address(n)), "{n}");
+                let counters = shared.counters.of_process(1);
+                if let Some(verdict) = check_fast(&shared, || Some(counters), address(n)) {
+                    assert_eq!(verdict, check_v4(&shared, counters, address(n)), "{n}");
                     seen += 1;
                 }
             }

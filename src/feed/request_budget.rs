@@ -16,7 +16,7 @@ const MIN_MARGIN: u64 = 50;
 
 /// The requests of the last window.
 #[derive(Debug, Clone)]
-pub struct Budget {
+pub struct RequestBudget {
     limit: usize,
     /// Length in ms, margin included.
     window: u64,
@@ -24,14 +24,14 @@ pub struct Budget {
     stamps: VecDeque<u64>,
 }
 
-impl Budget {
+impl RequestBudget {
     /// `requests` (1 or more) per `window` seconds (1 or more); `stamps` are those of an earlier run.
     /// Stamps from the future (the clock was set back) count as made now.
     pub fn new(requests: u32, window: u64, stamps: &[u64], now: u64) -> Self {
         let limit = usize::try_from(requests).unwrap_or(usize::MAX).max(1);
         let window = window.max(1).saturating_mul(1_000);
         let margin = (window / 100).clamp(MIN_MARGIN, MAX_MARGIN);
-        let mut budget = Budget {
+        let mut budget = RequestBudget {
             limit,
             window: window.saturating_add(margin),
             stamps: VecDeque::new(),
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn ten_at_once_the_eleventh_from_the_reserve() {
-        let mut budget = Budget::new(11, 120, &[], 5);
+        let mut budget = RequestBudget::new(11, 120, &[], 5);
         for _ in 0..10 {
             assert_eq!(budget.ready_at(5, false), 5);
             budget.sent(5);
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_a_redirect_costs_counts() {
-        let mut budget = Budget::new(11, 120, &[], 0);
+        let mut budget = RequestBudget::new(11, 120, &[], 0);
         for _ in 0..5 {
             budget.sent(0);
             budget.ended(10, 1);
@@ -123,19 +123,21 @@ mod tests {
 
     #[test]
     fn a_restart_keeps_the_count_and_a_clock_set_back_does_not_block_for_ever() {
-        let mut budget = Budget::new(3, 120, &[], 0);
+        let mut budget = RequestBudget::new(3, 120, &[], 0);
         budget.sent(1_000);
         budget.sent(2_000);
-        let again = Budget::new(3, 120, &budget.stamps(), 3_000);
+        let again = RequestBudget::new(3, 120, &budget.stamps(), 3_000);
         assert_eq!(again.ready_at(3_000, false), 1_000 + W + 1_000);
-        let set_back = Budget::new(3, 120, &[u64::MAX, 9_000_000], 500);
+        let set_back = RequestBudget::new(3, 120, &[u64::MAX, 9_000_000], 500);
         assert_eq!(set_back.ready_at(500, false), 500 + W + 1_000);
-        assert!(Budget::new(3, 120, &[1, 2], 10 * W).stamps().is_empty());
+        assert!(RequestBudget::new(3, 120, &[1, 2], 10 * W)
+            .stamps()
+            .is_empty());
     }
 
     #[test]
     fn a_limit_of_one_still_asks() {
-        let mut budget = Budget::new(1, 2, &[], 0);
+        let mut budget = RequestBudget::new(1, 2, &[], 0);
         assert_eq!(budget.ready_at(0, false), 0);
         budget.sent(0);
         assert_eq!(budget.ready_at(0, true), 2_050);
@@ -150,7 +152,7 @@ mod tests {
             steps in prop::collection::vec((0u64..40_000, 0u64..15_000, 0.0f64..=1.0, any::<bool>(), any::<bool>()), 1..120),
         ) {
             let mut now = 1_000_000;
-            let mut budget = Budget::new(limit, window, &[], now);
+            let mut budget = RequestBudget::new(limit, window, &[], now);
             let mut counted: Vec<u64> = Vec::new();
             for (pause, took, share, whole, restart) in steps {
                 now = budget.ready_at(now + pause, whole);
@@ -159,7 +161,7 @@ mod tests {
                 now += took;
                 budget.ended(now, 0);
                 if restart {
-                    budget = Budget::new(limit, window, &budget.stamps(), now);
+                    budget = RequestBudget::new(limit, window, &budget.stamps(), now);
                 }
             }
             let limit = limit as usize;

@@ -1,0 +1,7 @@
+//! What survives a restart: the state file, the way back from it, and when it is written.
+
+mod file;
+pub mod restore;
+pub mod writer;
+
+pub use file::{decode, encode, load, put_aside, store, Ban, LoadError, State};

@@ -1,0 +1,7 @@
+//! System calls that no library wraps: the second and last folder with unsafe code.
+//!
+//! Each function wraps one system call and is safe to call. Nothing here knows of Kamailio.
+
+#![allow(unsafe_code)]
+
+pub mod mmap;
