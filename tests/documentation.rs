@@ -20,7 +20,7 @@ const README: &str = include_str!("../README.md");
 const SAMPLE: &str = include_str!("../kamailio.cfg.sample");
 /// The tables of functions, and the names of `$apiban()`: private to the module, so read as text.
 const EXPORTS: &str = include_str!("../src/kamailio/exports.rs");
-const EVENTS: &str = include_str!("../src/kamailio/events.rs");
+const VARIABLES: &str = include_str!("../src/kamailio/variables.rs");
 const SOON: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(50);
 
@@ -323,7 +323,7 @@ fn statistics() {
 #[test]
 fn event_routes_and_variables() {
     let documented = headings(section("## 6 Event routes"));
-    let names = EVENTS
+    let names = VARIABLES
         .split_once("const NAMES")
         .and_then(|(_, rest)| rest.split_once("= ["))
         .and_then(|(_, rest)| rest.split_once(']'))

@@ -6,7 +6,8 @@ use std::ptr;
 
 use super::bindings as k;
 use super::guard::{guard, install_hook};
-use super::{events, lifecycle, log, params, rpc, script, text};
+use super::tables::leak_table;
+use super::{lifecycle, log, params, rpc, script, text, variables};
 use crate::error;
 
 /// The structure that the core looks up by this name. It is filled in `mod_register`, which the core
@@ -50,13 +51,13 @@ pub unsafe extern "C" fn mod_register(
         // SAFETY: see `Exports`; the tables live for ever.
         unsafe {
             let table = &mut *exports.0.get();
-            table.cmds = Vec::leak(functions()).as_mut_ptr();
-            table.params = Vec::leak(params::table()).as_mut_ptr();
-            table.rpc_methods = Vec::leak(rpc::table()).as_mut_ptr();
-            table.pv_items = Vec::leak(events::variables()).as_mut_ptr();
+            table.cmds = functions();
+            table.params = params::table();
+            table.rpc_methods = rpc::table();
+            table.pv_items = variables::table();
         }
         // SAFETY: the table lives for ever.
-        if unsafe { k::sr_kemi_modules_add(Vec::leak(kemi_functions()).as_mut_ptr()) } != 0 {
+        if unsafe { k::sr_kemi_modules_add(kemi_functions()) } != 0 {
             error!("cannot register the KEMI functions");
             return -1;
         }
@@ -65,8 +66,8 @@ pub unsafe extern "C" fn mod_register(
 }
 
 #[rustfmt::skip]
-fn functions() -> Vec<k::cmd_export_t> {
-    vec![
+fn functions() -> *mut k::cmd_export_t {
+    leak_table([
         function("apiban_check", 0, script::check_source),
         function("apiban_check", 1, script::check_address),
         function("apiban_block", 0, script::block_source),
@@ -75,9 +76,7 @@ fn functions() -> Vec<k::cmd_export_t> {
         function_of_three("apiban_block", script::block_because),
         function("apiban_unblock", 0, script::unblock_source),
         function("apiban_unblock", 1, script::unblock_address),
-        // A row without a name ends the table.
-        k::cmd_export_t { name: ptr::null(), function: None, param_no: 0, fixup: None, free_fixup: None, flags: 0 },
-    ]
+    ])
 }
 
 type ScriptFunction = unsafe extern "C" fn(*mut k::sip_msg_t, *mut c_void, *mut c_void) -> c_int;
@@ -107,10 +106,10 @@ fn function(name: &str, parameters: i32, function: ScriptFunction) -> k::cmd_exp
 }
 
 #[rustfmt::skip]
-fn kemi_functions() -> Vec<k::sr_kemi_t> {
+fn kemi_functions() -> *mut k::sr_kemi_t {
     const TEXT: c_int = k::SR_KEMIP_STR;
     const INT: c_int = k::SR_KEMIP_INT;
-    vec![
+    leak_table([
         kemi("check",           script::kemi_check           as *mut c_void, &[]),
         kemi("check_ip",        script::kemi_check_ip        as *mut c_void, &[TEXT]),
         kemi("block",           script::kemi_block           as *mut c_void, &[]),
@@ -119,27 +118,16 @@ fn kemi_functions() -> Vec<k::sr_kemi_t> {
         kemi("block_ip_reason", script::kemi_block_ip_reason as *mut c_void, &[TEXT, INT, TEXT]),
         kemi("unblock",         script::kemi_unblock         as *mut c_void, &[]),
         kemi("unblock_ip",      script::kemi_unblock_ip      as *mut c_void, &[TEXT]),
-        // A row of zeros ends the table.
-        kemi("", ptr::null_mut(), &[]),
-    ]
+    ])
 }
 
 fn kemi(name: &str, function: *mut c_void, parameters: &[c_int]) -> k::sr_kemi_t {
-    let empty = k::str_ {
-        s: ptr::null_mut(),
-        len: 0,
-    };
     let mut types = [k::SR_KEMIP_NONE; 6];
     types[..parameters.len()].copy_from_slice(parameters);
-    let last = name.is_empty();
     k::sr_kemi_t {
-        mname: if last {
-            empty
-        } else {
-            text::leak_str("apiban")
-        },
-        fname: if last { empty } else { text::leak_str(name) },
-        rtype: if last { 0 } else { k::SR_KEMIP_INT },
+        mname: text::leak_str("apiban"),
+        fname: text::leak_str(name),
+        rtype: k::SR_KEMIP_INT,
         func: function,
         ptypes: types,
     }

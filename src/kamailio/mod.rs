@@ -8,24 +8,29 @@
 //!   the updater never call in here.
 //! - What is set up before the fork (configuration, shared memory, tables for the core) is never freed
 //!   and never changed afterwards, except through atomics.
-//! - Structures are read only where `tests/abi.rs` has compared them with the real headers of every
+//! - Structures are read only where `tests/abi` has compared them with the real headers of every
 //!   release that [`load`] accepts.
 
 #![allow(unsafe_code)]
 
 mod bindings;
+mod child;
 mod events;
 mod exports;
 mod guard;
 mod lifecycle;
 mod load;
 mod log;
+mod module;
 mod other_modules;
+mod own;
 mod packet;
 mod params;
-mod process;
 mod pvar;
 mod rpc;
 mod script;
 mod statistics;
+mod tables;
 mod text;
+mod updater;
+mod variables;

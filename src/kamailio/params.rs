@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use super::bindings as k;
 use super::guard::guard;
+use super::tables::{leak_table, trampolines, TRAMPOLINES};
 use super::text;
 use crate::config::{Config, RawValue, PARAMETERS};
 use crate::error;
@@ -12,9 +13,7 @@ use crate::error;
 /// The parameters read so far. Only the main process is there while it is used.
 static CONFIG: Mutex<Option<Config>> = Mutex::new(None);
 
-/// The core tells a setter the value but not the name, so each parameter has a setter of its own.
-const SETTERS: usize = 40;
-const _: () = assert!(PARAMETERS.len() <= SETTERS);
+const _: () = assert!(PARAMETERS.len() <= TRAMPOLINES);
 
 /// The finished configuration; starts anew.
 pub fn take() -> Config {
@@ -28,72 +27,67 @@ pub fn take() -> Config {
 
 /// The table for the core. Every name stands there as number and as string, so that a value of the
 /// wrong kind gets our error and not a "parameter not found".
-pub fn table() -> Vec<k::param_export_t> {
-    let setters = setters();
-    let mut table = Vec::new();
-    for (parameter, setter) in PARAMETERS.iter().zip(setters) {
-        for kind in [k::PARAM_INT, k::PARAM_STR] {
-            table.push(k::param_export_t {
-                name: text::leak(parameter.name),
-                type_: kind | k::PARAM_USE_FUNC,
-                param_pointer: setter as *mut c_void,
-            });
-        }
-    }
-    table.push(k::param_export_t {
-        name: std::ptr::null(),
-        type_: 0,
-        param_pointer: std::ptr::null_mut(),
-    });
-    table
+pub fn table() -> *mut k::param_export_t {
+    let setters = trampolines!(set as Setter);
+    leak_table(
+        PARAMETERS
+            .iter()
+            .zip(setters)
+            .flat_map(|(parameter, setter)| {
+                [k::PARAM_INT, k::PARAM_STR].map(|kind| k::param_export_t {
+                    name: text::leak(parameter.name),
+                    type_: kind | k::PARAM_USE_FUNC,
+                    param_pointer: setter as *mut c_void,
+                })
+            }),
+    )
 }
 
 type Setter = unsafe extern "C" fn(u32, *mut c_void) -> c_int;
 
-macro_rules! each {
-    ($($index:literal)*) => { [$(set::<$index> as Setter),*] };
-}
-
-fn setters() -> [Setter; SETTERS] {
-    each![0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39]
-}
-
 /// Takes one value; below zero ends the start of Kamailio.
 unsafe extern "C" fn set<const INDEX: usize>(kind: u32, value: *mut c_void) -> c_int {
-    guard(-1, "modparam", || {
-        let Some(parameter) = PARAMETERS.get(INDEX) else {
-            return -1;
-        };
-        let mut text = None;
-        let given = if kind & k::PARAM_INT != 0 {
-            RawValue::Int(value as isize as i32 as i64)
-        } else {
-            // SAFETY: for this type the core passes a `str`, valid during the call.
-            text = unsafe { value.cast::<k::str_>().as_ref() };
-            // SAFETY: as above.
-            let bytes = text.map(|text| unsafe { text::bytes(text) });
-            RawValue::Text(
-                bytes
-                    .and_then(|bytes| std::str::from_utf8(bytes).ok())
-                    .unwrap_or("\u{fffd}"),
-            )
-        };
-        let Ok(mut config) = CONFIG.lock() else {
-            return -1;
-        };
-        let taken = config.get_or_insert_default().set(parameter, given);
-        if let (true, Some(text)) = (parameter.secret, text) {
-            // SAFETY: the core's own copy of the value, in its heap; nobody reads it after this call.
-            unsafe { wipe(text) };
-        }
-        match taken {
-            Ok(()) => 0,
-            Err(error) => {
-                error!("{error}");
-                -1
-            }
-        }
+    // SAFETY: the caller's.
+    guard(-1, "modparam", || unsafe {
+        set_parameter(INDEX, kind, value)
     })
+}
+
+/// # Safety
+/// `value` must be a number, or a `str` of the core, as `kind` says.
+unsafe fn set_parameter(index: usize, kind: u32, value: *mut c_void) -> c_int {
+    let Some(parameter) = PARAMETERS.get(index) else {
+        return -1;
+    };
+    let mut text = None;
+    let given = if kind & k::PARAM_INT != 0 {
+        RawValue::Int(value as isize as i32 as i64)
+    } else {
+        // SAFETY: for this type the core passes a `str`, valid during the call.
+        text = unsafe { value.cast::<k::str_>().as_ref() };
+        // SAFETY: as above.
+        let bytes = text.map(|text| unsafe { text::bytes(text) });
+        RawValue::Text(
+            bytes
+                .and_then(|bytes| std::str::from_utf8(bytes).ok())
+                .unwrap_or("\u{fffd}"),
+        )
+    };
+    let Ok(mut config) = CONFIG.lock() else {
+        return -1;
+    };
+    let taken = config.get_or_insert_default().set(parameter, given);
+    if let (true, Some(text)) = (parameter.secret, text) {
+        // SAFETY: the core's own copy of the value, in its heap; nobody reads it after this call.
+        unsafe { wipe(text) };
+    }
+    match taken {
+        Ok(()) => 0,
+        Err(error) => {
+            error!("{error}");
+            -1
+        }
+    }
 }
 
 /// Overwrites a secret that the core would otherwise keep in the memory of every process.

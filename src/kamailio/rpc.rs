@@ -5,64 +5,55 @@ use std::ptr;
 
 use super::bindings as k;
 use super::guard::guard;
-use super::lifecycle::module;
+use super::module::module;
+use super::tables::{leak_table, trampolines, TRAMPOLINES};
 use super::{load, text};
 use crate::rpc::{Arguments, Fault, Fields, Reply, Service, Value, COMMANDS};
 
-/// The core tells a handler nothing of the command, so each has a handler of its own.
-const HANDLERS: usize = 12;
-const _: () = assert!(COMMANDS.len() <= HANDLERS);
+const _: () = assert!(COMMANDS.len() <= TRAMPOLINES);
 
 /// The table for the core.
-pub fn table() -> Vec<k::rpc_export_t> {
-    let handlers: [Handler; HANDLERS] = handlers();
-    let mut table: Vec<k::rpc_export_t> = COMMANDS
-        .iter()
-        .zip(handlers)
-        .map(|(command, handler)| k::rpc_export_t {
-            name: text::leak(command.name),
-            function: Some(handler),
-            // The core reads two pointers.
-            doc_str: Vec::leak(vec![text::leak(command.help), ptr::null()]).as_mut_ptr(),
-            // Without it JSON-RPC keeps only the last of several structures.
-            flags: if command.name == "apiban.list" || command.name == "apiban.top" {
-                k::RPC_RET_ARRAY
-            } else {
-                0
-            },
-        })
-        .collect();
-    table.push(k::rpc_export_t {
-        name: ptr::null(),
-        function: None,
-        doc_str: ptr::null_mut(),
-        flags: 0,
-    });
-    table
+pub fn table() -> *mut k::rpc_export_t {
+    let handlers = trampolines!(handle as Handler);
+    leak_table(
+        COMMANDS
+            .iter()
+            .zip(handlers)
+            .map(|(command, handler)| k::rpc_export_t {
+                name: text::leak(command.name),
+                function: Some(handler),
+                // The core reads two pointers.
+                doc_str: Vec::leak(vec![text::leak(command.help), ptr::null()]).as_mut_ptr(),
+                // Without it JSON-RPC keeps only the last of several structures.
+                flags: if command.name == "apiban.list" || command.name == "apiban.top" {
+                    k::RPC_RET_ARRAY
+                } else {
+                    0
+                },
+            }),
+    )
 }
 
 type Handler = unsafe extern "C" fn(*mut k::rpc_t, *mut c_void);
 
-macro_rules! each {
-    ($($index:literal)*) => { [$(handle::<$index> as Handler),*] };
-}
-
-fn handlers() -> [Handler; HANDLERS] {
-    each![0 1 2 3 4 5 6 7 8 9 10 11]
-}
-
 unsafe extern "C" fn handle<const INDEX: usize>(rpc: *mut k::rpc_t, context: *mut c_void) {
-    guard((), "an RPC command", || {
-        // SAFETY: both come from the transport and are valid during the call.
-        let Some(transport) = (unsafe { rpc.as_ref() }).map(|rpc| Transport { rpc, context })
-        else {
-            return;
-        };
-        match run(&transport, INDEX) {
-            Ok(reply) => transport.reply(&reply),
-            Err(fault) => transport.fault(&fault),
-        }
+    // SAFETY: both come from the transport and are valid during the call.
+    guard((), "an RPC command", || unsafe {
+        serve(INDEX, rpc, context)
     });
+}
+
+/// # Safety
+/// `rpc` must be NULL or valid during the call, and `context` what belongs to it.
+unsafe fn serve(index: usize, rpc: *mut k::rpc_t, context: *mut c_void) {
+    // SAFETY: the caller's.
+    let Some(transport) = (unsafe { rpc.as_ref() }).map(|rpc| Transport { rpc, context }) else {
+        return;
+    };
+    match run(&transport, index) {
+        Ok(reply) => transport.reply(&reply),
+        Err(fault) => transport.fault(&fault),
+    }
 }
 
 fn run(transport: &Transport<'_>, index: usize) -> Result<Reply, Fault> {

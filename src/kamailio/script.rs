@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicPtr;
 
 use super::bindings as k;
 use super::guard::guard;
-use super::lifecycle::{module, Module};
+use super::module::{module, Module};
 use super::{packet, pvar, text};
 use crate::address::parse_address;
 use crate::bans::block::{

@@ -4,7 +4,7 @@ use std::ffi::{c_long, c_void};
 
 use super::bindings as k;
 use super::guard::guard;
-use super::lifecycle::module;
+use super::module::module;
 use super::text;
 use crate::statistics::STATISTICS;
 

@@ -5,3 +5,4 @@
 #![allow(unsafe_code)]
 
 pub mod mmap;
+pub mod signal;

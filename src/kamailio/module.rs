@@ -1,0 +1,111 @@
+//! The state that every process of this Kamailio shares: made in `mod_init`, before any fork.
+
+use std::sync::OnceLock;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::bindings as k;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::feed::Key;
+use crate::shared::counters::ProcessCounters;
+use crate::shared::events::{Event, EventKind};
+use crate::shared::Shared;
+use crate::state::restore::Resumed;
+use crate::trust::Trusted;
+use crate::warning;
+
+/// The module in this process.
+pub struct Module {
+    /// The parameters.
+    pub config: Config,
+    /// The shared memory.
+    pub shared: Shared,
+    /// The time.
+    pub clock: Clock,
+    /// The key at the start.
+    pub key: Option<Key>,
+    /// The trust rules from parameters and files at the start.
+    pub trusted: Vec<Trusted>,
+    /// What the updater resumes from.
+    pub resumed: Resumed,
+    /// The kinds of event for which the script has a route.
+    pub event_kinds: Vec<EventKind>,
+    /// Ends the sleep of the processes.
+    pub wakeups: Wakeups,
+}
+
+/// One eventfd per child process that sleeps.
+pub struct Wakeups {
+    /// Of the updater.
+    pub updater: EventFd,
+    /// Of the process of the event routes.
+    pub events: EventFd,
+}
+
+impl Wakeups {
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new() -> Result<Self, String> {
+        let eventfd = || {
+            EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+                .map_err(|error| format!("cannot make an eventfd: {}", error.desc()))
+        };
+        Ok(Wakeups {
+            updater: eventfd()?,
+            events: eventfd()?,
+        })
+    }
+}
+
+static MODULE: OnceLock<Module> = OnceLock::new();
+
+/// The module; `None` before `mod_init`.
+#[inline]
+pub fn module() -> Option<&'static Module> {
+    MODULE.get()
+}
+
+/// Makes `module` the one that [`module`] returns.
+///
+/// # Errors
+/// There is one already.
+pub fn publish(module: Module) -> Result<(), String> {
+    MODULE
+        .set(module)
+        .map_err(|_| "initialised twice".to_owned())
+}
+
+impl Module {
+    /// The counters of this process.
+    #[inline]
+    pub fn counters(&self) -> ProcessCounters {
+        // SAFETY: a plain read of the core's own index of this process, which the core sets before it runs
+        // any script. An index that no process can have is beyond all counters.
+        let index = unsafe { k::process_no } as u32 as usize;
+        self.shared.counters.of_process(index)
+    }
+
+    /// Wakes the updater. Never blocks: if the counter of the eventfd is full, the updater is awake anyway.
+    pub fn wake(&self) {
+        let _ = self.wakeups.updater.write(1);
+    }
+
+    /// Wakes the updater if a ban `changed`, unless another process has done so for an earlier change that
+    /// the updater has not read yet.
+    pub fn wake_for_notes(&self, changed: bool) {
+        if changed && self.shared.ban_changes.must_wake() {
+            self.wake();
+        }
+    }
+
+    /// Hands an event to the process of the event routes.
+    pub fn raise(&self, event: &Event) {
+        static LOST: std::sync::Once = std::sync::Once::new();
+        if !self.shared.events.put(event) {
+            LOST.call_once(|| warning!("event routes are too slow: events are lost"));
+            return;
+        }
+        let _ = self.wakeups.events.write(1);
+    }
+}

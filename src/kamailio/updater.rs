@@ -1,0 +1,106 @@
+//! The updater's process: hosts [`Updater`], which does everything that may block.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::bindings as k;
+use super::child::{Child, Work, LONGEST_SLEEP};
+use super::module::Module;
+use super::{other_modules, own};
+use crate::error;
+use crate::shared::events::{Event, EventKind};
+use crate::updater::{Discovered, Host, Parts, Updater};
+
+/// No other module initialises itself in this process: it needs none.
+pub const CHILD: Child = Child {
+    rank: k::PROC_NOCHLDINIT,
+    name: c"APIBAN updater",
+    make_sock: false,
+    wanted: |_| true,
+    wakeup: |module| &module.wakeups.updater,
+    orderly_end: true,
+    life: |module| {
+        Box::new(Updating {
+            module,
+            updater: None,
+            failed: false,
+        })
+    },
+};
+
+struct Updating {
+    module: &'static Module,
+    /// `None` until it could be started.
+    updater: Option<Updater<'static>>,
+    /// A start has failed, and that was logged.
+    failed: bool,
+}
+
+impl Work for Updating {
+    fn turn(&mut self) -> Duration {
+        let updater = match &mut self.updater {
+            Some(updater) => updater,
+            none => match start(self.module) {
+                Ok(new) => none.insert(new),
+                Err(problem) => {
+                    if !std::mem::replace(&mut self.failed, true) {
+                        error!("the updater cannot start: {problem}; trying again");
+                    }
+                    return LONGEST_SLEEP;
+                }
+            },
+        };
+        updater.turn(&KamailioHost(self.module))
+    }
+
+    fn end(&mut self) {
+        if let Some(updater) = &mut self.updater {
+            updater.end(&KamailioHost(self.module));
+        }
+    }
+}
+
+fn start(module: &'static Module) -> Result<Updater<'static>, String> {
+    let parts = Parts {
+        config: &module.config,
+        shared: &module.shared,
+        clock: module.clock,
+        source: module.config.source().map_err(|error| error.to_string())?,
+        key: module.key.clone(),
+        trusted: module.trusted.clone(),
+        resumed: module.resumed.clone(),
+    };
+    Updater::new(parts, || module.wake())
+}
+
+/// What the updater asks of Kamailio.
+struct KamailioHost(&'static Module);
+
+impl Host for KamailioHost {
+    fn is_own(&self, ip: IpAddr) -> bool {
+        own::is_own(ip)
+    }
+
+    fn discovered(&self) -> Discovered {
+        let config = &self.0.config;
+        let mut discovered = Discovered::default();
+        if config.trust_self {
+            discovered.own = own::addresses();
+        }
+        if config.trust_dmq {
+            discovered.nodes = other_modules::dmq_addresses();
+        }
+        if config.trust_dispatcher {
+            discovered.destinations = other_modules::dispatcher_uris();
+        }
+        discovered
+    }
+
+    fn wants(&self, kind: EventKind) -> bool {
+        self.0.event_kinds.contains(&kind)
+    }
+
+    fn raise(&self, event: &Event) {
+        self.0.raise(event);
+    }
+}
