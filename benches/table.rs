@@ -19,6 +19,7 @@ use apiban::bans::check::{check, check_fast, check_v4, Verdict};
 use apiban::config::Config;
 use apiban::memory::Ordering;
 use apiban::shared::counters::ProcessCounters;
+use apiban::shared::origin::Origin;
 use apiban::shared::Shared;
 use apiban::table::Table;
 use apiban::trust;
@@ -222,7 +223,7 @@ fn checks() {
     let lane = shared.counters.of_process(3);
     println!("whole check, ns        one address   1,000 addresses   random addresses");
     for (name, wanted, verdict) in [
-        ("hit", wanted(100_000, true), Verdict::Feed),
+        ("hit", wanted(100_000, true), Verdict::Banned(Origin::Feed)),
         ("miss", wanted(100_000, false), Verdict::Clear),
         ("trusted", vec![0x7f00_0001; LOOKUPS], Verdict::Trusted),
     ] {

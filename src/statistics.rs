@@ -1,6 +1,7 @@
 //! The statistics of group `apiban`: name, meaning, and where the value comes from.
 
 use crate::shared::counters::Counter;
+use crate::shared::origin::Origin;
 use crate::shared::published::Number;
 use crate::shared::Shared;
 
@@ -22,12 +23,12 @@ const fn statistic(name: &'static str, help: &'static str, read: fn(&Shared) -> 
 #[rustfmt::skip]
 pub const STATISTICS: &[Statistic] = &[
     statistic("checks", "calls of apiban_check", |s| s.counters.checks()),
-    statistic("blocked_feed", "checks that met an address of the feed", |s| s.counters.sum(Counter::BlockedFeed)),
-    statistic("blocked_local", "checks that met a local ban", |s| s.counters.sum(Counter::BlockedLocal)),
-    statistic("blocked_peer", "checks that met a ban of a cluster peer", |s| s.counters.sum(Counter::BlockedPeer)),
-    statistic("feed_entries", "addresses of the feed", |s| s.feed.len() as u64),
-    statistic("local_entries", "local bans", |s| s.local.len() as u64),
-    statistic("peer_entries", "bans of cluster peers", |s| s.peer.len() as u64),
+    statistic("blocked_feed", "checks that met an address of the feed", |s| blocked(s, Origin::Feed)),
+    statistic("blocked_local", "checks that met a local ban", |s| blocked(s, Origin::Local)),
+    statistic("blocked_peer", "checks that met a ban of a cluster peer", |s| blocked(s, Origin::Peer)),
+    statistic("feed_entries", "addresses of the feed", |s| entries(s, Origin::Feed)),
+    statistic("local_entries", "local bans", |s| entries(s, Origin::Local)),
+    statistic("peer_entries", "bans of cluster peers", |s| entries(s, Origin::Peer)),
     statistic("feed_age", "seconds since the last successful fetch", feed_age),
     statistic("fetch_ok", "successful requests to the service", |s| s.published.number(Number::FetchOk)),
     statistic("fetch_errors", "failed requests to the service", |s| s.published.number(Number::FetchErrors)),
@@ -38,11 +39,19 @@ pub const STATISTICS: &[Statistic] = &[
     statistic("filter_drops", "packets dropped by the socket filter", |_| 0),
 ];
 
+fn blocked(shared: &Shared, origin: Origin) -> u64 {
+    shared.counters.sum(Counter::blocked(origin))
+}
+
+fn entries(shared: &Shared, origin: Origin) -> u64 {
+    shared.table(origin).len() as u64
+}
+
 fn trusted_skips(shared: &Shared) -> u64 {
     shared.counters.sum(Counter::TrustedChecks) + shared.counters.sum(Counter::TrustedBans)
 }
 
-/// Since the start where there was no success yet.
+/// Counted from the start as long as there was no success.
 fn feed_age(shared: &Shared) -> u64 {
     let since = match shared.published.number(Number::FeedLastSuccess) {
         0 => shared.published.number(Number::Started),

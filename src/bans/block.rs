@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use crate::address::Subnet;
 use crate::config::Config;
 use crate::memory::{fence, Ordering};
-use crate::shared::changes::BanChange;
+use crate::shared::changes::{BanChange, ChangeKind};
 use crate::shared::counters::{Counter, ProcessCounters};
+use crate::shared::origin::Origin;
 use crate::shared::Shared;
 use crate::table::Inserted;
 use crate::trust::Rule;
@@ -63,9 +64,11 @@ pub fn block(
 ) -> Result<Inserted, Refusal> {
     let placed = try_block(shared, config, order);
     match placed {
-        Ok(Inserted::New | Inserted::Extended) => {
-            shared.ban_changes.put(BanChange::Blocked(order.subnet))
-        }
+        Ok(Inserted::New | Inserted::Extended) => shared.ban_changes.put(BanChange {
+            origin: Origin::Local,
+            subnet: order.subnet,
+            kind: ChangeKind::Blocked,
+        }),
         Ok(_) => {}
         Err(refusal) => {
             counters.add(Counter::BlockRefused);
@@ -115,7 +118,11 @@ fn try_block(shared: &Shared, config: &Config, order: Order<'_>) -> Result<Inser
 pub fn unblock(shared: &Shared, subnet: Subnet) -> bool {
     let lifted = shared.local.remove(subnet);
     if lifted {
-        shared.ban_changes.put(BanChange::Unblocked(subnet));
+        shared.ban_changes.put(BanChange {
+            origin: Origin::Local,
+            subnet,
+            kind: ChangeKind::Unblocked,
+        });
     }
     lifted
 }

@@ -4,48 +4,46 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::Mode;
 use crate::shared::counters::{Counter, ProcessCounters};
+use crate::shared::origin::Origin;
 use crate::shared::Shared;
 
-/// What a check found; the number is the return code of `apiban_check()`.
+/// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
 pub enum Verdict {
-    /// The service lists it.
-    Feed = 1,
-    /// It is banned here.
-    Local = 2,
-    /// A node of the cluster banned it.
-    Peer = 3,
-    /// Not banned.
-    Clear = -1,
-    /// Never banned.
-    Trusted = -2,
+    /// The address is banned.
+    Banned(Origin),
+    /// It is not banned.
+    Clear,
+    /// It is trusted, so never banned.
+    Trusted,
 }
 
 impl Verdict {
-    /// The return code of `apiban_check()`; where bans are only observed nobody is banned.
-    #[inline]
+    /// The return code of `apiban_check()`. In mode `observe` a ban is counted but reported as no ban.
+    #[inline(always)]
     pub fn code(self, mode: Mode) -> i32 {
-        if mode == Mode::Observe && self as i32 > 0 {
-            return Verdict::Clear as i32;
+        match self {
+            Verdict::Banned(_) if mode == Mode::Observe => Verdict::Clear.code(mode),
+            Verdict::Banned(Origin::Feed) => 1,
+            Verdict::Banned(Origin::Local) => 2,
+            Verdict::Banned(Origin::Peer) => 3,
+            Verdict::Clear => -1,
+            Verdict::Trusted => -2,
         }
-        self as i32
     }
 
     #[inline(always)]
     fn counter(self) -> Counter {
         match self {
-            Verdict::Feed => Counter::BlockedFeed,
-            Verdict::Local => Counter::BlockedLocal,
-            Verdict::Peer => Counter::BlockedPeer,
+            Verdict::Banned(origin) => Counter::blocked(origin),
             Verdict::Clear => Counter::Clear,
             Verdict::Trusted => Counter::TrustedChecks,
         }
     }
 }
 
-/// Looks `ip` up and counts. No lock, no allocation, no system call: one cache line of each table that
-/// holds anything.
+/// Looks `ip` up and counts. Takes no lock, allocates nothing, makes no system call, and reads one cache line
+/// of each table that is not empty.
 pub fn check(shared: &Shared, counters: ProcessCounters, ip: IpAddr) -> Verdict {
     match ip.to_canonical() {
         IpAddr::V4(v4) => check_v4(shared, counters, v4),
@@ -65,9 +63,9 @@ fn counted(counters: ProcessCounters, verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// What [`check_v4`] says and counts, where one line of each table tells; else `None`, and nothing was
-/// counted: so too where there is no `counters`. It becomes part of the caller's code, and keeps the address in a
-/// register and as few others as it can.
+/// Same result as [`check_v4`], or `None` (nothing counted) if one cache line of each table does not decide or
+/// `counters` returns none. Inlined into the caller. The two tables stand here one by one, not in a loop over
+/// [`Origin::ALL`]: the compiler then keeps the address in a register and needs few others.
 #[inline(always)]
 pub fn check_fast(
     shared: &Shared,
@@ -77,34 +75,27 @@ pub fn check_fast(
     if shared.trust.may_have(IpAddr::V4(ip)) || !shared.peer.is_empty() {
         return None;
     }
-    for (table, verdict) in [
-        (&shared.feed, Verdict::Feed),
-        (&shared.local, Verdict::Local),
-    ] {
+    for (table, origin) in [(&shared.feed, Origin::Feed), (&shared.local, Origin::Local)] {
         if let Some(found) = table.lookup_fast(ip.to_bits(), || shared.now()).ok()? {
             let counters = counters()?;
             table.hit(found);
-            return Some(counted(counters, verdict));
+            return Some(counted(counters, Verdict::Banned(origin)));
         }
     }
     Some(counted(counters()?, Verdict::Clear))
 }
 
-/// Made for each family by itself, so that the tables need not ask.
+/// Compiled once for each address family, so that the tables need no branch for it.
 #[inline(always)]
 fn look_up(shared: &Shared, ip: IpAddr) -> Verdict {
     if shared.trust.rule(ip).is_some() {
         return Verdict::Trusted;
     }
     let now = shared.now();
-    for (table, verdict) in [
-        (&shared.feed, Verdict::Feed),
-        (&shared.local, Verdict::Local),
-        (&shared.peer, Verdict::Peer),
-    ] {
+    for (origin, table) in shared.tables() {
         if let Some(found) = table.lookup(ip, now) {
             table.hit(found);
-            return verdict;
+            return Verdict::Banned(origin);
         }
     }
     Verdict::Clear
@@ -123,7 +114,7 @@ mod tests {
         shared.set_now(1000);
         let subnet = "192.0.2.7".parse().unwrap();
         let v4: Ipv4Addr = "192.0.2.7".parse().unwrap();
-        // The glance where it knows, as the module does.
+        // First the fast check, as the module does.
         let look = || {
             let counters = shared.counters.of_process(3);
             check_fast(&shared, || Some(counters), v4)
@@ -131,13 +122,13 @@ mod tests {
         };
         assert_eq!(look(), Verdict::Clear);
         shared.peer.insert(subnet, 1010, 1000, "");
-        assert_eq!(look(), Verdict::Peer);
+        assert_eq!(look(), Verdict::Banned(Origin::Peer));
         shared.local.insert(subnet, 1010, 1000, "");
-        assert_eq!(look(), Verdict::Local);
+        assert_eq!(look(), Verdict::Banned(Origin::Local));
         shared.feed.insert(subnet, 1005, 1000, "");
-        assert_eq!(look(), Verdict::Feed);
+        assert_eq!(look(), Verdict::Banned(Origin::Feed));
         shared.set_now(1005);
-        assert_eq!(look(), Verdict::Local);
+        assert_eq!(look(), Verdict::Banned(Origin::Local));
         shared
             .trust
             .replace(&trust::parse_parameter("192.0.2.0/28").unwrap())
@@ -156,9 +147,9 @@ mod tests {
         );
     }
 
-    /// Crowded tables, prefixes, trust and peers: whatever a glance says is what the whole check says.
+    /// With crowded tables, prefixes and trust: every answer of the fast check is that of the whole check.
     #[test]
-    fn a_glance_never_contradicts() {
+    fn the_fast_check_never_contradicts() {
         let config = Config {
             max_feed_entries: 300,
             ..Config::default()
@@ -168,7 +159,7 @@ mod tests {
         let address =
             |n: u32| Ipv4Addr::from_bits(0xc000_0200 + n.wrapping_mul(0x9e37_79b1) % 5_000);
         let host = |n| crate::address::Subnet::host(IpAddr::V4(address(n)));
-        let glances = || {
+        let answered = || {
             let mut seen = 0;
             for n in 0..5_000 {
                 let counters = shared.counters.of_process(1);
@@ -179,31 +170,34 @@ mod tests {
             }
             seen
         };
-        assert_eq!(glances(), 5_000);
+        assert_eq!(answered(), 5_000);
         for n in 0..300 {
             shared.feed.insert(host(n), 990 + n % 20, 900, "");
         }
-        assert!(glances() > 4_000, "one line mostly tells");
+        assert!(answered() > 4_000, "one line mostly decides");
         for n in 200..400 {
             shared.local.insert(host(n), 2000, 900, "");
         }
-        assert!(glances() > 4_000);
+        assert!(answered() > 4_000);
         shared
             .local
             .insert("192.0.4.0/24".parse().unwrap(), 2000, 900, "");
-        assert!(glances() < 1_000, "only who is listed is told at once");
+        assert!(
+            answered() < 1_000,
+            "only what is listed is decided by one line"
+        );
         let trusted = trust::parse_parameter("192.0.3.0/24").unwrap();
         shared.trust.replace(&trusted).unwrap();
-        assert_eq!(glances(), 0, "their region holds a trusted address");
+        assert_eq!(answered(), 0, "their region holds a trusted address");
     }
 
     #[test]
     fn codes_of_the_contract() {
         let codes = |mode| {
             [
-                Verdict::Feed,
-                Verdict::Local,
-                Verdict::Peer,
+                Verdict::Banned(Origin::Feed),
+                Verdict::Banned(Origin::Local),
+                Verdict::Banned(Origin::Peer),
                 Verdict::Clear,
                 Verdict::Trusted,
             ]

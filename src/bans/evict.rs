@@ -1,19 +1,19 @@
-//! Takes out of the ban tables what has become trusted.
+//! Removes from the ban tables what has become trusted.
 
 use crate::address::Subnet;
 use crate::info;
 use crate::memory::{fence, Ordering};
 use crate::shared::Shared;
 
-/// Bans lifted for trust that are logged by name at a time.
+/// Addresses that one call logs by name; of more only the number is logged.
 const MOST_NAMED: usize = 20;
 
-/// Removes from every table what is trusted by now; returns what was removed.
+/// Removes from every table what is trusted now; returns what was removed.
 pub fn evict_trusted(shared: &Shared) -> Vec<Subnet> {
-    // Pairs with the fence in `ban`: a ban that is placed now sees the rules, or is seen here.
+    // Pairs with the fence in `block`: a ban that is placed at the same time sees the rules, or is seen here.
     fence(Ordering::SeqCst);
     let mut evicted = Vec::new();
-    for table in [&shared.feed, &shared.local, &shared.peer] {
+    for (_, table) in shared.tables() {
         table.retain(|subnet, _| {
             let spared = shared.trust.spares(subnet);
             if let Some(rule) = spared {

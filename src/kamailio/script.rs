@@ -268,7 +268,7 @@ fn check_fast_v4(ip: Ipv4Addr) -> Option<c_int> {
         let line = unsafe { FAST_COUNTERS.load(Ordering::Relaxed).as_ref() };
         line.map(ProcessCounters::Own)
     };
-    check_fast(&module()?.shared, counters, ip).map(|verdict| verdict as c_int)
+    check_fast(&module()?.shared, counters, ip).map(|verdict| verdict.code(Mode::Enforce))
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {

@@ -79,9 +79,9 @@ unsafe extern "C" fn get(
                     return k::pv_get_null(msg, param, result);
                 };
                 let value = match index {
-                    0 => &event.ip,
-                    1 => &event.source,
-                    2 => &event.reason,
+                    0 => event.ip.as_str(),
+                    1 => event.origin.name(),
+                    2 => event.reason.as_str(),
                     _ => return k::pv_get_uintval(msg, param, result, u64::from(event.count)),
                 };
                 let mut value = k::str_ {

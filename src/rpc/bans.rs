@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 
-use super::listing::{describe, page, tables};
+use super::listing::{describe, page};
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::{parse_address, Subnet};
 use crate::bans::block::{self, Order, Refusal, MAX_TTL};
+use crate::shared::origin::Origin;
 use crate::table::{Entry, Inserted};
 
 /// Rows of `apiban.top` where no number is given, and the most.
@@ -88,9 +89,9 @@ pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fa
 pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let rows = arguments.number(0, "n", TOP.0, TOP.1)? as usize;
     let now = service.shared.now();
-    let mut bans: Vec<(Entry, &str)> = Vec::new();
+    let mut bans: Vec<(Entry, Origin)> = Vec::new();
     let mut network_of_each: Vec<Subnet> = Vec::new();
-    for (name, table) in tables(service.shared) {
+    for (origin, table) in service.shared.tables() {
         table.for_each(|entry| {
             if entry.value <= now {
                 return;
@@ -99,7 +100,7 @@ pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault>
             let length = length.min(entry.subnet.prefix_len());
             network_of_each.extend(Subnet::new(entry.subnet.address(), length));
             if entry.hits > 0 {
-                bans.push((entry, name));
+                bans.push((entry, origin));
             }
         });
     }
@@ -108,11 +109,11 @@ pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault>
         .chunk_by(|a, b| a == b)
         .map(|same| (same[0], same.len()))
         .collect();
-    let sources = page(&mut bans, 0, rows, |(entry, name)| {
-        (Reverse(entry.hits), entry.subnet, *name)
+    let sources = page(&mut bans, 0, rows, |(entry, origin)| {
+        (Reverse(entry.hits), entry.subnet, *origin)
     })
     .iter()
-    .map(|(entry, name)| describe(entry, name, now));
+    .map(|(entry, origin)| describe(entry, *origin, now));
     let networks = page(&mut networks, 0, rows, |(network, count)| {
         (Reverse(*count), *network)
     })

@@ -6,9 +6,9 @@ use crate::address::{parse_address, Subnet};
 use crate::config::FirewallKind;
 use crate::feed::FeedState;
 use crate::shared::counters::Counter;
+use crate::shared::origin::Origin;
 use crate::shared::published::{Number, Text};
 use crate::shared::requests::Request;
-use crate::table::Table;
 
 /// Every command.
 pub const COMMANDS: &[Command] = &[
@@ -87,11 +87,13 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
         ("firewall", Value::Struct(firewall_status(service))),
         (
             "blocked",
-            Value::Struct(vec![
-                number("feed", shared.counters.sum(Counter::BlockedFeed)),
-                number("local", shared.counters.sum(Counter::BlockedLocal)),
-                number("peer", shared.counters.sum(Counter::BlockedPeer)),
-            ]),
+            Value::Struct(
+                Origin::ALL
+                    .map(|origin| {
+                        number(origin.name(), shared.counters.sum(Counter::blocked(origin)))
+                    })
+                    .to_vec(),
+            ),
         ),
         text(
             "mode",
@@ -164,9 +166,9 @@ fn check_ip(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
         return Ok(Reply::Struct(fields));
     }
     let now = shared.now();
-    for (name, table) in listing::tables(shared) {
+    for (origin, table) in shared.tables() {
         if let Some(entry) = table.lookup(ip, now).and_then(|found| table.entry(found)) {
-            let mut fields = listing::describe(&entry, name, now);
+            let mut fields = listing::describe(&entry, origin, now);
             // The question was for the address; a prefix that covers it stands in the reason.
             if !entry.subnet.is_host() {
                 fields[0] = text("ip", ip.to_string());
@@ -184,19 +186,15 @@ fn check_ip(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
 
 fn flush(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let shared = service.shared;
-    let (table, request): (&Table, Request) = match arguments.required(0, "table")? {
-        "feed" => (&shared.feed, Request::FeedFlushed),
-        "local" => (&shared.local, Request::LocalFlushed),
-        "peer" => (&shared.peer, Request::PeerFlushed),
-        other => {
-            return Err(Fault::argument(
-                "table",
-                format_args!("\"{}\" is not feed, local or peer", crop(other)),
-            ))
-        }
-    };
-    let removed = table.retain(|_, _| false);
-    shared.requests.ask(request);
+    let name = arguments.required(0, "table")?;
+    let origin = Origin::from_name(name).ok_or_else(|| {
+        Fault::argument(
+            "table",
+            format_args!("\"{}\" is not feed, local or peer", crop(name)),
+        )
+    })?;
+    let removed = shared.table(origin).retain(|_, _| false);
+    shared.requests.ask(Request::Flushed(origin));
     (service.wake)();
     Ok(Reply::Text(format!("Ok. {removed} entries removed.")))
 }

@@ -2,29 +2,20 @@
 
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
-use crate::shared::Shared;
-use crate::table::{Entry, Table};
+use crate::shared::origin::Origin;
+use crate::table::Entry;
 
 /// Entries that fit every transport: kamcmd takes 128 KiB and a JSON-RPC datagram 64 KiB, an entry with
 /// the longest IPv6 prefix and the longest reason takes less than 250 bytes.
 const MOST: u64 = 250;
 const USUAL: u64 = 100;
 
-/// The tables by the names they have in replies, in the order of the check.
-pub fn tables(shared: &Shared) -> [(&'static str, &Table); 3] {
-    [
-        ("feed", &shared.feed),
-        ("local", &shared.local),
-        ("peer", &shared.peer),
-    ]
-}
-
 /// One ban.
-pub fn describe(entry: &Entry, source: &str, now: u32) -> Fields {
+pub fn describe(entry: &Entry, origin: Origin, now: u32) -> Fields {
     vec![
         text("ip", entry.subnet.to_string()),
         number("banned", 1u32),
-        text("source", source),
+        text("source", origin.name()),
         number("expires", entry.value.saturating_sub(now)),
         number("since", entry.since),
         number("hits", entry.hits),
@@ -63,30 +54,32 @@ pub fn page<T, K: Ord>(rows: &mut [T], offset: usize, most: usize, key: impl Fn(
 
 /// `apiban.list [source] [limit] [offset]`.
 pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
-    let wanted = arguments.get(0).unwrap_or("all");
-    if !["feed", "local", "peer", "all"].contains(&wanted) {
-        let problem = format!("\"{}\" is not feed, local, peer or all", crop(wanted));
-        return Err(Fault::argument("source", problem));
-    }
+    let wanted = match arguments.get(0) {
+        None | Some("all") => None,
+        Some(name) => Some(Origin::from_name(name).ok_or_else(|| {
+            let problem = format!("\"{}\" is not feed, local, peer or all", crop(name));
+            Fault::argument("source", problem)
+        })?),
+    };
     let limit = arguments.number(1, "limit", USUAL, u64::from(u32::MAX))?;
     let offset = arguments.number(2, "offset", 0, u64::from(u32::MAX))?;
     let now = service.shared.now();
-    let mut bans: Vec<(Entry, &str)> = Vec::new();
-    for (name, table) in tables(service.shared) {
-        if wanted == "all" || wanted == name {
+    let mut bans: Vec<(Entry, Origin)> = Vec::new();
+    for (origin, table) in service.shared.tables() {
+        if wanted.is_none_or(|wanted| wanted == origin) {
             table.for_each(|entry| {
                 if entry.value > now {
-                    bans.push((entry, name));
+                    bans.push((entry, origin));
                 }
             });
         }
     }
     let shown = limit.min(MOST) as usize;
-    let mut reply: Vec<Fields> = page(&mut bans, offset as usize, shown, |(entry, name)| {
-        (entry.subnet, *name)
+    let mut reply: Vec<Fields> = page(&mut bans, offset as usize, shown, |(entry, origin)| {
+        (entry.subnet, *origin)
     })
     .iter()
-    .map(|(entry, name)| describe(entry, name, now))
+    .map(|(entry, origin)| describe(entry, *origin, now))
     .collect();
     let next = offset + reply.len() as u64;
     if limit > MOST && next < bans.len() as u64 {

@@ -1,5 +1,6 @@
 //! Counters without contention: each process adds in a cache line of its own, readers sum.
 
+use super::origin::Origin;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 
 /// Processes with a line of their own; any further ones share another. Untouched lines cost nothing.
@@ -26,7 +27,7 @@ pub enum Counter {
 }
 
 impl Counter {
-    /// Whatever a check can come to.
+    /// One for each result of a check.
     pub const CHECKS: [Counter; 5] = [
         Counter::Clear,
         Counter::BlockedFeed,
@@ -34,6 +35,16 @@ impl Counter {
         Counter::BlockedPeer,
         Counter::TrustedChecks,
     ];
+
+    /// Checks that found a ban of this origin.
+    #[inline(always)]
+    pub fn blocked(origin: Origin) -> Self {
+        match origin {
+            Origin::Feed => Counter::BlockedFeed,
+            Origin::Local => Counter::BlockedLocal,
+            Origin::Peer => Counter::BlockedPeer,
+        }
+    }
 }
 
 /// The counters of all processes.

@@ -1,5 +1,6 @@
 //! What event routes are told: from the updater to the process that runs them.
 
+use super::origin::Origin;
 use super::ring::Ring;
 use crate::memory::{Arena, OutOfMemory};
 
@@ -40,8 +41,8 @@ pub struct Event {
     pub kind: EventKind,
     /// `$apiban(ip)`: the address or prefix; empty for a sync.
     pub ip: String,
-    /// `$apiban(source)`: `local` or `feed`.
-    pub source: String,
+    /// `$apiban(source)`.
+    pub origin: Origin,
     /// `$apiban(reason)`.
     pub reason: String,
     /// `$apiban(count)`: packets that met the ban, or entries of the list.
@@ -66,11 +67,11 @@ impl Events {
     pub fn put(&self, event: &Event) -> bool {
         // One word of numbers, then the texts, each ended by a zero byte.
         let mut bytes = Vec::new();
-        for text in [&event.ip, &event.source, &event.reason] {
+        for text in [&event.ip, &event.reason] {
             bytes.extend(text.bytes().filter(|byte| *byte != 0));
             bytes.push(0);
         }
-        let head = u64::from(event.count) << 32 | event.kind as u64;
+        let head = u64::from(event.count) << 32 | (event.origin as u64) << 8 | event.kind as u64;
         let room = (Ring::<LINES>::WORDS - 1) * 8;
         bytes.truncate(room - 1);
         // Words that are not pushed keep what an earlier event left there.
@@ -91,9 +92,9 @@ impl Events {
                 .map(|text| String::from_utf8_lossy(text).into_owned());
             let mut text = || texts.next().unwrap_or_default();
             Event {
-                kind: EventKind::ALL[(head as u32 as usize).min(EventKind::ALL.len() - 1)],
+                kind: EventKind::ALL[(head as u8 as usize).min(EventKind::ALL.len() - 1)],
                 ip: text(),
-                source: text(),
+                origin: Origin::ALL[((head >> 8) as u8 as usize).min(Origin::ALL.len() - 1)],
                 reason: text(),
                 count: (head >> 32) as u32,
             }
@@ -112,14 +113,14 @@ mod tests {
         let long = Event {
             kind: EventKind::Expired,
             ip: "2001:db8:1111:2222:3333:4444:5555:6666/127".into(),
-            source: "local".into(),
+            origin: Origin::Peer,
             reason: "r".repeat(56),
             count: 7,
         };
         let short = Event {
             kind: EventKind::Sync,
             ip: String::new(),
-            source: "feed".into(),
+            origin: Origin::Feed,
             reason: String::new(),
             count: 1300,
         };

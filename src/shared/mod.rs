@@ -6,6 +6,7 @@ pub mod budget;
 pub mod changes;
 pub mod counters;
 pub mod events;
+pub mod origin;
 pub mod published;
 pub mod requests;
 pub mod ring;
@@ -18,6 +19,7 @@ use budget::Budget;
 use changes::BanChanges;
 use counters::Counters;
 use events::Events;
+use origin::Origin;
 use published::Published;
 use requests::Requests;
 
@@ -40,7 +42,7 @@ pub struct Shared {
     pub requests: Requests,
     /// What event routes are told.
     pub events: Events,
-    /// What changed in the local table.
+    /// What changed in the tables of bans that were placed here.
     pub ban_changes: BanChanges,
     /// What the script may still ban in this minute.
     pub budget: Budget,
@@ -82,13 +84,28 @@ impl Shared {
         })
     }
 
+    /// The table of the bans of this origin.
+    #[inline(always)]
+    pub fn table(&self, origin: Origin) -> &Table {
+        match origin {
+            Origin::Feed => &self.feed,
+            Origin::Local => &self.local,
+            Origin::Peer => &self.peer,
+        }
+    }
+
+    /// The table of each origin, in the order of [`Origin::ALL`].
+    pub fn tables(&self) -> [(Origin, &Table); 3] {
+        Origin::ALL.map(|origin| (origin, self.table(origin)))
+    }
+
     /// The current Unix second, as somebody wrote it within the last second: reading it is no system call.
     #[inline]
     pub fn now(&self) -> u32 {
         self.clock.0[0].load(Ordering::Relaxed) as u32
     }
 
-    /// BanChanges the start of the server.
+    /// Publishes the start of the server.
     pub fn started(&self, unix_seconds: u64) {
         self.published
             .set_number(published::Number::Started, unix_seconds);

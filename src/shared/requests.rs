@@ -1,21 +1,27 @@
 //! What other processes ask of the updater: a set of flags, taken all at once.
 
+use super::origin::Origin;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 
 /// One thing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
 pub enum Request {
     /// Read key and trust files again and start a full fetch.
-    Reload = 1,
-    /// With it: apply what the shrink limit holds back.
-    Force = 2,
-    /// The feed table was emptied: fetch it anew when the time comes, and empty the firewall's part.
-    FeedFlushed = 4,
-    /// The local table was emptied.
-    LocalFlushed = 8,
-    /// The peer table was emptied.
-    PeerFlushed = 16,
+    Reload,
+    /// Together with `Reload`: apply a list that the shrink limit holds back.
+    Force,
+    /// The table of this origin was emptied. The firewall must follow; an emptied feed is fetched again.
+    Flushed(Origin),
+}
+
+impl Request {
+    fn bit(self) -> u64 {
+        match self {
+            Request::Reload => 1,
+            Request::Force => 2,
+            Request::Flushed(origin) => 4 << origin as u8,
+        }
+    }
 }
 
 /// The requests that wait.
@@ -34,7 +40,7 @@ impl Requests {
 
     /// Adds one; asking twice is asking once. The caller wakes the updater.
     pub fn ask(&self, request: Request) {
-        self.line.0[0].fetch_or(request as u64, Ordering::AcqRel);
+        self.line.0[0].fetch_or(request.bit(), Ordering::AcqRel);
     }
 
     /// Takes all that wait.
@@ -48,9 +54,9 @@ impl Requests {
 pub struct Taken(u64);
 
 impl Taken {
-    /// True where this was asked for.
+    /// True if this was asked for.
     pub fn has(self, request: Request) -> bool {
-        self.0 & request as u64 != 0
+        self.0 & request.bit() != 0
     }
 }
 
@@ -64,11 +70,12 @@ mod tests {
         let requests = Requests::new(&mut HeapArena).unwrap();
         requests.ask(Request::Reload);
         requests.ask(Request::Reload);
-        requests.ask(Request::FeedFlushed);
+        requests.ask(Request::Flushed(Origin::Peer));
         let taken = requests.take();
         assert!(
             taken.has(Request::Reload)
-                && taken.has(Request::FeedFlushed)
+                && taken.has(Request::Flushed(Origin::Peer))
+                && !taken.has(Request::Flushed(Origin::Local))
                 && !taken.has(Request::Force)
         );
         assert!(!requests.take().has(Request::Reload));

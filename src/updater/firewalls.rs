@@ -1,5 +1,6 @@
 //! The firewall's copy of the tables: told of each change, refilled where in doubt.
 
+use std::io;
 use std::time::Duration;
 
 use crate::address::Subnet;
@@ -9,6 +10,7 @@ use crate::firewall::nft::Nft;
 use crate::firewall::runner::{Options, Runner};
 use crate::firewall::{Change, Element, Firewall, Set};
 use crate::log::{self, Level};
+use crate::shared::origin::Origin;
 use crate::shared::published::{Number, Text};
 use crate::shared::Shared;
 
@@ -42,17 +44,30 @@ impl Firewalls {
                 Box::new(IptablesApi::new(&config.firewall_url).map_err(|error| error.to_string())?)
             }
         };
+        Self::with_backend(backend, config, waker)
+            .map(Some)
+            .map_err(|error| error.to_string())
+    }
+
+    /// Starts this backend with the other parameters of `config`.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn with_backend(
+        backend: Box<dyn Firewall>,
+        config: &Config,
+        waker: Box<dyn Fn() + Send>,
+    ) -> io::Result<Firewalls> {
         let options = Options {
             flush_at_start: config.firewall_flush,
             ..Options::default()
         };
-        let runner = Runner::spawn(backend, options, waker).map_err(|error| error.to_string())?;
-        Ok(Some(Firewalls {
-            runner,
+        Ok(Firewalls {
+            runner: Runner::spawn(backend, options, waker)?,
             scope: config.scope(),
             flush: config.firewall_flush,
             must_tell_ends: config.firewall == FirewallKind::IptablesApi,
-        }))
+        })
     }
 
     /// An entry came or its end moved: the table is asked what holds now.
@@ -61,13 +76,10 @@ impl Firewalls {
             return;
         }
         let now = shared.now();
-        let tables: &[_] = match set {
-            Set::Feed => &[&shared.feed],
-            Set::Local => &[&shared.local, &shared.peer],
-        };
-        let end = tables
-            .iter()
-            .filter_map(|table| table.find(subnet))
+        let end = Origin::ALL
+            .into_iter()
+            .filter(|origin| origin.set() == set)
+            .filter_map(|origin| shared.table(origin).find(subnet))
             .map(|found| found.value())
             .max();
         self.runner.send(match end {
@@ -80,10 +92,10 @@ impl Firewalls {
         });
     }
 
-    /// A ban ended.
-    pub fn ended(&self, set: Set, subnet: Subnet) {
-        if self.must_tell_ends && self.wants(set) {
-            self.runner.send(Change::Remove { subnet, set });
+    /// A ban ended. The tables are asked what holds now: another origin of the same set may still ban it.
+    pub fn ended(&self, shared: &Shared, set: Set, subnet: Subnet) {
+        if self.must_tell_ends {
+            self.follow(shared, set, subnet);
         }
     }
 
@@ -118,11 +130,8 @@ impl Firewalls {
     fn wanted(&self, shared: &Shared) -> Vec<Element> {
         let now = shared.now();
         let mut elements = Vec::new();
-        for (set, table) in [
-            (Set::Feed, &shared.feed),
-            (Set::Local, &shared.local),
-            (Set::Local, &shared.peer),
-        ] {
+        for (origin, table) in shared.tables() {
+            let set = origin.set();
             if self.wants(set) {
                 table.for_each(|entry| {
                     if entry.value > now {

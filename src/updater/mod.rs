@@ -7,6 +7,8 @@ mod capacity;
 mod firewalls;
 mod intake;
 mod resolver;
+#[cfg(test)]
+mod tests;
 mod trust;
 pub mod uri;
 
@@ -20,9 +22,9 @@ use crate::config::files;
 use crate::config::Config;
 use crate::feed::client::{self, HttpClient, HttpSettings};
 use crate::feed::{self, Effect, Engine, Key, Source, Step};
-use crate::firewall::Set;
-use crate::shared::changes::BanChange;
+use crate::shared::changes::ChangeKind;
 use crate::shared::events::{Event, EventKind};
+use crate::shared::origin::Origin;
 use crate::shared::requests::Request;
 use crate::shared::Shared;
 use crate::state::restore::Resumed;
@@ -173,17 +175,20 @@ impl<'a> Updater<'a> {
 
     fn serve_requests(&mut self, now: u64, host: &dyn Host) {
         let asked = self.shared.requests.take();
-        if asked.has(Request::FeedFlushed) {
-            self.engine.flush_feed();
-            self.state_writer.changed();
-            if let Some(firewalls) = &self.firewalls {
-                firewalls.clear(Set::Feed);
+        for origin in Origin::ALL {
+            if !asked.has(Request::Flushed(origin)) {
+                continue;
             }
-        }
-        if asked.has(Request::LocalFlushed) || asked.has(Request::PeerFlushed) {
             self.state_writer.changed();
-            // Local and peers' bans share a set in the firewall: what is left goes back in.
-            self.refill = true;
+            if origin == Origin::Feed {
+                self.engine.flush_feed();
+                if let Some(firewalls) = &self.firewalls {
+                    firewalls.clear(origin.set());
+                }
+            } else {
+                // Local bans and those of peers share a set of the firewall: what is left must go back in.
+                self.refill = true;
+            }
         }
         if asked.has(Request::Reload) {
             self.reload_files(now, host);
@@ -218,34 +223,34 @@ impl<'a> Updater<'a> {
         }
         self.state_writer.changed();
         for subnet in evicted {
-            for set in Set::ALL {
-                self.tell_wall(set, subnet);
+            for origin in Origin::ALL {
+                self.tell_firewalls(origin, subnet);
             }
         }
     }
 
-    /// What workers and operators changed in the local table.
+    /// Brings the firewall and the event routes up to date with bans that other processes changed.
     fn follow_ban_changes(&mut self, host: &dyn Host) {
         if self.shared.ban_changes.lost() {
             self.refill = true;
             self.state_writer.changed();
         }
-        while let Some(note) = self.shared.ban_changes.take() {
+        while let Some(change) = self.shared.ban_changes.take() {
             self.state_writer.changed();
-            let (BanChange::Blocked(subnet) | BanChange::Unblocked(subnet)) = note;
-            self.tell_wall(Set::Local, subnet);
-            if note == BanChange::Blocked(subnet) && host.wants(EventKind::Block) {
-                let local = &self.shared.local;
-                if let Some(entry) = local.find(subnet).and_then(|found| local.entry(found)) {
-                    host.raise(&local_event(EventKind::Block, entry));
+            self.tell_firewalls(change.origin, change.subnet);
+            if change.kind == ChangeKind::Blocked && host.wants(EventKind::Block) {
+                let table = self.shared.table(change.origin);
+                let found = table.find(change.subnet);
+                if let Some(entry) = found.and_then(|found| table.entry(found)) {
+                    host.raise(&ban_event(EventKind::Block, change.origin, entry));
                 }
             }
         }
     }
 
-    fn tell_wall(&self, set: Set, subnet: Subnet) {
+    fn tell_firewalls(&self, origin: Origin, subnet: Subnet) {
         if let Some(firewalls) = &self.firewalls {
-            firewalls.follow(self.shared, set, subnet);
+            firewalls.follow(self.shared, origin.set(), subnet);
         }
     }
 
@@ -253,24 +258,17 @@ impl<'a> Updater<'a> {
         let (shared, firewalls) = (self.shared, &self.firewalls);
         let now = shared.now();
         let mut any = false;
-        let mut ended = |set, subnet| {
-            any = true;
-            if let Some(firewalls) = firewalls {
-                firewalls.ended(set, subnet);
-            }
-        };
-        shared
-            .feed
-            .expire(now, |entry| ended(Set::Feed, entry.subnet));
-        shared
-            .peer
-            .expire(now, |entry| ended(Set::Local, entry.subnet));
-        shared.local.expire(now, |entry| {
-            ended(Set::Local, entry.subnet);
-            if host.wants(EventKind::Expired) {
-                host.raise(&local_event(EventKind::Expired, entry));
-            }
-        });
+        for (origin, table) in shared.tables() {
+            table.expire(now, |entry| {
+                any = true;
+                if let Some(firewalls) = firewalls {
+                    firewalls.ended(shared, origin.set(), entry.subnet);
+                }
+                if origin == Origin::Local && host.wants(EventKind::Expired) {
+                    host.raise(&ban_event(EventKind::Expired, origin, entry));
+                }
+            });
+        }
         if any {
             self.state_writer.changed();
         }
@@ -302,7 +300,7 @@ impl<'a> Updater<'a> {
                     let (shared, firewalls) = (self.shared, &self.firewalls);
                     self.intake.apply(shared, &listed, own, |subnet| {
                         if let Some(firewalls) = firewalls {
-                            firewalls.follow(shared, Set::Feed, subnet);
+                            firewalls.follow(shared, Origin::Feed.set(), subnet);
                         }
                     });
                 }
@@ -333,7 +331,7 @@ impl<'a> Updater<'a> {
             info!("{} addresses are no longer listed", dropped.len());
         }
         for subnet in dropped {
-            self.tell_wall(Set::Feed, subnet);
+            self.tell_firewalls(Origin::Feed, subnet);
         }
     }
 }
@@ -350,11 +348,11 @@ fn feed_settings(config: &Config, source: Source) -> feed::FeedSettings {
     }
 }
 
-fn local_event(kind: EventKind, entry: Entry) -> Event {
+fn ban_event(kind: EventKind, origin: Origin, entry: Entry) -> Event {
     Event {
         kind,
         ip: entry.subnet.to_string(),
-        source: "local".into(),
+        origin,
         reason: entry.reason,
         count: entry.hits,
     }
@@ -364,7 +362,7 @@ fn sync_event(count: usize) -> Event {
     Event {
         kind: EventKind::Sync,
         ip: String::new(),
-        source: "feed".into(),
+        origin: Origin::Feed,
         reason: String::new(),
         count: u32::try_from(count).unwrap_or(u32::MAX),
     }

@@ -51,7 +51,7 @@ pub fn with_shared<T>(trusting: bool, body: impl FnOnce(&Shared, &Config) -> T) 
             }
             (shared, config)
         });
-        for table in [&shared.feed, &shared.local, &shared.peer] {
+        for (_, table) in shared.tables() {
             table.retain(|_, _| false);
             assert!(table.is_empty(), "an emptied table is not empty");
         }

@@ -106,7 +106,7 @@ fn check_trust(shared: &Shared) {
 
 /// What no table may hold; a look at all of them, so it is taken once.
 fn check_tables(shared: &Shared) {
-    for table in [&shared.feed, &shared.local, &shared.peer] {
+    for (_, table) in shared.tables() {
         table.for_each(|entry| {
             assert!(
                 shared.trust.spares(entry.subnet).is_none(),
