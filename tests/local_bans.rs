@@ -381,3 +381,16 @@ fn bans_survive_a_restart_with_the_time_they_have_left() {
     let kamailio = start();
     assert_eq!(kamailio.statistic("apiban", "local_entries"), 2);
 }
+
+/// Behind a NAT64 translator each address of the network is another IPv4 host.
+#[test]
+fn one_client_behind_a_translator_does_not_ban_the_others() {
+    let calls = [
+        r#"apiban_block("64:ff9b::198.51.100.7")"#,
+        r#"apiban_check("64:ff9b::198.51.100.7")"#,
+        r#"apiban_check("64:ff9b::198.51.100.8")"#,
+        r#"apiban_unblock("64:ff9b::198.51.100.7")"#,
+    ];
+    let (codes, _kamailio) = codes_of(untrusting(), &calls);
+    assert_eq!(codes, [1, 2, -1, 1]);
+}

@@ -1,9 +1,11 @@
-//! Local bans: by the script, which can be made to ban anybody by forged packets, and by an operator.
+//! The one place that places and lifts bans: for the script, which forged packets can make to ban anybody, for
+//! an operator, and for other nodes of the cluster.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use super::check::{check, Verdict};
+use super::{Policy, BAD_ARGUMENT, NOT_DONE};
 use crate::address::Subnet;
-use crate::config::Config;
 use crate::memory::{fence, Ordering};
 use crate::shared::changes::{BanChange, ChangeKind};
 use crate::shared::counters::{Counter, ProcessCounters};
@@ -15,128 +17,241 @@ use crate::trust::Rule;
 /// Longest ban in seconds: ten years.
 pub const MAX_TTL: u32 = 315_360_000;
 
-/// Why an address was not banned.
+/// Who asks for a ban. Decides the table and the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// This rule trusts it, or a part of it.
-    Trusted(Rule),
-    /// It is no source that a packet can have, or a prefix far too wide.
-    Unbannable(&'static str),
-    /// The local table is full.
-    Full,
-    /// More new addresses this minute than `block_budget` allows.
-    OverBudget,
+pub enum By {
+    /// The script, for a packet whose source may be forged: `block_budget` limits it.
+    Script,
+    /// An operator, by RPC: no limit but the capacity of the table.
+    Operator,
+    /// Another node of the cluster, by its number here. Its bans go into the table of the peers.
+    Peer(u16),
+}
+
+impl By {
+    /// The table that holds the ban.
+    pub fn origin(self) -> Origin {
+        match self {
+            By::Script | By::Operator => Origin::Local,
+            By::Peer(_) => Origin::Peer,
+        }
+    }
 }
 
 /// A ban that is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Order<'a> {
-    /// Whom to ban; see [`source_subnet`].
+    /// The address or prefix to ban; see [`Bans::source_subnet`].
     pub subnet: Subnet,
     /// How long, in seconds, 1 to [`MAX_TTL`].
     pub ttl: u32,
     /// Why; may be empty.
     pub reason: &'a str,
-    /// True where `block_budget` counts it.
-    pub budgeted: bool,
+    /// Who asks.
+    pub by: By,
 }
 
-/// What to ban for a packet from this address: itself, or its IPv6 network, in which an attacker can
-/// choose addresses freely. Where that network holds a trusted address, or is none to be banned as a whole
-/// (`::/64` around `::1`), the source alone.
-pub fn source_subnet(shared: &Shared, config: &Config, ip: IpAddr) -> Subnet {
-    let host = Subnet::host(ip);
-    if host.is_v4() {
-        return host;
-    }
-    match Subnet::new(ip, config.block_v6_prefix) {
-        Some(net) if shared.trust.spares(net).is_none() && net.never_bannable().is_none() => net,
-        _ => host,
-    }
+/// Why an address was not banned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// This rule trusts it, or a part of it.
+    Trusted(Rule),
+    /// No packet can have it as its source, or the prefix is far too wide.
+    Unbannable(&'static str),
+    /// The table is full.
+    Full,
+    /// The budget of whoever asked is spent in this minute.
+    OverBudget,
 }
 
-/// Bans, or extends a ban that ends earlier. Never blocks: the firewall follows by itself.
-pub fn block(
-    shared: &Shared,
-    config: &Config,
-    counters: ProcessCounters,
-    order: Order<'_>,
-) -> Result<Inserted, Refusal> {
-    let placed = try_block(shared, config, order);
-    match placed {
-        Ok(Inserted::New | Inserted::Extended) => shared.ban_changes.put(BanChange {
-            origin: Origin::Local,
-            subnet: order.subnet,
-            kind: ChangeKind::Blocked,
-        }),
-        Ok(_) => {}
-        Err(refusal) => {
-            counters.add(Counter::BlockRefused);
-            if matches!(refusal, Refusal::Trusted(_)) {
-                counters.add(Counter::TrustedBans);
-            }
-        }
-    }
-    placed
-}
-
-fn try_block(shared: &Shared, config: &Config, order: Order<'_>) -> Result<Inserted, Refusal> {
-    let subnet = order.subnet;
-    if let Some(rule) = shared.trust.spares(subnet) {
-        return Err(Refusal::Trusted(rule));
-    }
-    if let Some(why) = subnet.never_bannable() {
-        return Err(Refusal::Unbannable(why));
-    }
-    let now = shared.now();
-    // Only a new address costs budget: extending one more ban of an attacker does not.
-    if order.budgeted
-        && shared.local.find(subnet).is_none()
-        && !shared.budget.spend(now, config.block_budget)
-    {
-        return Err(Refusal::OverBudget);
-    }
-    match shared
-        .local
-        .insert(subnet, now.saturating_add(order.ttl), now, order.reason)
-    {
-        Inserted::Full => Err(Refusal::Full),
-        placed => {
-            // Trust may have come between the look and the insert: the last word is its. Pairs with the
-            // fence in `evict_trusted`: either this sees the new rule, or that sees this ban.
-            fence(Ordering::SeqCst);
-            if let Some(rule) = shared.trust.spares(subnet) {
-                shared.local.remove(subnet);
-                return Err(Refusal::Trusted(rule));
-            }
-            Ok(placed)
+impl Refusal {
+    /// The return code of `apiban_block()`.
+    pub fn code(self) -> i32 {
+        match self {
+            Refusal::Trusted(_) => NOT_DONE,
+            Refusal::Unbannable(_) => BAD_ARGUMENT,
+            Refusal::Full => -4,
+            Refusal::OverBudget => -5,
         }
     }
 }
 
-/// Lifts a local ban; false where there is none.
-pub fn unblock(shared: &Shared, subnet: Subnet) -> bool {
-    let lifted = shared.local.remove(subnet);
-    if lifted {
-        shared.ban_changes.put(BanChange {
-            origin: Origin::Local,
+/// Wakes the updater, which brings the firewall and the event routes up to date.
+pub trait Wake {
+    /// Called after a change, in the process that made it. Must not block.
+    fn wake(&self);
+}
+
+impl<F: Fn()> Wake for F {
+    fn wake(&self) {
+        self();
+    }
+}
+
+/// The ban tables with all that a change of them needs.
+#[derive(Clone, Copy)]
+pub struct Bans<'a> {
+    /// The shared memory of the module.
+    pub shared: &'a Shared,
+    /// The parameters.
+    pub policy: Policy,
+    /// The counters of this process.
+    pub counters: ProcessCounters,
+    /// Wakes the updater.
+    pub wake: &'a dyn Wake,
+}
+
+impl Bans<'_> {
+    /// Looks `ip` up and counts.
+    pub fn check(&self, ip: IpAddr) -> Verdict {
+        check(self.shared, self.counters, ip)
+    }
+
+    /// What to ban for a packet from this address: the address, or its IPv6 network, in which an attacker can
+    /// choose addresses freely. The address alone if that network holds a trusted address, cannot be banned as
+    /// a whole (`::/64` around `::1`), or is a translator's, so that each address in it is another IPv4 host.
+    pub fn source_subnet(&self, ip: IpAddr) -> Subnet {
+        let host = Subnet::host(ip);
+        match host.address() {
+            IpAddr::V4(_) => return host,
+            IpAddr::V6(v6) if is_translated(v6) => return host,
+            IpAddr::V6(_) => {}
+        }
+        match Subnet::new(ip, self.policy.block_v6_prefix) {
+            Some(net)
+                if self.shared.trust.spares(net).is_none() && net.never_bannable().is_none() =>
+            {
+                net
+            }
+            _ => host,
+        }
+    }
+
+    /// The duration of a ban in seconds: `given`, or `block_ttl` without one; `None` if it is no duration from 1
+    /// to [`MAX_TTL`].
+    pub fn ttl(&self, given: Option<i64>) -> Option<u32> {
+        match given {
+            None => Some(self.policy.block_ttl),
+            Some(given) => u32::try_from(given)
+                .ok()
+                .filter(|ttl| (1..=MAX_TTL).contains(ttl)),
+        }
+    }
+
+    /// Bans, or extends a ban that ends earlier. Never blocks: the firewall follows by itself.
+    ///
+    /// # Errors
+    /// The reason why nothing was banned.
+    pub fn block(&self, order: Order<'_>) -> Result<Inserted, Refusal> {
+        let placed = self.place(order);
+        match placed {
+            Ok(Inserted::New | Inserted::Extended) => {
+                self.announce(order.by.origin(), order.subnet, ChangeKind::Blocked);
+            }
+            // A ban that lasts at least as long already is nothing new for the updater.
+            Ok(_) => {}
+            Err(refusal) => {
+                self.counters.add(Counter::BlockRefused);
+                if matches!(refusal, Refusal::Trusted(_)) {
+                    self.counters.add(Counter::TrustedBans);
+                }
+            }
+        }
+        placed
+    }
+
+    fn place(&self, order: Order<'_>) -> Result<Inserted, Refusal> {
+        let (shared, subnet) = (self.shared, order.subnet);
+        if let Some(rule) = shared.trust.spares(subnet) {
+            return Err(Refusal::Trusted(rule));
+        }
+        if let Some(why) = subnet.never_bannable() {
+            return Err(Refusal::Unbannable(why));
+        }
+        let table = shared.table(order.by.origin());
+        // Only a new address costs budget: to extend the ban of a known attacker does not.
+        if table.find(subnet).is_none() && !self.spend_budget(order.by) {
+            return Err(Refusal::OverBudget);
+        }
+        let now = shared.now();
+        match table.insert(subnet, now.saturating_add(order.ttl), now, order.reason) {
+            Inserted::Full => Err(Refusal::Full),
+            placed => {
+                // Trust may have changed since the first check; check again, trust wins. Pairs with the fence
+                // in `evict_trusted`: either this sees the new rule, or that sees this ban.
+                fence(Ordering::SeqCst);
+                if let Some(rule) = shared.trust.spares(subnet) {
+                    table.remove(subnet);
+                    return Err(Refusal::Trusted(rule));
+                }
+                Ok(placed)
+            }
+        }
+    }
+
+    /// Takes one new address from the budget of whoever asks; false if it is spent.
+    fn spend_budget(&self, by: By) -> bool {
+        match by {
+            By::Script => {
+                let now = self.shared.now();
+                self.shared.budget.spend(now, self.policy.block_budget)
+            }
+            By::Operator | By::Peer(_) => true,
+        }
+    }
+
+    /// Lifts the ban of exactly this address or prefix, whether it was made here or by another node; false if
+    /// there is none.
+    pub fn unblock(&self, subnet: Subnet) -> bool {
+        let local = self.lift(Origin::Local, subnet);
+        self.lift(Origin::Peer, subnet) || local
+    }
+
+    /// Lifts what [`Bans::source_subnet`] may have banned for this address: itself and its IPv6 network.
+    pub fn unblock_source(&self, ip: IpAddr) -> bool {
+        let host = self.unblock(Subnet::host(ip));
+        let net = Subnet::new(ip, self.policy.block_v6_prefix)
+            .filter(|net| !net.is_v4() && !net.is_host());
+        net.is_some_and(|net| self.unblock(net)) || host
+    }
+
+    /// Lifts a ban of one origin; false if there is none.
+    pub fn lift(&self, origin: Origin, subnet: Subnet) -> bool {
+        let lifted = self.shared.table(origin).remove(subnet);
+        if lifted {
+            self.announce(origin, subnet, ChangeKind::Unblocked);
+        }
+        lifted
+    }
+
+    fn announce(&self, origin: Origin, subnet: Subnet, kind: ChangeKind) {
+        let changes = &self.shared.ban_changes;
+        changes.put(BanChange {
+            origin,
             subnet,
-            kind: ChangeKind::Unblocked,
+            kind,
         });
+        if changes.must_wake() {
+            self.wake.wake();
+        }
     }
-    lifted
 }
 
-/// Lifts what [`source_subnet`] may have banned for this address: itself or its IPv6 network.
-pub fn unblock_source(shared: &Shared, config: &Config, ip: IpAddr) -> bool {
-    let host = unblock(shared, Subnet::host(ip));
-    let net = Subnet::new(ip, config.block_v6_prefix).filter(|net| !net.is_v4() && !net.is_host());
-    net.is_some_and(|net| unblock(shared, net)) || host
+/// True for the address of an IPv4 host behind a translator: 64:ff9b::/96 (RFC 6052) and 64:ff9b:1::/48
+/// (RFC 8215).
+fn is_translated(ip: Ipv6Addr) -> bool {
+    matches!(
+        ip.segments(),
+        [0x64, 0xff9b, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..]
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+    use crate::config::Config;
     use crate::memory::HeapArena;
     use crate::trust;
 
@@ -146,42 +261,37 @@ mod tests {
         shared
     }
 
+    fn bans<'a>(shared: &'a Shared, config: &Config, wake: &'a dyn Wake) -> Bans<'a> {
+        Bans {
+            shared,
+            policy: config.into(),
+            counters: shared.counters.of_process(1),
+            wake,
+        }
+    }
+
     fn order(text: &str, ttl: u32) -> Order<'static> {
         Order {
             subnet: text.parse().unwrap(),
             ttl,
             reason: "test",
-            budgeted: true,
+            by: By::Script,
         }
-    }
-
-    fn end(shared: &Shared, text: &str) -> Option<u32> {
-        shared
-            .local
-            .find(text.parse().unwrap())
-            .map(|found| found.value())
     }
 
     #[test]
     fn the_longer_end_wins() {
         let config = Config::default();
         let shared = shared(&config);
-        let counters = shared.counters.of_process(1);
-        assert_eq!(
-            block(&shared, &config, counters, order("192.0.2.1", 60)),
-            Ok(Inserted::New)
-        );
-        assert_eq!(
-            block(&shared, &config, counters, order("192.0.2.1", 30)),
-            Ok(Inserted::Kept)
-        );
-        assert_eq!(
-            block(&shared, &config, counters, order("192.0.2.1", 90)),
-            Ok(Inserted::Extended)
-        );
-        assert_eq!(end(&shared, "192.0.2.1"), Some(6090));
-        assert!(unblock(&shared, "192.0.2.1".parse().unwrap()));
-        assert!(!unblock(&shared, "192.0.2.1".parse().unwrap()));
+        let bans = bans(&shared, &config, &|| {});
+        let ban = |ttl| bans.block(order("192.0.2.1", ttl));
+        assert_eq!(ban(60), Ok(Inserted::New));
+        assert_eq!(ban(30), Ok(Inserted::Kept));
+        assert_eq!(ban(90), Ok(Inserted::Extended));
+        let subnet = "192.0.2.1".parse().unwrap();
+        assert_eq!(shared.local.find(subnet).unwrap().value(), 6090);
+        assert!(bans.unblock(subnet));
+        assert!(!bans.unblock(subnet));
     }
 
     #[test]
@@ -192,12 +302,12 @@ mod tests {
             ..Config::default()
         };
         let shared = shared(&config);
-        let counters = shared.counters.of_process(1);
+        let bans = bans(&shared, &config, &|| {});
         shared
             .trust
             .replace(&trust::parse_parameter("192.0.2.9").unwrap())
             .unwrap();
-        let ban = |text| block(&shared, &config, counters, order(text, 60));
+        let ban = |text| bans.block(order(text, 60));
         assert_eq!(ban("192.0.2.9"), Err(Refusal::Trusted(Rule::Parameter)));
         assert_eq!(ban("224.0.0.1"), Err(Refusal::Unbannable("multicast")));
         assert_eq!(ban("192.0.2.1"), Ok(Inserted::New));
@@ -207,39 +317,112 @@ mod tests {
         assert_eq!(shared.counters.sum(Counter::BlockRefused), 4);
         // The next minute has a budget of its own.
         shared.set_now(6060);
+        assert_eq!(ban("192.0.2.4"), Err(Refusal::Full));
+        // An operator has no budget to spend.
+        for _ in 0..5 {
+            let order = Order {
+                by: By::Operator,
+                ..order("192.0.2.5", 60)
+            };
+            assert_eq!(bans.block(order), Err(Refusal::Full));
+        }
+    }
+
+    /// Each change is announced in its table, and only the first of those that wait wakes the updater.
+    #[test]
+    fn changes_are_announced_and_wake_the_updater() {
+        let config = Config::default();
+        let shared = shared(&config);
+        let wakes = Cell::new(0);
+        let wake = || wakes.set(wakes.get() + 1);
+        let bans = bans(&shared, &config, &wake);
+        let by_peer = Order {
+            by: By::Peer(0),
+            ..order("192.0.2.1", 60)
+        };
+        bans.block(order("192.0.2.1", 60)).unwrap();
+        bans.block(by_peer).unwrap();
+        // Neither a ban that is there already nor a refusal is a change.
+        bans.block(order("192.0.2.1", 60)).unwrap();
+        bans.block(order("224.0.0.1", 60)).unwrap_err();
+        assert_eq!((shared.local.len(), shared.peer.len()), (1, 1));
+        assert_eq!(wakes.get(), 1);
+        shared.ban_changes.awake();
+        assert!(bans.unblock(by_peer.subnet));
+        assert!(!bans.unblock(by_peer.subnet));
+        assert_eq!(wakes.get(), 2);
+        assert_eq!((shared.local.len(), shared.peer.len()), (0, 0));
+        let change = |origin, kind| BanChange {
+            origin,
+            subnet: by_peer.subnet,
+            kind,
+        };
+        let seen: Vec<_> = std::iter::from_fn(|| shared.ban_changes.take()).collect();
         assert_eq!(
-            block(&shared, &config, counters, order("192.0.2.4", 60)),
-            Err(Refusal::Full)
+            seen,
+            [
+                change(Origin::Local, ChangeKind::Blocked),
+                change(Origin::Peer, ChangeKind::Blocked),
+                change(Origin::Local, ChangeKind::Unblocked),
+                change(Origin::Peer, ChangeKind::Unblocked),
+            ]
         );
     }
 
     #[test]
-    fn an_ipv6_source_is_its_network_unless_that_holds_a_friend() {
+    fn an_ipv6_source_is_its_network_unless_that_holds_others() {
         let config = Config::default();
         let shared = shared(&config);
         shared
             .trust
             .replace(&trust::parse_parameter("2001:db8::5").unwrap())
             .unwrap();
-        let subnet =
-            |text: &str| source_subnet(&shared, &config, text.parse().unwrap()).to_string();
+        let bans = bans(&shared, &config, &|| {});
+        let subnet = |text: &str| bans.source_subnet(text.parse().unwrap()).to_string();
         assert_eq!(subnet("2001:db8:1::7"), "2001:db8:1::/64");
         assert_eq!(subnet("2001:db8::7"), "2001:db8::7");
         assert_eq!(subnet("::1"), "::1");
         assert_eq!(subnet("::ffff:192.0.2.1"), "192.0.2.1");
+        // Behind a translator each address is another IPv4 host.
+        assert_eq!(subnet("64:ff9b::198.51.100.7"), "64:ff9b::c633:6407");
+        assert_eq!(subnet("64:ff9b:1::198.51.100.7"), "64:ff9b:1::c633:6407");
+        assert_eq!(subnet("64:ff9b:0:1::7"), "64:ff9b:0:1::/64");
     }
 
     #[test]
     fn unblocking_a_source_lifts_its_network() {
         let config = Config::default();
         let shared = shared(&config);
-        let counters = shared.counters.of_process(1);
-        block(&shared, &config, counters, order("2001:db8::/64", 60)).unwrap();
-        assert!(unblock_source(
-            &shared,
-            &config,
-            "2001:db8::77".parse().unwrap()
-        ));
+        let bans = bans(&shared, &config, &|| {});
+        bans.block(order("2001:db8::/64", 60)).unwrap();
+        assert!(bans.unblock_source("2001:db8::77".parse().unwrap()));
         assert_eq!(shared.local.len(), 0);
+    }
+
+    #[test]
+    fn durations() {
+        let config = Config::default();
+        let shared = shared(&config);
+        let bans = bans(&shared, &config, &|| {});
+        let longest = i64::from(MAX_TTL);
+        let ttl = |given| bans.ttl(given);
+        assert_eq!(ttl(None), Some(600));
+        assert_eq!(ttl(Some(1)), Some(1));
+        assert_eq!(ttl(Some(longest)), Some(MAX_TTL));
+        for bad in [0, -1, longest + 1, i64::MAX, i64::MIN] {
+            assert_eq!(ttl(Some(bad)), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn codes_of_the_contract() {
+        let codes = [
+            Refusal::Trusted(Rule::Own),
+            Refusal::Unbannable(""),
+            Refusal::Full,
+            Refusal::OverBudget,
+        ]
+        .map(Refusal::code);
+        assert_eq!(codes, [-1, -3, -4, -5]);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::bindings as k;
+use crate::bans::{Bans, Policy, Wake};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::feed::Key;
@@ -86,16 +87,13 @@ impl Module {
         self.shared.counters.of_process(index)
     }
 
-    /// Wakes the updater. Never blocks: if the counter of the eventfd is full, the updater is awake anyway.
-    pub fn wake(&self) {
-        let _ = self.wakeups.updater.write(1);
-    }
-
-    /// Wakes the updater if a ban `changed`, unless another process has done so for an earlier change that
-    /// the updater has not read yet.
-    pub fn wake_for_notes(&self, changed: bool) {
-        if changed && self.shared.ban_changes.must_wake() {
-            self.wake();
+    /// The ban tables, for a process that bans.
+    pub fn bans(&self) -> Bans<'_> {
+        Bans {
+            shared: &self.shared,
+            policy: Policy::from(&self.config),
+            counters: self.counters(),
+            wake: self,
         }
     }
 
@@ -107,5 +105,12 @@ impl Module {
             return;
         }
         let _ = self.wakeups.events.write(1);
+    }
+}
+
+impl Wake for Module {
+    /// Wakes the updater. Never blocks: if the counter of the eventfd is full, the updater is awake anyway.
+    fn wake(&self) {
+        let _ = self.wakeups.updater.write(1);
     }
 }

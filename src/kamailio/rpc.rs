@@ -73,11 +73,9 @@ fn run(transport: &Transport<'_>, index: usize) -> Result<Reply, Fault> {
         return Err(Fault { code: 400, text });
     }
     let service = Service {
-        shared: &module.shared,
+        bans: module.bans(),
         config: &module.config,
         kamailio: &load::release(),
-        counters: module.counters(),
-        wake: &|| module.wake(),
     };
     (command.run)(&service, &arguments)
 }

@@ -10,21 +10,11 @@ use super::guard::guard;
 use super::module::{module, Module};
 use super::{packet, pvar, text};
 use crate::address::parse_address;
-use crate::bans::block::{
-    source_subnet, unblock_source as unblock_source_of, Order, Refusal, MAX_TTL,
-};
-use crate::bans::check::{check, check_fast};
+use crate::bans::check::check_fast;
+use crate::bans::{By, Order, Refusal, BAD_ARGUMENT, DONE, NOT_DONE};
 use crate::config::Mode;
 use crate::memory::{Line, Ordering};
 use crate::shared::counters::ProcessCounters;
-use crate::table::Inserted;
-
-/// What a function answers where an address is needed and there is none.
-const NOT_AN_ADDRESS: c_int = -3;
-/// What a check answers on internal trouble: not banned.
-const NOT_BANNED: c_int = -1;
-/// What the others answer on internal trouble: nothing was done.
-const INTERNAL: c_int = -1;
 
 /// `apiban_check()`. What one line of each table tells is told here, with nothing to call and so nothing
 /// to save; the rest is one jump away.
@@ -47,7 +37,7 @@ pub unsafe extern "C" fn check_source(
 /// `apiban_check()` where a glance did not tell.
 #[inline(never)]
 unsafe extern "C" fn check_whole(msg: *mut k::sip_msg_t) -> c_int {
-    guard(NOT_BANNED, "apiban_check", || {
+    guard(NOT_DONE, "apiban_check", || {
         // SAFETY: the message that the core gave.
         unsafe {
             let seen = packet::received_v4(msg).is_some();
@@ -69,7 +59,7 @@ pub unsafe extern "C" fn check_address(
     ip: *mut c_void,
     _: *mut c_void,
 ) -> c_int {
-    guard(NOT_BANNED, "apiban_check", || {
+    guard(NOT_DONE, "apiban_check", || {
         // SAFETY: the message and the fixed parameter that the core gave.
         with(unsafe { address(msg, ip) }, look_up)
     })
@@ -81,7 +71,7 @@ pub unsafe extern "C" fn block_source(
     _: *mut c_void,
     _: *mut c_void,
 ) -> c_int {
-    guard(INTERNAL, "apiban_block", || {
+    guard(NOT_DONE, "apiban_block", || {
         // SAFETY: the message that the core gave.
         with(unsafe { packet::source(msg) }, |module, ip| {
             ban(module, ip, None, "")
@@ -95,7 +85,7 @@ pub unsafe extern "C" fn block_address(
     ip: *mut c_void,
     _: *mut c_void,
 ) -> c_int {
-    guard(INTERNAL, "apiban_block", || {
+    guard(NOT_DONE, "apiban_block", || {
         // SAFETY: the message and the fixed parameter that the core gave.
         with(unsafe { address(msg, ip) }, |module, ip| {
             ban(module, ip, None, "")
@@ -120,7 +110,7 @@ pub unsafe extern "C" fn block_because(
     ttl: *mut c_void,
     reason: *mut c_void,
 ) -> c_int {
-    guard(INTERNAL, "apiban_block", || {
+    guard(NOT_DONE, "apiban_block", || {
         // SAFETY: the message and the fixed parameters that the core gave. Each text is copied or used
         // up before the next parameter is evaluated, which may reuse its buffer.
         unsafe {
@@ -146,7 +136,7 @@ pub unsafe extern "C" fn unblock_source(
     _: *mut c_void,
     _: *mut c_void,
 ) -> c_int {
-    guard(INTERNAL, "apiban_unblock", || {
+    guard(NOT_DONE, "apiban_unblock", || {
         // SAFETY: the message that the core gave.
         with(unsafe { packet::source(msg) }, lift)
     })
@@ -158,7 +148,7 @@ pub unsafe extern "C" fn unblock_address(
     ip: *mut c_void,
     _: *mut c_void,
 ) -> c_int {
-    guard(INTERNAL, "apiban_unblock", || {
+    guard(NOT_DONE, "apiban_unblock", || {
         // SAFETY: the message and the fixed parameter that the core gave.
         with(unsafe { address(msg, ip) }, lift)
     })
@@ -172,7 +162,7 @@ pub unsafe extern "C" fn kemi_check(msg: *mut k::sip_msg_t) -> c_int {
 
 /// `KSR.apiban.check_ip(ip)`.
 pub unsafe extern "C" fn kemi_check_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
-    guard(NOT_BANNED, "apiban.check_ip", || {
+    guard(NOT_DONE, "apiban.check_ip", || {
         // SAFETY: the text that the interpreter gave, valid during the call.
         with(unsafe { given(ip) }, look_up)
     })
@@ -186,7 +176,7 @@ pub unsafe extern "C" fn kemi_block(msg: *mut k::sip_msg_t) -> c_int {
 
 /// `KSR.apiban.block_ip(ip)`.
 pub unsafe extern "C" fn kemi_block_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
-    guard(INTERNAL, "apiban.block_ip", || {
+    guard(NOT_DONE, "apiban.block_ip", || {
         // SAFETY: as above.
         with(unsafe { given(ip) }, |module, ip| ban(module, ip, None, ""))
     })
@@ -209,7 +199,7 @@ pub unsafe extern "C" fn kemi_block_ip_reason(
     ttl: c_int,
     reason: *mut k::str_,
 ) -> c_int {
-    guard(INTERNAL, "apiban.block_ip_reason", || {
+    guard(NOT_DONE, "apiban.block_ip_reason", || {
         // SAFETY: texts that the interpreter gave, valid during the call.
         let (ip, reason) = unsafe {
             (
@@ -238,14 +228,15 @@ pub unsafe extern "C" fn kemi_unblock(msg: *mut k::sip_msg_t) -> c_int {
 
 /// `KSR.apiban.unblock_ip(ip)`.
 pub unsafe extern "C" fn kemi_unblock_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
-    guard(INTERNAL, "apiban.unblock_ip", || {
+    guard(NOT_DONE, "apiban.unblock_ip", || {
         // SAFETY: as above.
         with(unsafe { given(ip) }, lift)
     })
 }
 
 fn look_up(module: &Module, ip: IpAddr) -> c_int {
-    check(&module.shared, module.counters(), ip).code(module.config.mode)
+    let bans = module.bans();
+    bans.check(ip).code(bans.policy.mode)
 }
 
 /// The counters of this process, once it may take the hot path: where bans are not only observed.
@@ -272,45 +263,32 @@ fn check_fast_v4(ip: Ipv4Addr) -> Option<c_int> {
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
-    let ttl = ttl.unwrap_or(i64::from(module.config.block_ttl));
-    if !(1..=i64::from(MAX_TTL)).contains(&ttl) {
-        return NOT_AN_ADDRESS;
-    }
-    let subnet = source_subnet(&module.shared, &module.config, ip);
-    let order = Order {
-        subnet,
-        ttl: ttl as u32,
-        reason,
-        budgeted: true,
+    let bans = module.bans();
+    let Some(ttl) = bans.ttl(ttl) else {
+        return BAD_ARGUMENT;
     };
-    let placed =
-        crate::bans::block::block(&module.shared, &module.config, module.counters(), order);
-    // A ban that holds already is no news to the updater.
-    module.wake_for_notes(matches!(placed, Ok(Inserted::New | Inserted::Extended)));
-    match placed {
-        Ok(_) => 1,
-        Err(Refusal::Trusted(_)) => -1,
-        Err(Refusal::Unbannable(_)) => NOT_AN_ADDRESS,
-        Err(Refusal::Full) => -4,
-        Err(Refusal::OverBudget) => -5,
-    }
+    let placed = bans.block(Order {
+        subnet: bans.source_subnet(ip),
+        ttl,
+        reason,
+        by: By::Script,
+    });
+    placed.map_or_else(Refusal::code, |_| DONE)
 }
 
 fn lift(module: &Module, ip: IpAddr) -> c_int {
-    let lifted = unblock_source_of(&module.shared, &module.config, ip);
-    module.wake_for_notes(lifted);
-    if lifted {
-        1
+    if module.bans().unblock_source(ip) {
+        DONE
     } else {
-        -1
+        NOT_DONE
     }
 }
 
 fn with(ip: Option<IpAddr>, act: impl FnOnce(&Module, IpAddr) -> c_int) -> c_int {
     match (module(), ip) {
         (Some(module), Some(ip)) => act(module, ip),
-        (Some(_), None) => NOT_AN_ADDRESS,
-        (None, _) => NOT_BANNED,
+        (Some(_), None) => BAD_ARGUMENT,
+        (None, _) => NOT_DONE,
     }
 }
 

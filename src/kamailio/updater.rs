@@ -7,6 +7,7 @@ use super::bindings as k;
 use super::child::{Child, Work, LONGEST_SLEEP};
 use super::module::Module;
 use super::{other_modules, own};
+use crate::bans::Wake;
 use crate::error;
 use crate::shared::events::{Event, EventKind};
 use crate::updater::{Discovered, Host, Parts, Updater};

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::listing::{describe, page};
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::{parse_address, Subnet};
-use crate::bans::block::{self, Order, Refusal, MAX_TTL};
+use crate::bans::{By, Order, Refusal, MAX_TTL};
 use crate::shared::origin::Origin;
 use crate::table::{Entry, Inserted};
 
@@ -18,7 +18,7 @@ fn subnet(service: &Service<'_>, given: &str) -> Result<Subnet, Fault> {
         return given.parse().map_err(|error| Fault::argument("ip", error));
     }
     let ip = parse_address(given).map_err(|error| Fault::argument("ip", error))?;
-    Ok(block::source_subnet(service.shared, service.config, ip))
+    Ok(service.bans.source_subnet(ip))
 }
 
 /// `apiban.block ip [ttl] [reason]`.
@@ -37,17 +37,14 @@ pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Faul
         subnet,
         ttl: ttl as u32,
         reason: arguments.get(2).unwrap_or("rpc"),
-        budgeted: false,
+        by: By::Operator,
     };
-    match block::block(service.shared, service.config, service.counters, order) {
-        Ok(placed) => {
-            service.wake_for_notes();
-            Ok(Reply::Text(match placed {
-                Inserted::Kept => format!("Ok. {subnet} was banned for longer already."),
-                Inserted::Extended => format!("Ok. The ban of {subnet} now ends in {ttl} seconds."),
-                _ => format!("Ok. {subnet} is banned for {ttl} seconds."),
-            }))
-        }
+    match service.bans.block(order) {
+        Ok(placed) => Ok(Reply::Text(match placed {
+            Inserted::Kept => format!("Ok. {subnet} was banned for longer already."),
+            Inserted::Extended => format!("Ok. The ban of {subnet} now ends in {ttl} seconds."),
+            _ => format!("Ok. {subnet} is banned for {ttl} seconds."),
+        })),
         Err(Refusal::Trusted(rule)) => Err(Fault {
             code: 403,
             text: format!("{subnet} is trusted: {rule}"),
@@ -69,8 +66,8 @@ pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Faul
 pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let given = arguments.required(0, "ip")?;
     let lifted = match parse_address(given) {
-        Ok(ip) => block::unblock_source(service.shared, service.config, ip),
-        Err(_) => block::unblock(service.shared, subnet(service, given)?),
+        Ok(ip) => service.bans.unblock_source(ip),
+        Err(_) => service.bans.unblock(subnet(service, given)?),
     };
     if !lifted {
         return Err(Fault {
@@ -78,7 +75,6 @@ pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fa
             text: format!("{} is not banned locally", crop(given)),
         });
     }
-    service.wake_for_notes();
     Ok(Reply::Text(format!(
         "Ok. {} is no longer banned.",
         crop(given)
@@ -88,10 +84,10 @@ pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fa
 /// `apiban.top [n]`.
 pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let rows = arguments.number(0, "n", TOP.0, TOP.1)? as usize;
-    let now = service.shared.now();
+    let now = service.shared().now();
     let mut bans: Vec<(Entry, Origin)> = Vec::new();
     let mut network_of_each: Vec<Subnet> = Vec::new();
-    for (origin, table) in service.shared.tables() {
+    for (origin, table) in service.shared().tables() {
         table.for_each(|entry| {
             if entry.value <= now {
                 return;

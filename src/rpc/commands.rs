@@ -50,7 +50,7 @@ pub const COMMANDS: &[Command] = &[
 fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     match arguments.get(0) {
         None => {}
-        Some("force") => service.shared.requests.ask(Request::Force),
+        Some("force") => service.shared().requests.ask(Request::Force),
         Some(other) => {
             return Err(Fault::argument(
                 "force",
@@ -58,13 +58,12 @@ fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> 
             ))
         }
     }
-    service.shared.requests.ask(Request::Reload);
-    (service.wake)();
+    service.ask(Request::Reload);
     Ok(Reply::Text("Ok. Reload has begun.".into()))
 }
 
 fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
-    let (shared, config) = (service.shared, service.config);
+    let (shared, config) = (service.shared(), service.config);
     let (prefixes, automatic) = shared.trust.count();
     Ok(Reply::Struct(vec![
         text("version", env!("CARGO_PKG_VERSION")),
@@ -107,10 +106,10 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
 }
 
 fn feed_status(service: &Service<'_>) -> Fields {
-    let published = &service.shared.published;
+    let published = &service.shared().published;
     vec![
         text("dataset", service.config.dataset.as_str()),
-        number("entries", service.shared.feed.len() as u64),
+        number("entries", service.shared().feed.len() as u64),
         text("id", published.text(Text::FeedId)),
         text(
             "state",
@@ -126,7 +125,7 @@ fn feed_status(service: &Service<'_>) -> Fields {
 }
 
 fn firewall_status(service: &Service<'_>) -> Fields {
-    let published = &service.shared.published;
+    let published = &service.shared().published;
     let backend = match service.config.firewall {
         FirewallKind::None => "none",
         FirewallKind::Nft => "nft",
@@ -159,7 +158,7 @@ fn firewall_status(service: &Service<'_>) -> Fields {
 fn check_ip(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let given = arguments.required(0, "ip")?;
     let ip = parse_address(given).map_err(|error| Fault::argument("ip", error))?;
-    let shared = service.shared;
+    let shared = service.shared();
     if let Some(rule) = shared.trust.rule(ip) {
         let mut fields = listing::unbanned(Subnet::host(ip), "trusted");
         fields.push(text("reason", rule.to_string()));
@@ -185,7 +184,7 @@ fn check_ip(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
 }
 
 fn flush(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
-    let shared = service.shared;
+    let shared = service.shared();
     let name = arguments.required(0, "table")?;
     let origin = Origin::from_name(name).ok_or_else(|| {
         Fault::argument(
@@ -194,7 +193,6 @@ fn flush(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
         )
     })?;
     let removed = shared.table(origin).retain(|_, _| false);
-    shared.requests.ask(Request::Flushed(origin));
-    (service.wake)();
+    service.ask(Request::Flushed(origin));
     Ok(Reply::Text(format!("Ok. {removed} entries removed.")))
 }

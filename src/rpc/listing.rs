@@ -63,9 +63,9 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
     };
     let limit = arguments.number(1, "limit", USUAL, u64::from(u32::MAX))?;
     let offset = arguments.number(2, "offset", 0, u64::from(u32::MAX))?;
-    let now = service.shared.now();
+    let now = service.shared().now();
     let mut bans: Vec<(Entry, Origin)> = Vec::new();
-    for (origin, table) in service.shared.tables() {
+    for (origin, table) in service.shared().tables() {
         if wanted.is_none_or(|wanted| wanted == origin) {
             table.for_each(|entry| {
                 if entry.value > now {

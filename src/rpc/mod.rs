@@ -11,30 +11,31 @@ use std::fmt;
 
 pub use commands::COMMANDS;
 
+use crate::bans::Bans;
 use crate::config::Config;
-use crate::shared::counters::ProcessCounters;
+use crate::shared::requests::Request;
 use crate::shared::Shared;
 
 /// What a command works on.
 pub struct Service<'a> {
-    /// The module's shared memory.
-    pub shared: &'a Shared,
+    /// The ban tables, with the rest of the shared memory.
+    pub bans: Bans<'a>,
     /// Its parameters.
     pub config: &'a Config,
     /// The Kamailio release that runs.
     pub kamailio: &'a str,
-    /// The counters of this process.
-    pub counters: ProcessCounters,
-    /// Wakes the updater.
-    pub wake: &'a dyn Fn(),
 }
 
 impl Service<'_> {
-    /// Wakes the updater for notes on bans, where nobody has done so yet.
-    fn wake_for_notes(&self) {
-        if self.shared.ban_changes.must_wake() {
-            (self.wake)();
-        }
+    /// The shared memory of the module.
+    fn shared(&self) -> &Shared {
+        self.bans.shared
+    }
+
+    /// Asks the updater for this, and wakes it.
+    fn ask(&self, request: Request) {
+        self.shared().requests.ask(request);
+        self.bans.wake.wake();
     }
 }
 

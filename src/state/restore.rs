@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::address::Subnet;
-use crate::bans::block::MAX_TTL;
+use crate::bans::MAX_TTL;
 use crate::config::Config;
 use crate::feed::Saved;
 use crate::shared::Shared;

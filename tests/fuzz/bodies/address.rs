@@ -3,7 +3,7 @@
 //! Input: lines, each `ADDRESS [TTL [REASON]]`.
 
 use apiban::address::{parse_address, Subnet};
-use apiban::bans::block::{self, Order, Refusal, MAX_TTL};
+use apiban::bans::{Bans, By, Order, Policy, Refusal, MAX_TTL};
 
 use super::oracle::{self, Range};
 use super::{assert_presentable, with_shared};
@@ -11,7 +11,12 @@ use super::{assert_presentable, with_shared};
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     with_shared(true, |shared, config| {
-        let counters = shared.counters.of_process(1);
+        let bans = Bans {
+            shared,
+            policy: Policy::from(config),
+            counters: shared.counters.of_process(1),
+            wake: &|| {},
+        };
         for line in text.lines().take(200) {
             let mut words = line.splitn(3, ' ');
             let word = words.next().unwrap_or_default();
@@ -24,10 +29,14 @@ pub fn run(data: &[u8]) {
                 subnet,
                 ttl: 1 + ttl % MAX_TTL,
                 reason: words.next().unwrap_or_default(),
-                budgeted: ttl % 2 == 0,
+                by: if ttl % 2 == 0 {
+                    By::Script
+                } else {
+                    By::Operator
+                },
             };
             let (before, known) = (shared.local.len(), shared.local.find(subnet));
-            let placed = block::block(shared, config, counters, order);
+            let placed = bans.block(order);
             let refused = oracle::unbannable(&Range::of(subnet));
             let trusted = shared.trust.spares(subnet).is_some();
             match placed {
@@ -48,11 +57,11 @@ pub fn run(data: &[u8]) {
                 Err(Refusal::Full) => {
                     assert!(known.is_none() && before >= config.max_local_entries)
                 }
-                Err(Refusal::OverBudget) => assert!(known.is_none() && order.budgeted),
+                Err(Refusal::OverBudget) => assert!(known.is_none() && order.by == By::Script),
             }
             assert!(shared.local.len() <= config.max_local_entries);
             if ttl % 5 == 0 && known.is_some() {
-                assert!(block::unblock(shared, subnet));
+                assert!(bans.unblock(subnet));
                 assert!(shared.local.find(subnet).is_none());
             }
         }

@@ -3,6 +3,7 @@
 //! Input: lines, each `NAME|ARGUMENT|ARGUMENT...` without the `apiban.`; `tick|N` lets N seconds pass.
 
 use apiban::bans::check::{check, Verdict};
+use apiban::bans::{Bans, Policy};
 use apiban::rpc::{Arguments, Fault, Fields, Reply, Service, Value, COMMANDS};
 use apiban::shared::Shared;
 
@@ -16,11 +17,14 @@ pub fn run(data: &[u8]) {
             .feed
             .insert("192.0.2.1".parse().expect("an address"), now + 600, now, "");
         let service = Service {
-            shared,
+            bans: Bans {
+                shared,
+                policy: Policy::from(config),
+                counters: shared.counters.of_process(1),
+                wake: &|| {},
+            },
             config,
             kamailio: "0.0.0",
-            counters: shared.counters.of_process(1),
-            wake: &|| {},
         };
         for line in text.split('\n').take(100) {
             let mut words = line.split('|').map(str::to_owned);

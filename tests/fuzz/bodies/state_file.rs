@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
         let now = shared.now();
         for (table, longest) in [
             (&shared.feed, config.feed_ttl + 300),
-            (&shared.local, apiban::bans::block::MAX_TTL),
+            (&shared.local, apiban::bans::MAX_TTL),
         ] {
             assert!(table.len() <= table.capacity());
             table.for_each(|entry| {
