@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::iptables_api::Daemon;
 use crate::options::Options;
 use crate::report::Section;
 use crate::samples::Samples;
 use crate::setup::{self, timed, timed_once, unrolled, Lap, STRANGER};
+use apiban_testing::iptables_api::Daemon;
 
 /// What one call of the real daemon took, which runs iptables several times.
 const DAEMON: Duration = Duration::from_millis(23);

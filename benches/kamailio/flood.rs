@@ -10,7 +10,7 @@ use crate::packets::{self, Bed};
 use crate::proc::wait_for_empty_queue;
 use crate::report::Section;
 use crate::samples::Samples;
-use crate::support::sip::Answer;
+use apiban_testing::sip::Answer;
 
 /// No flood is faster than this, whatever the machine.
 const CEILING: f64 = 600_000.0;

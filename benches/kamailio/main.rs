@@ -1,6 +1,6 @@
 //! The module in a real Kamailio, measured against APIBAN's own recipe for Kamailio and other peers.
 //!
-//! `tests/bench` runs it and describes its options. Traffic stays on loopback; what touches the
+//! `tests/tools/bench` runs it and describes its options. Traffic stays on loopback; what touches the
 //! firewall runs in a network namespace of its own.
 
 mod block;
@@ -11,7 +11,6 @@ mod machine;
 mod memory;
 mod options;
 mod packets;
-mod plot;
 mod proc;
 mod protection;
 mod recipe;
@@ -20,16 +19,6 @@ mod resync;
 mod samples;
 mod script;
 mod setup;
-
-#[path = "../../tests/support/iptables_api.rs"]
-#[allow(dead_code, reason = "the tests need more of it")]
-mod iptables_api;
-#[path = "../../tests/support/netns.rs"]
-mod netns;
-#[path = "../../tests/support/mod.rs"]
-mod support;
-
-use support::feed_server;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +34,7 @@ fn main() {
     let sections = measure(&options, &stopwatch);
     let _ = fs::remove_file(stopwatch.with_extension("so"));
 
-    let mut head = String::from("Written by `tests/bench`; do not edit.");
+    let mut head = String::from("Written by `tests/tools/bench`; do not edit.");
     if options.quick {
         head.push_str(" **A quick run: the figures are rough.**");
     }
@@ -56,7 +45,6 @@ fn main() {
         .and_then(|path| fs::read_to_string(path).ok());
     let text = report::markdown(&head, &sections, table.as_deref());
     fs::write(options.out.join("BENCHMARKS.md"), text).expect("BENCHMARKS.md");
-    plot::draw(&options.out.join("BENCHMARKS.svg"), &sections).expect("BENCHMARKS.svg");
 }
 
 /// All parts that are wanted, one after another.
@@ -106,7 +94,7 @@ fn apart(
     }
     let (options, stopwatch): (Options, PathBuf) = (options.clone(), stopwatch.into());
     let (sender, receiver) = mpsc::channel();
-    netns::in_namespace(move || {
+    apiban_testing::netns::in_namespace(move || {
         let section = part(&options, &stopwatch, true);
         sender.send(section).expect("the main thread waits");
     });

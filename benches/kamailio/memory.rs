@@ -6,7 +6,7 @@ use crate::options::Options;
 use crate::proc::shared_pss;
 use crate::report::Section;
 use crate::setup;
-use crate::support::kamailio::Kamailio;
+use apiban_testing::kamailio::Kamailio;
 
 /// Kamailio's own pool, in bytes: 512 MB.
 const POOL: u64 = 512 << 20;

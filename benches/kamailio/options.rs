@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 const USAGE: &str = "\
-usage: tests/bench [--quick] [--only LETTERS] [--runs N] [--out DIR]
+usage: tests/tools/bench [--quick] [--only LETTERS] [--runs N] [--out DIR]
   --quick         short runs: shows that everything works, figures are rough
   --only LETTERS  these parts only, such as ac: a script, c packets, d protection, e memory,
                   f resync, g kernel, h bans
   --runs N        runs of which the median is taken
-  --out DIR       where BENCHMARKS.md and BENCHMARKS.svg go (the working directory)";
+  --out DIR       where BENCHMARKS.md goes (the working directory)";
 
 /// Options of a run.
 #[derive(Clone, Debug)]

@@ -7,15 +7,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::netns;
 use crate::options::Options;
 use crate::proc::{settled_cpu_ns, udp_queue, wait_for_empty_queue};
 use crate::report::Section;
 use crate::samples::Samples;
 use crate::setup::{self, BANNED, STRANGER};
-use crate::support::kamailio::Kamailio;
-use crate::support::sip::Sip;
-use crate::support::wait::wait_until;
+use apiban_testing::kamailio::Kamailio;
+use apiban_testing::netns;
+use apiban_testing::sip::Sip;
+use apiban_testing::wait::wait_until;
 
 /// Length of the list.
 const ENTRIES: usize = 5_000;

@@ -4,15 +4,15 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::cron::{self, Point};
-use crate::feed_server::{FeedServer, Options as Service};
 use crate::options::Options;
 use crate::proc::settled_cpu_ns;
 use crate::recipe;
-use crate::report::{Curve, Section};
+use crate::report::Section;
 use crate::samples::Samples;
 use crate::setup::{self, BANNED};
-use crate::support::kamailio::{Builder, Kamailio};
-use crate::support::wait::wait_until;
+use apiban_testing::feed_server::{FeedServer, Options as Service};
+use apiban_testing::kamailio::{Builder, Kamailio};
+use apiban_testing::wait::wait_until;
 
 /// The service's window in seconds, and the requests it allows in one.
 const WINDOW: f64 = 120.0;
@@ -99,17 +99,6 @@ pub fn run(options: &Options) -> Section {
     table.row("apiban, in the updater, HTTP included", ours.clone());
     table.compared_with("recipe, in the timer process");
     section.target("one page of 250, CPU in the updater", ours, 1.0, "ms");
-
-    let curve = |name: &str, points: &[Point]| Curve {
-        name: name.into(),
-        points: points.iter().map(|p| (p.at, p.count as f64)).collect(),
-    };
-    section.curves = vec![
-        curve("apiban, cold", &both[1].1),
-        curve("recipe", &ticks),
-        curve("plain client", &forgetful),
-        curve("plain client, saving", &saving),
-    ];
     section
 }
 

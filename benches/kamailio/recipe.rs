@@ -1,6 +1,6 @@
 //! APIBAN's recipe for Kamailio, step by step: http_client, jansson, rtimer, htable.
 
-use crate::support::kamailio::{Builder, Kamailio};
+use apiban_testing::kamailio::{Builder, Kamailio};
 
 /// Seconds between two ticks of the recipe.
 pub const TICK: f64 = 300.0;

@@ -15,16 +15,6 @@ pub struct Section {
     pub tables: Vec<Table>,
     /// Promises, and whether they are kept.
     pub targets: Vec<Target>,
-    /// Lines over time, for the plot only.
-    pub curves: Vec<Curve>,
-}
-
-/// A line of the plot.
-pub struct Curve {
-    /// What it shows.
-    pub name: String,
-    /// Time in seconds, and value.
-    pub points: Vec<(f64, f64)>,
 }
 
 /// Rows of figures of one unit.
@@ -140,7 +130,7 @@ impl Table {
 
 /// The whole report.
 pub fn markdown(head: &str, sections: &[Section], table: Option<&str>) -> String {
-    let mut text = format!("# Benchmarks\n\n{head}\n![The figures](BENCHMARKS.svg)\n\n");
+    let mut text = format!("# Benchmarks\n\n{head}\n");
     text.push_str("## Promises\n\n| promise | at most | measured | middle half | |\n");
     text.push_str("| --- | ---: | ---: | ---: | --- |\n");
     for target in sections.iter().flat_map(|section| &section.targets) {

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::feed_server::{FeedServer, Options as Service};
 use crate::options::Options;
 use crate::report::Section;
 use crate::samples::Samples;
 use crate::setup::{self, timed_once, unrolled, STRANGER};
-use crate::support::kamailio::Kamailio;
-use crate::support::wait::wait_until;
+use apiban_testing::feed_server::{FeedServer, Options as Service};
+use apiban_testing::kamailio::Kamailio;
+use apiban_testing::wait::wait_until;
 
 const ENTRIES: usize = 100_000;
 /// Checks in one block.

@@ -41,7 +41,7 @@ copies in a loop, the empty loop measured as well and taken off (\"net\"). Time 
 the thread, so that other programs on the machine do not count. The runs take turns with eight sources, \
 since it matters where an entry happens to lie. Each run measures all statements one \
 after another, and ratios are those of the same run. `noop()` is an exported function of a module that \
-does nothing (tests/bench.d/bench.c), `nope()` the same where the \
+does nothing (benches/kamailio/bench.c), `nope()` the same where the \
 answer is no: no function of a module can cost less. Hash tables are htable's, \
 with `size=11` as in APIBAN's recipe and with `size=14`. \"Random\" takes one of 1,000 addresses spread \
 over the whole list each time, as `$var(ip)`; the assignment is taken off.";

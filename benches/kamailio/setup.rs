@@ -10,8 +10,8 @@ use apiban::config::Config;
 use apiban::feed::Saved;
 use apiban::state::{self, Ban, State};
 
-use crate::support::kamailio::{Builder, Kamailio};
-use crate::support::sip::{Answer, Sip};
+use apiban_testing::kamailio::{Builder, Kamailio};
+use apiban_testing::sip::{Answer, Sip};
 
 /// The banned source, in every list.
 pub const BANNED: &str = "127.0.0.9";
@@ -45,7 +45,7 @@ pub fn unlisted(i: usize) -> String {
 
 /// `count` bans as the state file holds them: the banned sources and the first of [`listed`].
 pub fn bans(count: usize) -> Vec<Ban> {
-    let now = u32::try_from(crate::feed_server::now()).unwrap_or(u32::MAX);
+    let now = u32::try_from(apiban_testing::feed_server::now()).unwrap_or(u32::MAX);
     let ban = |ip: String| Ban {
         ip,
         end: now + 600_000,
@@ -64,7 +64,7 @@ pub fn state_file(count: usize, api_url: Option<&str>) -> Vec<u8> {
         config.api_url = url.into();
     }
     let source = config.source().expect("source").fingerprint();
-    let now = crate::feed_server::now();
+    let now = apiban_testing::feed_server::now();
     let state = State {
         feed: Some(Saved {
             id: None,
@@ -86,10 +86,10 @@ pub fn stopwatch() -> PathBuf {
     let status = Command::new("gcc")
         .args(["-O2", "-shared", "-fPIC", "-o"])
         .arg(module.with_extension("so"))
-        .arg(root.join("tests/bench.d/bench.c"))
+        .arg(root.join("benches/kamailio/bench.c"))
         .status()
         .expect("gcc is installed");
-    assert!(status.success(), "tests/bench.d/bench.c does not build");
+    assert!(status.success(), "benches/kamailio/bench.c does not build");
     module
 }
 

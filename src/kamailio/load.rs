@@ -2,7 +2,7 @@
 //!
 //! Kamailio compares two strings of a module with its own and refuses a module built for another
 //! release. As this file is built for several, it takes over that check: it looks at the release that
-//! runs, and fills the strings in only where `tests/abi.rs` has verified the layout. On any other
+//! runs, and fills the strings in only where `tests/abi` has verified the layout. On any other
 //! release the version string says which are supported; Kamailio prints it and stops.
 
 use std::ffi::{c_char, c_void, CStr};
@@ -34,7 +34,7 @@ static ON_LOAD: extern "C" fn() = on_load;
 
 extern "C" fn on_load() {
     // SAFETY: the loader runs this once, before anybody else can use the module; the symbols are looked
-    // up by the names and used with the types that tests/abi.rs verifies.
+    // up by the names and used with the types that tests/abi verifies.
     if let Some((version, flags)) = unsafe { core_strings() } {
         module_version.store(version.cast_mut(), Ordering::Relaxed);
         module_flags.store(flags.cast_mut(), Ordering::Relaxed);

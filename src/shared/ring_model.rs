@@ -1,4 +1,4 @@
-//! The queue in every order of its accesses: run by `tests/loom`. Two producers and the consumer.
+//! The queue in every order of its accesses: run by `tests/tools/loom`. Two producers and the consumer.
 
 use std::sync::{Arc, Mutex};
 

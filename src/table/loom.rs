@@ -1,4 +1,4 @@
-//! The table's protocol in every interleaving: run by `tests/loom`.
+//! The table's protocol in every interleaving: run by `tests/tools/loom`.
 //!
 //! Two writers and a reader each. Buckets hold two hosts or one net here, and all keys share one home and
 //! one tag, so that buckets overflow at once.
@@ -13,7 +13,7 @@
 //! published have models of their own, beside them in `src/shared`.
 //!
 //! Not covered: the wrap of a version in `nets` after four million uses of a slot during one read;
-//! real-time order between processes that share nothing but the table (`tests/table_processes.rs` looks at
+//! real-time order between processes that share nothing but the table (`tests/table_processes` looks at
 //! that); more than seven writes of one word, of which loom remembers the last seven. See
 //! `atomic_model.rs` for what loom alone would miss.
 

@@ -1,6 +1,5 @@
 //! A stand-in for the APIBAN service on loopback: both API versions, paging, the rate limit, and
 //! every fault that the client must survive. For tests and development only.
-#![allow(dead_code)]
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader};
@@ -10,9 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-#[path = "feed_server_fault.rs"]
 mod fault;
-#[path = "feed_server_wire.rs"]
 mod wire;
 
 pub use fault::Fault;

@@ -33,7 +33,6 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// The objects of one kind (`table`, `set`, `chain`, `rule`) in the whole ruleset of the namespace.
-#[allow(dead_code, reason = "not every test file needs it")]
 pub fn objects(kind: &str) -> Vec<Value> {
     let text = run("nft", &["-j", "list", "ruleset"]);
     let all: Value = serde_json::from_str(&text).unwrap();
@@ -69,7 +68,6 @@ pub fn elements(set: &str) -> Vec<(String, u64)> {
 }
 
 /// The addresses of a set, sorted.
-#[allow(dead_code, reason = "not every test file needs it")]
 pub fn addresses(set: &str) -> Vec<String> {
     elements(set)
         .into_iter()
@@ -79,7 +77,6 @@ pub fn addresses(set: &str) -> Vec<String> {
 
 /// The seconds that an element of a set of table `inet apiban` has left; `None` where it, its set or the
 /// whole table is not there.
-#[allow(dead_code, reason = "not every test file needs it")]
 pub fn held(set: &str, address: &str) -> Option<u64> {
     let known = objects("set")
         .iter()
@@ -89,7 +86,6 @@ pub fn held(set: &str, address: &str) -> Option<u64> {
 }
 
 /// The packets that the rule for a set of table `inet apiban` has dropped.
-#[allow(dead_code, reason = "not every test file needs it")]
 pub fn dropped(set: &str) -> u64 {
     let comment = format!("apiban.so {set}");
     let rules = objects("rule");

@@ -1,7 +1,7 @@
 //! A small SIP sender: one request, its final answer, from a source address of our choice.
 //!
-//! Used by the tests and by `examples/sip_ping.rs`, so it needs nothing but the standard library and
-//! `nix` (the standard library cannot bind a TCP socket before it connects).
+//! Also in the program `sip_ping`, so it needs nothing but the standard library and `nix` (the standard
+//! library cannot bind a TCP socket before it connects).
 
 use nix::sys::socket::{bind, connect, socket, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use std::fmt::Write as _;

@@ -17,7 +17,7 @@ pub struct Certificate {
 
 impl Certificate {
     /// Makes a new one.
-    pub fn new() -> Certificate {
+    pub fn generate() -> Certificate {
         let names = ["127.0.0.1", "::1", "localhost"].map(String::from);
         let made = rcgen::generate_simple_self_signed(names).expect("certificate");
         Certificate {

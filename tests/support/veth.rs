@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 use nix::sched::{unshare, CloneFlags};
 use nix::unistd::gettid;
 
+use crate::kamailio::{Builder, Kamailio};
 use crate::netns::run;
-use crate::support::kamailio::{Builder, Kamailio};
-use crate::support::sip::Sip;
+use crate::sip::Sip;
 
 /// The server's addresses on the cable, both with a network that holds attackers too.
 pub const SERVER_V4: &str = "10.9.0.1";
@@ -107,7 +107,6 @@ apiban_check();"#,
 }
 
 /// Sends a request with this User-Agent, whatever becomes of it.
-#[allow(dead_code, reason = "not every test file needs it")]
 pub fn tell(sip: &mut Sip, method: &str, agent: &str) {
     let text = sip.text(method, &format!("tell-{agent}"));
     sip.raw(text.replace("apiban-test", agent).as_bytes());

@@ -1,7 +1,3 @@
 #![no_main]
 
-#[path = "../bodies/mod.rs"]
-#[allow(dead_code)]
-mod bodies;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::address::run(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| apiban_fuzz::address::run(data));

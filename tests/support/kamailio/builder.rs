@@ -2,8 +2,8 @@
 
 use super::process::{Failure, Kamailio};
 use super::release::Release;
-use crate::support::ports::{has_ipv6, Port};
-use crate::support::tls::Certificate;
+use crate::ports::{has_ipv6, Port};
+use crate::tls::Certificate;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -351,7 +351,7 @@ impl Place {
         Place {
             sip: Port::reserve(),
             tls: Port::reserve(),
-            certificate: builder.tls.then(Certificate::new),
+            certificate: builder.tls.then(Certificate::generate),
         }
     }
 }

@@ -7,8 +7,8 @@
 use super::builder::{Builder, Place};
 use super::group::{describe, is_waiting, members};
 use super::release::{is_root, Release};
-use crate::support::tls::Certificate;
-use crate::support::wait::{poll, wait_for};
+use crate::tls::Certificate;
+use crate::wait::{poll, wait_for};
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 use std::fmt;

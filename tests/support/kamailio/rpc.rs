@@ -1,7 +1,7 @@
 //! Asking a running Kamailio: kamcmd, JSON-RPC, its process list.
 
 use super::process::Kamailio;
-use crate::support::wait::wait_for;
+use crate::wait::wait_for;
 use serde_json::{json, Value};
 use std::fmt;
 use std::io::ErrorKind;

@@ -1,8 +1,8 @@
 //! SIP to a running Kamailio, and the proof that it dropped a packet.
 
 use super::process::Kamailio;
-use crate::support::sip::{drops, Answer, Sip, ToIp};
-use crate::support::wait::wait_until;
+use crate::sip::{drops, Answer, Sip, ToIp};
+use crate::wait::wait_until;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 

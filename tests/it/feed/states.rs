@@ -1,0 +1,168 @@
+//! What `feed.state` says while a list comes slowly, not at all, or with a key that comes and goes; and
+//! that the service is never asked more often than it allows.
+
+use apiban_testing::fed::{fed, service, state, wait_state, KEY, LISTED, SOON};
+use apiban_testing::feed_server::{Fault, FeedServer, Options, Window};
+use apiban_testing::kamailio::Kamailio;
+use apiban_testing::wait::wait_until;
+use std::fs;
+use std::time::Duration;
+
+fn entries(kamailio: &Kamailio) -> u64 {
+    kamailio.statistic("apiban", "feed_entries")
+}
+
+/// `count` addresses of 10.0.0.0/8.
+fn many(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|n| format!("10.{}.{}.{}", n / 40_000, n / 200 % 200, n % 200))
+        .collect()
+}
+
+#[test]
+fn a_page_protects_as_soon_as_it_is_there() {
+    let service = service();
+    service.list(&[LISTED]);
+    service.list(&many(600));
+    // Two requests a minute: the rest of the list has to wait.
+    let kamailio = fed(&service)
+        .param("api_key", KEY)
+        .param("rate_limit_requests", 2)
+        .param("rate_limit_window", 60)
+        .start();
+    kamailio.wait_dropped(LISTED, SOON);
+    wait_state(&kamailio, "syncing");
+    let loaded = entries(&kamailio);
+    assert!((250..601).contains(&loaded), "{loaded}");
+    let status = kamailio.ask("apiban.status", &[]);
+    assert_eq!(status["feed"]["last_error"], "", "{status}");
+    assert_eq!(service.refused(), 0);
+    let asked = service.requests().len();
+    assert!(asked <= 2, "{asked}");
+}
+
+#[test]
+fn a_service_that_falls_silent_makes_the_list_stale() {
+    let service = service();
+    service.list(&[LISTED]);
+    let kamailio = fed(&service)
+        .param("api_key", KEY)
+        .param("poll_interval", 1)
+        .param("http_timeout", 2)
+        .start();
+    kamailio.wait_dropped(LISTED, SOON);
+    service.set_fault(Fault::Hang, None);
+    // More than three poll intervals without an answer.
+    wait_state(&kamailio, "stale");
+    kamailio.assert_dropped(LISTED);
+    assert!(kamailio.statistic("apiban", "feed_age") >= 3);
+    service.clear_faults();
+    kamailio.ask("apiban.reload", &[]);
+    wait_state(&kamailio, "ok");
+}
+
+#[test]
+fn a_key_may_come_and_change_and_go_while_kamailio_runs() {
+    let service = service();
+    service.list(&[LISTED]);
+    let folder = tempfile::TempDir::new().expect("directory");
+    let path = folder.path().join("key");
+    fs::write(&path, "wRoNgKeY98765432\n").expect("key file");
+    let kamailio = fed(&service)
+        .param("api_key_file", path.display().to_string())
+        .start();
+    wait_state(&kamailio, "unauthorized");
+    fs::write(&path, format!("  {KEY}  \r\nrubbish\n")).expect("key file");
+    kamailio.ask("apiban.reload", &[]);
+    wait_state(&kamailio, "ok");
+    kamailio.assert_dropped(LISTED);
+
+    // A file that is gone leaves the key as it was.
+    fs::remove_file(&path).expect("key file");
+    let before = kamailio.statistic("apiban", "fetch_ok");
+    kamailio.ask("apiban.reload", &[]);
+    let line = kamailio.wait_for_log("the key stays as it was", SOON);
+    assert!(
+        line.contains("ERROR: apiban") && line.contains("No such file"),
+        "{line}"
+    );
+    wait_until("a full fetch", SOON, || {
+        kamailio.statistic("apiban", "fetch_ok") > before
+    });
+    assert_eq!(state(&kamailio), "ok");
+    let log = kamailio.log();
+    assert!(
+        !log.contains(KEY) && !log.contains("wRoNgKeY98765432"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_long_list_stays_below_the_services_limit() {
+    for window in [Window::Sliding, Window::Fixed] {
+        let service = FeedServer::start(Options {
+            rate: Some((11, Duration::from_secs(1))),
+            window,
+            ..Options::new(KEY)
+        });
+        let service = service.expect("the stand-in for the service");
+        service.list(&many(5000));
+        let kamailio = fed(&service)
+            .param("api_key", KEY)
+            .param("rate_limit_requests", 11)
+            .param("rate_limit_window", 1)
+            .start();
+        wait_until("the whole list", SOON, || entries(&kamailio) == 5000);
+        wait_state(&kamailio, "ok");
+        assert_eq!(service.refused(), 0, "{window:?}");
+        assert_eq!(
+            kamailio.statistic("apiban", "rate_limited"),
+            0,
+            "{window:?}"
+        );
+        assert!(service.requests().len() <= 21, "{window:?}");
+    }
+}
+
+/// Starts Kamailio five times within a minute in which the service allows four requests.
+fn restarts_stay_below_the_limit(service: &FeedServer, list_comes: bool) {
+    let folder = tempfile::TempDir::new().expect("directory");
+    let path = folder.path().join("apiban.state").display().to_string();
+    let builder = fed(service)
+        .param("api_key", KEY)
+        .param("state_file", path.as_str())
+        .param("rate_limit_requests", 4)
+        .param("rate_limit_window", 60);
+    for _ in 0..5 {
+        let kamailio = builder.clone().start();
+        if list_comes {
+            kamailio.wait_dropped(LISTED, SOON);
+            // Each of them wants the whole list, and most have to wait for it.
+            kamailio.ask("apiban.reload", &[]);
+        }
+        kamailio.assert_answered("127.0.0.5");
+        assert!(kamailio.stop().status.success());
+    }
+    let asked = service.requests().len();
+    assert!(asked <= 4, "{asked} requests within a minute");
+}
+
+#[test]
+fn restarts_do_not_make_it_ask_more_often() {
+    let service = service();
+    service.list(&[LISTED]);
+    restarts_stay_below_the_limit(&service, true);
+}
+
+#[test]
+fn restarts_while_nothing_comes_do_not_make_it_ask_more_often() {
+    for fault in [
+        Fault::Status(500, None),
+        Fault::RateLimited(None),
+        Fault::Hang,
+    ] {
+        let service = service();
+        service.set_fault(fault, None);
+        restarts_stay_below_the_limit(&service, false);
+    }
+}

@@ -1,0 +1,234 @@
+//! The iptables-api backend and its runner against a stand-in daemon with the real interface.
+
+use std::time::{Duration, Instant};
+
+use apiban::firewall::iptables_api::IptablesApi;
+use apiban::firewall::runner::{Options, Runner, State};
+use apiban::firewall::{Change, Element, Error, Firewall, Set};
+use apiban::log::Level;
+
+use apiban_testing::iptables_api::{Daemon, Fault};
+
+fn element(text: &str, set: Set) -> Element {
+    Element {
+        subnet: text.parse().unwrap(),
+        set,
+        seconds_left: 600,
+    }
+}
+
+fn add(text: &str, set: Set) -> Change {
+    Change::Add(element(text, set))
+}
+
+fn remove(text: &str, set: Set) -> Change {
+    Change::Remove {
+        subnet: text.parse().unwrap(),
+        set,
+    }
+}
+
+/// Waits until `done`, and fails after twenty seconds.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn runner(daemon: &Daemon) -> Runner {
+    let options = Options {
+        first_delay: Duration::from_millis(20),
+        longest_delay: Duration::from_millis(100),
+        queue_capacity: 1000,
+        ..Options::default()
+    };
+    let backend = IptablesApi::new(&daemon.url()).unwrap();
+    Runner::spawn(Box::new(backend), options, Box::new(|| {})).unwrap()
+}
+
+/// A runner that was filled with `wanted`.
+fn filled(daemon: &Daemon, wanted: &[Element]) -> Runner {
+    let runner = runner(daemon);
+    eventually("the first refill is asked for", || runner.needs_refill());
+    runner.refill(wanted.to_vec());
+    eventually("ok", || runner.status().state == State::Ok);
+    runner
+}
+
+#[test]
+fn bans_and_lifts() {
+    let daemon = Daemon::start();
+    daemon.state().chain.push("192.0.2.200".to_owned());
+    let mut backend = IptablesApi::new(&format!("{}/", daemon.url())).unwrap();
+    backend.reset().unwrap();
+    assert!(daemon.chain().is_empty());
+    backend
+        .apply(&[
+            add("192.0.2.1", Set::Local),
+            add("192.0.2.1", Set::Feed),
+            add("2001:db8::1", Set::Local),
+            add("192.0.2.1", Set::Local),
+        ])
+        .unwrap();
+    assert_eq!(daemon.chain(), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(daemon.count("/addip/"), 2);
+    // The chain has one entry for both sets: lifting one leaves it.
+    backend.apply(&[remove("192.0.2.1", Set::Local)]).unwrap();
+    assert_eq!(daemon.chain(), ["192.0.2.1", "2001:db8::1"]);
+    assert!(!backend.clear(Set::Feed).unwrap());
+    backend
+        .apply(&[
+            remove("192.0.2.1", Set::Feed),
+            remove("192.0.2.99", Set::Feed),
+        ])
+        .unwrap();
+    assert_eq!(daemon.chain(), ["2001:db8::1"]);
+    assert!(backend.clear(Set::Local).unwrap());
+    assert!(daemon.chain().is_empty());
+}
+
+#[test]
+fn prefixes_are_left_out_and_counted() {
+    let daemon = Daemon::start();
+    let mut backend = IptablesApi::new(&daemon.url()).unwrap();
+    backend
+        .apply(&[
+            add("2001:db8::/64", Set::Local),
+            add("198.51.100.0/24", Set::Local),
+            remove("198.51.100.0/24", Set::Local),
+        ])
+        .unwrap();
+    assert_eq!(backend.skipped(), 2);
+    assert_eq!(daemon.state().requests.len(), 0);
+    let notes = backend.drain_notes();
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].1.contains("2001:db8::/64"), "{notes:?}");
+}
+
+#[test]
+fn faults_are_told_apart() {
+    let mut daemon = Daemon::start();
+    let mut backend = IptablesApi::new(&daemon.url()).unwrap();
+    for fault in [Fault::Garbage, Fault::NoJson, Fault::Status500] {
+        daemon.fail(fault);
+        let error = backend.apply(&[add("192.0.2.1", Set::Local)]).unwrap_err();
+        assert!(matches!(error, Error::Transient(_)), "{fault:?}: {error}");
+    }
+    // Without ip6tables IPv4 goes on.
+    daemon.fail(Fault::RefuseV6);
+    backend
+        .apply(&[add("2001:db8::1", Set::Local), add("192.0.2.2", Set::Local)])
+        .unwrap();
+    assert_eq!(daemon.chain(), ["192.0.2.2"]);
+    assert_eq!(backend.skipped(), 1);
+    let notes = backend.drain_notes();
+    assert!(notes[0].1.contains("ip6tables"), "{notes:?}");
+    assert_eq!(backend.probe(), Ok(()));
+    daemon.die();
+    assert!(backend.probe().is_err());
+    assert!(IptablesApi::new("file:///etc").is_err());
+}
+
+#[test]
+fn a_hanging_daemon_holds_up_nobody() {
+    let daemon = Daemon::start();
+    let runner = filled(&daemon, &[element("192.0.2.1", Set::Local)]);
+    assert_eq!(daemon.chain(), ["192.0.2.1"]);
+    daemon.fail(Fault::Hang);
+    let mut slowest = Duration::ZERO;
+    for n in 0..500 {
+        let start = Instant::now();
+        runner.send(add(&format!("198.51.{}.{}", n / 250, n % 250), Set::Local));
+        slowest = slowest.max(start.elapsed());
+    }
+    println!("slowest of 500 sends while the daemon hangs: {slowest:?}");
+    assert!(slowest < Duration::from_millis(500));
+    eventually("degraded", || runner.status().state == State::Degraded);
+    assert_eq!(daemon.state().most_at_once, 1);
+    let start = Instant::now();
+    runner.shutdown(true, Duration::from_millis(300));
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn after_an_outage_chain_and_table_agree() {
+    let mut daemon = Daemon::start();
+    let first = element("192.0.2.1", Set::Local);
+    let second = element("192.0.2.2", Set::Local);
+    let third = element("192.0.2.3", Set::Local);
+    let runner = filled(&daemon, &[first, second]);
+    runner.drain_logs();
+    daemon.die();
+    runner.send(Change::Add(third));
+    runner.send(remove("192.0.2.1", Set::Local));
+    eventually("degraded", || runner.status().state == State::Degraded);
+    assert!(runner.status().errors > 0);
+    assert!(!runner.needs_refill());
+    // What somebody else left in the chain meanwhile goes too.
+    daemon.state().chain.push("192.0.2.77".to_owned());
+    daemon.revive();
+    eventually("a refill is asked for", || runner.needs_refill());
+    runner.refill(vec![second, third]);
+    eventually("ok", || runner.status().state == State::Ok);
+    assert_eq!(daemon.chain(), ["192.0.2.2", "192.0.2.3"]);
+    let logs = runner.drain_logs();
+    let levels: Vec<_> = logs.iter().map(|(level, _)| *level).collect();
+    // A second "in step" within a minute is not worth a line.
+    assert_eq!(levels, [Level::Warn], "{logs:?}");
+    assert!(runner.shutdown(false, Duration::from_secs(5)));
+    assert_eq!(daemon.chain(), ["192.0.2.2", "192.0.2.3"]);
+}
+
+#[test]
+fn an_overflow_ends_in_a_refill() {
+    let daemon = Daemon::start();
+    let runner = filled(&daemon, &[]);
+    daemon.fail(Fault::Hang);
+    let all: Vec<_> = (0..1200)
+        .map(|n| element(&format!("198.51.{}.{}", n / 250, n % 250), Set::Local))
+        .collect();
+    for element in &all {
+        runner.send(Change::Add(*element));
+        assert!(runner.status().queued <= 1000);
+    }
+    assert!(runner.needs_refill());
+    daemon.fail(Fault::None);
+    runner.refill(all.clone());
+    eventually("everything is there", || daemon.chain().len() == all.len());
+    eventually("ok", || runner.status().state == State::Ok);
+    assert!(runner.shutdown(true, Duration::from_secs(5)));
+    assert!(daemon.chain().is_empty());
+}
+
+#[test]
+fn a_refill_gives_way_to_new_bans() {
+    let daemon = Daemon::start();
+    let runner = runner(&daemon);
+    eventually("the first refill is asked for", || runner.needs_refill());
+    let many: Vec<_> = (0..1000)
+        .map(|n| element(&format!("198.51.{}.{}", n / 250, n % 250), Set::Local))
+        .collect();
+    runner.refill(many);
+    runner.send(add("192.0.2.1", Set::Local));
+    runner.send(remove("198.51.3.249", Set::Local));
+    eventually("everything is there", || daemon.chain().len() == 1000);
+    eventually("ok", || runner.status().state == State::Ok);
+    let state = daemon.state();
+    let at = state.chain.iter().position(|ip| ip == "192.0.2.1").unwrap();
+    assert!(at < 500, "{at}");
+    assert!(!state.chain.iter().any(|ip| ip == "198.51.3.249"));
+    assert_eq!(state.most_at_once, 1);
+}
+
+#[test]
+fn emptying_a_table_empties_the_chain() {
+    let daemon = Daemon::start();
+    let local = element("192.0.2.1", Set::Local);
+    let runner = filled(&daemon, &[local, element("192.0.2.2", Set::Local)]);
+    runner.clear(Set::Local);
+    eventually("empty", || daemon.chain().is_empty());
+    runner.send(Change::Add(local));
+    eventually("banned again", || daemon.chain() == ["192.0.2.1"]);
+}

@@ -1,0 +1,11 @@
+//! Bans in the kernel: nf_tables, iptables-api, and what runs them.
+
+mod flood;
+mod iptables_api;
+mod iptables_api_kamailio;
+mod nft;
+mod nft_kamailio;
+mod nft_lifecycle;
+mod nft_scale;
+mod nft_trust;
+mod runner;

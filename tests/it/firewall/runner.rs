@@ -1,0 +1,252 @@
+//! The runner round the nft backend in network namespaces (needs root), and round one that misbehaves.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use apiban::firewall::nft::Nft;
+use apiban::firewall::runner::{Options, Runner, State};
+use apiban::firewall::{Change, Element, Error, Firewall, Set};
+use apiban::log::Level;
+
+use apiban_testing::netns::{addresses, elements, in_namespace, objects, run};
+use apiban_testing::rerun::{alone, passes};
+
+fn element(text: &str, seconds_left: u32) -> Element {
+    Element {
+        subnet: text.parse().unwrap(),
+        set: Set::Local,
+        seconds_left,
+    }
+}
+
+/// Waits until `done`, and fails after ten seconds.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn options() -> Options {
+    Options {
+        first_delay: Duration::from_millis(20),
+        longest_delay: Duration::from_millis(100),
+        check_interval: Duration::from_millis(20),
+        ..Options::default()
+    }
+}
+
+fn spawn(backend: impl Firewall + 'static, options: Options) -> Runner {
+    Runner::spawn(Box::new(backend), options, Box::new(|| {})).unwrap()
+}
+
+fn refill(runner: &Runner, wanted: &[Element]) {
+    eventually("a refill is asked for", || runner.needs_refill());
+    runner.refill(wanted.to_vec());
+    eventually("ok", || runner.status().state == State::Ok);
+}
+
+#[test]
+fn start_changes_and_end() {
+    in_namespace(|| {
+        let runner = spawn(Nft::new("apiban").unwrap(), options());
+        assert_eq!(runner.status().backend, "nft");
+        refill(&runner, &[element("192.0.2.1", 600)]);
+        assert_eq!(addresses("local4"), ["192.0.2.1"]);
+        runner.send(Change::Add(element("2001:db8::/64", 600)));
+        runner.send(Change::Add(element("192.0.2.2", 600)));
+        eventually("applied", || runner.status().applied == 2);
+        assert_eq!(addresses("local6_64"), ["2001:db8::"]);
+        runner.send(Change::Remove {
+            subnet: "192.0.2.1".parse().unwrap(),
+            set: Set::Local,
+        });
+        eventually("lifted", || addresses("local4") == ["192.0.2.2"]);
+        eventually("counters", || runner.status().counters.is_some());
+        assert_eq!(runner.status().errors, 0);
+        let logs = runner.drain_logs();
+        assert_eq!(logs.len(), 1, "{logs:?}");
+        assert_eq!(logs[0].0, Level::Info);
+        assert!(runner.shutdown(true, Duration::from_secs(5)));
+        assert!(objects("table").is_empty());
+    });
+}
+
+#[test]
+fn a_flushed_ruleset_is_filled_again_with_the_time_left() {
+    in_namespace(|| {
+        let runner = spawn(Nft::new("apiban").unwrap(), options());
+        refill(&runner, &[element("192.0.2.1", 600)]);
+        for (n, damage) in ["flush ruleset", "delete table inet apiban"]
+            .iter()
+            .enumerate()
+        {
+            run("nft", &[damage]);
+            refill(&runner, &[element("192.0.2.1", 300)]);
+            eventually("filled", || runner.status().refills == n as u64 + 2);
+            let left = elements("local4")[0].1;
+            assert!((290..=300).contains(&left), "{left}");
+            // One for each set, and neighbour discovery.
+            assert_eq!(objects("rule").len(), 5);
+        }
+        // A change that comes before the check meets the gap first: no ban is lost.
+        run("nft", &["flush ruleset"]);
+        runner.send(Change::Add(element("192.0.2.2", 600)));
+        refill(
+            &runner,
+            &[element("192.0.2.1", 300), element("192.0.2.2", 600)],
+        );
+        eventually("both", || addresses("local4") == ["192.0.2.1", "192.0.2.2"]);
+        let logs = runner.drain_logs();
+        assert!(logs.len() <= 4, "{logs:?}");
+    });
+}
+
+#[test]
+fn without_flush_the_kernel_goes_on_alone_and_is_adopted() {
+    in_namespace(|| {
+        let keep = Options {
+            flush_at_start: false,
+            ..options()
+        };
+        let first = spawn(Nft::new("apiban").unwrap(), keep);
+        refill(&first, &[element("192.0.2.1", 600)]);
+        first.send(Change::Add(element("192.0.2.2", 600)));
+        assert!(first.shutdown(false, Duration::from_secs(5)));
+        // What was queued at the end is there too.
+        assert_eq!(addresses("local4"), ["192.0.2.1", "192.0.2.2"]);
+        let second = spawn(Nft::new("apiban").unwrap(), keep);
+        eventually("a refill is asked for", || second.needs_refill());
+        assert_eq!(addresses("local4"), ["192.0.2.1", "192.0.2.2"]);
+        refill(&second, &[element("192.0.2.2", 60)]);
+        assert_eq!(addresses("local4"), ["192.0.2.2"]);
+        // One for each set, and neighbour discovery.
+        assert_eq!(objects("rule").len(), 5);
+        assert!(second.shutdown(true, Duration::from_secs(5)));
+    });
+}
+
+/// The part of the next test that runs without the capability.
+const WITHOUT: &str = "APIBAN_TEST_WITHOUT_NET_ADMIN";
+
+#[test]
+fn a_missing_capability_is_said_once() {
+    if std::env::var_os(WITHOUT).is_some() {
+        let runner = spawn(Nft::new("apiban").unwrap(), options());
+        eventually("refused", || runner.status().state == State::NoPermission);
+        runner.send(Change::Add(element("192.0.2.1", 60)));
+        assert!(runner.shutdown(true, Duration::from_secs(5)));
+        return;
+    }
+    in_namespace(|| {
+        let mut nft = Nft::new("apiban").unwrap();
+        nft.reset().unwrap();
+        let launcher = [
+            "setpriv",
+            "--bounding-set=-net_admin",
+            "--inh-caps=-net_admin",
+        ];
+        let test = "a_missing_capability_is_said_once";
+        passes(alone(&launcher, module_path!(), test).env(WITHOUT, "1"));
+    });
+    let text = Error::Permission("nft").to_string();
+    assert!(text.contains("AmbientCapabilities=CAP_NET_ADMIN"), "{text}");
+}
+
+/// A backend that does as it is told.
+struct Puppet {
+    calls: Arc<AtomicUsize>,
+    script: fn(usize) -> Result<(), Error>,
+}
+
+impl Firewall for Puppet {
+    fn name(&self) -> &'static str {
+        "puppet"
+    }
+
+    fn reset(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _: &[Change]) -> Result<(), Error> {
+        (self.script)(self.calls.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn clear(&mut self, _: Set) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn remove(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn batch_size(&self) -> usize {
+        4
+    }
+}
+
+fn puppet(script: fn(usize) -> Result<(), Error>) -> (Runner, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let backend = Puppet {
+        calls: Arc::clone(&calls),
+        script,
+    };
+    (spawn(backend, options()), calls)
+}
+
+#[test]
+fn a_panic_is_an_error_like_others() {
+    let (runner, _) = puppet(|call| {
+        assert!(call != 1, "as told");
+        Ok(())
+    });
+    refill(&runner, &[element("192.0.2.1", 60)]);
+    runner.send(Change::Add(element("192.0.2.2", 60)));
+    eventually("it failed", || runner.status().errors == 1);
+    let status = runner.status();
+    assert_eq!(status.state, State::Degraded);
+    assert!(status.last_error.unwrap().contains("as told"));
+    refill(
+        &runner,
+        &[element("192.0.2.1", 60), element("192.0.2.2", 60)],
+    );
+    assert!(runner.shutdown(true, Duration::from_secs(5)));
+}
+
+#[test]
+fn an_owner_is_woken_and_the_log_stays_short() {
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&woken);
+    let backend = Puppet {
+        calls: Arc::default(),
+        script: |_| Err(Error::Transient("puppet: never".to_owned())),
+    };
+    let wake = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    };
+    let runner = Runner::spawn(Box::new(backend), options(), Box::new(wake)).unwrap();
+    for _ in 0..4 {
+        eventually("a refill is asked for", || runner.needs_refill());
+        runner.refill(vec![element("192.0.2.1", 60)]);
+    }
+    eventually("it failed", || runner.status().errors == 4);
+    assert!(woken.load(Ordering::SeqCst) >= 4);
+    let logs = runner.drain_logs();
+    assert_eq!(logs.len(), 1, "{logs:?}");
+}
+
+#[test]
+fn shutdown_keeps_its_deadline_when_the_backend_hangs() {
+    let (runner, calls) = puppet(|_| {
+        std::thread::sleep(Duration::from_secs(3));
+        Ok(())
+    });
+    eventually("a refill is asked for", || runner.needs_refill());
+    runner.refill(vec![element("192.0.2.1", 60)]);
+    eventually("it hangs", || calls.load(Ordering::SeqCst) == 1);
+    let start = Instant::now();
+    assert!(!runner.shutdown(true, Duration::from_millis(100)));
+    assert!(start.elapsed() < Duration::from_secs(2));
+}

@@ -1,0 +1,6 @@
+//! The processes: start, parameters, releases, updater.
+
+mod entry_points;
+mod parameters;
+mod releases;
+mod updater;

@@ -1,0 +1,403 @@
+//! Module parameters: whatever is wrong with one stops the start with one clear error, and `kamailio -c`
+//! finds it too; the key is never shown.
+
+use apiban_testing::kamailio::{Builder, Kamailio, Value};
+use apiban_testing::script::module_lines;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tempfile::TempDir;
+
+const KEY: &str = "sEcRet0123456789";
+
+/// The one error of the module in this log.
+#[track_caller]
+fn only_error(log: &str) -> String {
+    let errors: Vec<String> = module_lines(log)
+        .into_iter()
+        .filter(|line| line.contains("ERROR: ") || line.contains("CRITICAL: "))
+        .collect();
+    assert_eq!(errors.len(), 1, "{errors:#?}\n{log}");
+    errors[0].clone()
+}
+
+/// A value that is refused, and what the error says besides the parameter's name.
+struct Bad {
+    name: &'static str,
+    value: Value,
+    shown: String,
+    accepted: &'static str,
+}
+
+fn bad(name: &'static str, value: impl Into<Value>, accepted: &'static str) -> Bad {
+    let value = value.into();
+    let shown = match &value {
+        Value::Int(number) => format!("value {number} "),
+        Value::Text(text) => format!("value \"{text}\" "),
+    };
+    Bad {
+        name,
+        value,
+        shown,
+        accepted,
+    }
+}
+
+/// Each must stop a start as well as a check of the syntax.
+fn all_refused(values: Vec<Bad>) {
+    for Bad {
+        name,
+        value,
+        shown,
+        accepted,
+    } in values
+    {
+        let builder = Kamailio::builder().param(name, value);
+        let checked = builder.clone().check().expect_err(name);
+        let started = builder.expect_start_failure();
+        for log in [checked, started] {
+            let error = only_error(&log);
+            let named = format!("parameter \"{name}\": ");
+            let right = format!("accepted: {accepted}");
+            for part in [named.as_str(), shown.as_str(), right.as_str()] {
+                assert!(error.contains(part), "no {part:?} in {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_out_of_range() {
+    all_refused(vec![
+        bad("api_version", 0, "1 to 2"),
+        bad("api_version", 3, "1 to 2"),
+        bad("poll_interval", 0, "1 to 86400"),
+        bad("poll_interval", -1, "1 to 86400"),
+        bad("resync_interval", -1, "0 to 315360000"),
+        bad("feed_ttl", 0, "1 to 315360000"),
+        bad("rate_limit_requests", 0, "1 to 100000"),
+        bad("rate_limit_window", 0, "1 to 86400"),
+        bad("http_timeout", 301, "1 to 300"),
+        bad("block_ttl", 0, "1 to 315360000"),
+        bad("block_ttl", 315_360_001, "1 to 315360000"),
+        bad("block_v6_prefix", 129, "32 to 128"),
+        bad("block_v6_prefix", 31, "32 to 128"),
+    ]);
+}
+
+#[test]
+fn sizes_and_switches_out_of_range() {
+    all_refused(vec![
+        bad("max_feed_entries", 0, "1 to 16777216"),
+        bad("max_local_entries", -5, "1 to 16777216"),
+        bad("max_local_entries", 16_777_217, "1 to 16777216"),
+        bad("trust_self", 2, "0 to 1"),
+        bad("trust_dmq", -1, "0 to 1"),
+        bad("trust_dispatcher", 7, "0 to 1"),
+        bad("firewall_flush", 2, "0 to 1"),
+        bad("block_budget", -1, "0 to 1000000000"),
+        bad("feed_shrink_limit", 101, "0 to 100"),
+    ]);
+}
+
+#[test]
+fn unknown_words() {
+    all_refused(vec![
+        bad("dataset", "SIP", "sip, http or all"),
+        bad("dataset", "", "sip, http or all"),
+        bad("mode", "on", "enforce or observe"),
+        bad("firewall", "pf", "none, nft or iptables-api"),
+        bad("firewall_scope", "both", "feed, local or all"),
+        bad("nft_table", "a b", "1 to 64 letters"),
+        bad(
+            "api_url",
+            "apiban.org/api",
+            "a URL that begins with http:// or https://",
+        ),
+        bad(
+            "api_url",
+            "https://user@apiban.org",
+            "a URL that begins with http:// or https://",
+        ),
+        bad(
+            "firewall_url",
+            "ftp://127.0.0.1",
+            "a URL that begins with http:// or https://",
+        ),
+        bad(
+            "state_file",
+            "apiban.state",
+            "an absolute path, or an empty string for none",
+        ),
+        bad("trust_file", "trust", "an absolute path"),
+        bad("api_key_file", "key", "an absolute path"),
+        bad(
+            "trust",
+            "192.0.2.0/33",
+            "IP addresses and prefixes, separated by comma or space",
+        ),
+        bad(
+            "trust",
+            "192.0.2.1,carrier.example",
+            "IP addresses and prefixes",
+        ),
+    ]);
+}
+
+#[test]
+fn values_of_the_wrong_type() {
+    all_refused(vec![
+        bad("poll_interval", "often", "1 to 86400"),
+        bad("poll_interval", "", "1 to 86400"),
+        bad("trust_self", "yes", "0 to 1"),
+        bad("max_feed_entries", "1k", "1 to 16777216"),
+        bad("dataset", 1, "sip, http or all"),
+        bad("mode", 0, "enforce or observe"),
+        bad("state_file", 0, "an absolute path"),
+        bad("trust", 127, "IP addresses and prefixes"),
+        bad("api_url", 443, "a URL"),
+    ]);
+}
+
+#[test]
+fn an_unknown_name_stops_the_start() {
+    let builder = Kamailio::builder().param("poll_intervall", 300);
+    assert!(builder
+        .clone()
+        .check()
+        .expect_err("a typing error")
+        .contains("poll_intervall"));
+    assert!(builder.expect_start_failure().contains("poll_intervall"));
+}
+
+#[test]
+fn a_key_that_cannot_be_one_is_never_shown() {
+    for wrong in [
+        format!("{KEY} {KEY}"),
+        KEY.repeat(17),
+        format!("{KEY}\u{fc}"),
+    ] {
+        let builder = Kamailio::builder().param("api_key", wrong.as_str());
+        let logs = [
+            builder.clone().check().expect_err("a wrong key"),
+            builder.expect_start_failure(),
+        ];
+        for log in logs {
+            let error = only_error(&log);
+            assert!(
+                error.contains("parameter \"api_key\": value is not a key"),
+                "{error}"
+            );
+            assert!(error.contains("accepted: 1 to 256 printable"), "{error}");
+            assert!(!error.contains(KEY), "{error}");
+        }
+    }
+    let log = Kamailio::builder()
+        .param("api_key", 42)
+        .expect_start_failure();
+    assert!(
+        only_error(&log).contains("parameter \"api_key\": value is not a string"),
+        "{log}"
+    );
+}
+
+/// Starts, which must fail, with files in a directory; the one error must hold all `parts`.
+fn refused_at_start(builder: Builder, parts: &[&str]) {
+    // Files are read when Kamailio starts, not when it looks at its syntax.
+    let error = only_error(&builder.expect_start_failure());
+    for part in parts {
+        assert!(error.contains(part), "no {part:?} in {error}");
+    }
+    assert!(!error.contains(KEY), "{error}");
+}
+
+#[test]
+fn key_files_that_hold_no_key() {
+    let with = |file: &str| Kamailio::builder().param("api_key_file", format!("@DIR@/{file}"));
+    refused_at_start(
+        with("missing"),
+        &[
+            "\"api_key_file\"",
+            "/missing: ",
+            "No such file",
+            "accepted: a readable file",
+        ],
+    );
+    refused_at_start(
+        with("empty").file("empty", ""),
+        &["\"api_key_file\"", "/empty: ", "is empty"],
+    );
+    refused_at_start(
+        with("two").file("two", format!("{KEY} {KEY}\n")),
+        &["\"api_key_file\"", "/two: ", "not printable ASCII"],
+    );
+    refused_at_start(
+        with("binary").file("binary", [KEY.as_bytes(), &[0xff, 0xfe, b'\n']].concat()),
+        &["\"api_key_file\"", "/binary: "],
+    );
+    refused_at_start(
+        with("long").file("long", KEY.repeat(5000)),
+        &["\"api_key_file\"", "/long: ", "longer than"],
+    );
+    refused_at_start(with(""), &["\"api_key_file\"", "directory"]);
+}
+
+#[test]
+fn trust_files_that_hold_no_list() {
+    let with = |file: &str| Kamailio::builder().param("trust_file", format!("@DIR@/{file}"));
+    refused_at_start(
+        with("missing"),
+        &["\"trust_file\"", "/missing: ", "No such file"],
+    );
+    refused_at_start(
+        with("bad").file("bad", "# carriers\n192.0.2.1 # east\n\n192.0.2.300\n"),
+        &[
+            "\"trust_file\"",
+            "/bad: line 4: \"192.0.2.300\"",
+            "accepted: one IP address or prefix a line",
+        ],
+    );
+    refused_at_start(
+        with("two").file("two", "192.0.2.1 192.0.2.2\n"),
+        &["\"trust_file\"", "/two: line 1: "],
+    );
+}
+
+#[test]
+fn parameters_that_contradict_each_other() {
+    refused_at_start(
+        Kamailio::builder()
+            .param("api_key", KEY)
+            .param("api_key_file", "@DIR@/key")
+            .file("key", KEY),
+        &[
+            "\"api_key_file\"",
+            "given together with api_key",
+            "accepted: one of the two",
+        ],
+    );
+    refused_at_start(
+        Kamailio::builder()
+            .param("api_version", 1)
+            .param("dataset", "all"),
+        &[
+            "\"dataset\"",
+            "value \"all\"",
+            "accepted: sip, or api_version 2",
+        ],
+    );
+}
+
+#[test]
+fn the_ends_of_every_range_serve() {
+    let lowest = Kamailio::builder()
+        .param("poll_interval", 1)
+        .param("resync_interval", 0)
+        .param("feed_ttl", 1)
+        .param("rate_limit_requests", 1)
+        .param("rate_limit_window", 1)
+        .param("http_timeout", 1)
+        .param("block_ttl", 1)
+        .param("block_v6_prefix", 32)
+        .param("max_feed_entries", 1)
+        .param("max_local_entries", 1)
+        .param("block_budget", 0)
+        .param("feed_shrink_limit", 0)
+        .param("socket_filter", 0)
+        .param("enable_dmq", 0)
+        .param("state_file", "")
+        .param("trust", "")
+        .param("api_key", "");
+    let highest = Kamailio::builder()
+        .param("poll_interval", 86_400)
+        .param("resync_interval", 315_360_000)
+        .param("feed_ttl", 315_360_000)
+        .param("rate_limit_requests", 100_000)
+        .param("rate_limit_window", 86_400)
+        .param("http_timeout", 300)
+        .param("block_ttl", 315_360_000)
+        .param("block_v6_prefix", 128)
+        .param("max_feed_entries", 16_777_216)
+        .param("max_local_entries", 16_777_216)
+        .param("block_budget", 1_000_000_000)
+        .param("feed_shrink_limit", 100);
+    for builder in [lowest, highest] {
+        assert!(builder.clone().check().is_ok());
+        let kamailio = builder.start();
+        kamailio.assert_answered("127.0.0.5");
+        assert!(kamailio.stop().status.success());
+    }
+}
+
+#[test]
+fn a_missing_state_directory_is_one_line_and_no_more() {
+    let kamailio = Kamailio::builder()
+        .param("state_file", "@DIR@/missing/apiban.state")
+        .param("trust_self", 0)
+        .request_route("if (apiban_check()) { exit; }")
+        .start();
+    kamailio.ask("apiban.block", &["127.0.0.66"]);
+    kamailio.assert_dropped("127.0.0.66");
+    let missing = kamailio.dir().join("missing");
+    let stopped = kamailio.stop();
+    assert!(stopped.status.success(), "{}", stopped.log);
+    assert!(!missing.exists());
+    let lines = module_lines(&stopped.log);
+    let about: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.contains("state_file"))
+        .collect();
+    assert_eq!(about.len(), 1, "{lines:#?}");
+    assert!(about[0].contains("INFO: apiban"), "{about:?}");
+    assert!(
+        about[0].contains("/missing/apiban.state: the directory does not exist"),
+        "{about:?}"
+    );
+}
+
+/// A directory with a key file of this mode.
+fn key_file(mode: u32) -> TempDir {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("key");
+    fs::write(&path, format!("{KEY}\nsecond line\n")).expect("key file");
+    fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode");
+    dir
+}
+
+fn start_with_key_file(dir: &Path) -> Kamailio {
+    Kamailio::builder()
+        .param("api_key_file", dir.join("key").display().to_string())
+        // Nothing listens there: the tests never ask the real service.
+        .param("api_url", "http://127.0.0.1:1/api")
+        .start()
+}
+
+#[test]
+fn a_key_file_that_everybody_can_read_is_worth_a_warning() {
+    let dir = key_file(0o644);
+    let kamailio = start_with_key_file(dir.path());
+    let log = kamailio.module_log().join("\n");
+    let warning = log.lines().find(|line| line.contains("WARNING: apiban"));
+    let warning = warning.unwrap_or_else(|| panic!("no warning in {log}"));
+    assert!(
+        warning.contains("api_key_file") && warning.contains("(mode 644)"),
+        "{warning}"
+    );
+    assert!(warning.contains("chmod o="), "{warning}");
+    drop(kamailio);
+
+    let dir = key_file(0o640);
+    let kamailio = start_with_key_file(dir.path());
+    let log = kamailio.module_log().join("\n");
+    assert!(!log.contains("can be read by everybody"), "{log}");
+    assert!(!kamailio.log().contains(KEY));
+}
+
+#[test]
+fn without_a_key_the_feed_is_off_and_says_so() {
+    let kamailio = Kamailio::builder().start();
+    let status = kamailio.ask("apiban.status", &[]);
+    assert_eq!(status["feed"]["state"], "disabled", "{status}");
+    let log = kamailio.module_log().join("\n");
+    assert!(log.contains("no api_key and no api_key_file"), "{log}");
+}

@@ -1,0 +1,303 @@
+//! The commands of operators, over kamcmd and JSON-RPC alike: bans and prefixes, faults that name the
+//! argument, odd reasons.
+
+use apiban_testing::kamailio::{Builder, Fault, Kamailio, Release};
+use serde_json::json;
+
+/// Loopback is all that tests have, so it is not trusted.
+fn untrusting() -> Builder {
+    Kamailio::builder()
+        .param("trust_self", 0)
+        .request_route("if (apiban_check()) { exit; }")
+}
+
+/// The same fault over both transports.
+#[track_caller]
+fn fault(kamailio: &Kamailio, words: &[&str]) -> Fault {
+    let binary = kamailio.kamcmd(words).expect_err("a fault over kamcmd");
+    let json = kamailio
+        .jsonrpc(words[0], json!(words[1..]))
+        .expect_err("a fault over JSON-RPC");
+    assert_eq!(binary, json, "{words:?}");
+    json
+}
+
+#[test]
+fn blocking_and_unblocking_over_both_transports() {
+    for release in Release::all() {
+        let kamailio = untrusting().release(&release).start();
+        let say = |words: &[&str]| {
+            kamailio
+                .kamcmd(words)
+                .unwrap_or_else(|f| panic!("{words:?}: {f}"))
+        };
+        assert_eq!(
+            say(&["apiban.block", "127.0.0.66"]),
+            "Ok. 127.0.0.66 is banned for 600 seconds.\n"
+        );
+        kamailio.assert_dropped("127.0.0.66");
+        assert_eq!(
+            say(&["apiban.block", "127.0.0.66", "700"]),
+            "Ok. The ban of 127.0.0.66 now ends in 700 seconds.\n"
+        );
+        assert_eq!(
+            say(&["apiban.block", "127.0.0.66", "30"]),
+            "Ok. 127.0.0.66 was banned for longer already.\n"
+        );
+        let check = say(&["apiban.check", "127.0.0.66"]);
+        for line in [
+            "ip: 127.0.0.66",
+            "banned: 1",
+            "source: local",
+            "hits: 1",
+            "reason: rpc",
+        ] {
+            assert!(
+                check.contains(line),
+                "{line} in {}: {check}",
+                release.name()
+            );
+        }
+        assert_eq!(
+            say(&["apiban.unblock", "127.0.0.66"]),
+            "Ok. 127.0.0.66 is no longer banned.\n"
+        );
+        kamailio.assert_answered("127.0.0.66");
+
+        // Over JSON-RPC numbers may be numbers or text.
+        for arguments in [
+            json!(["127.0.0.66", 60, "typed"]),
+            json!(["127.0.0.66", "60", "text"]),
+        ] {
+            kamailio.jsonrpc("apiban.block", arguments).expect("a ban");
+            kamailio.assert_dropped("127.0.0.66");
+            kamailio.ask("apiban.unblock", &["127.0.0.66"]);
+        }
+        let unbanned = kamailio.verdict("127.0.0.66");
+        assert_eq!(
+            unbanned,
+            json!({"ip": "127.0.0.66", "banned": 0, "source": "none", "expires": 0, "since": 0, "hits": 0, "reason": ""})
+        );
+    }
+}
+
+#[test]
+fn prefixes_are_banned_and_lifted_as_a_whole() {
+    let kamailio = untrusting().start();
+    kamailio.ask("apiban.block", &["127.0.66.0/24", "60", "noisy"]);
+    kamailio.ask("apiban.block", &["2001:db8::/48", "60"]);
+    kamailio.assert_dropped("127.0.66.1");
+    kamailio.assert_dropped("127.0.66.255");
+    kamailio.assert_answered("127.0.67.1");
+    let verdict = kamailio.verdict("127.0.66.9");
+    assert_eq!(verdict["ip"], "127.0.66.9");
+    assert_eq!(verdict["reason"], "127.0.66.0/24 noisy");
+    assert_eq!(kamailio.verdict("2001:db8:0:ffff::1")["banned"], 1);
+    let one = fault(&kamailio, &["apiban.unblock", "127.0.66.9"]);
+    assert_eq!(one.code, 404, "{one}");
+    // Host bits do not matter.
+    kamailio.ask("apiban.unblock", &["127.0.66.77/24"]);
+    kamailio.assert_answered("127.0.66.1");
+    kamailio.ask("apiban.unblock", &["2001:db8::/48"]);
+    assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
+}
+
+#[test]
+fn a_bad_argument_is_a_fault_that_names_it() {
+    let kamailio = untrusting().param("trust", "192.0.2.0/24").start();
+    for (words, name) in [
+        (&["apiban.block"][..], "ip: missing"),
+        (
+            &["apiban.block", "carrier.example"],
+            "ip: \"carrier.example\"",
+        ),
+        (
+            &["apiban.block", "198.51.100.0/33"],
+            "ip: \"198.51.100.0/33\"",
+        ),
+        (
+            &["apiban.block", "198.0.0.0/8"],
+            "ip: 198.0.0.0/8: prefix too wide",
+        ),
+        (&["apiban.block", "::/0"], "ip: ::/0: prefix too wide"),
+        (&["apiban.block", "224.0.0.1"], "ip: 224.0.0.1: multicast"),
+        (&["apiban.block", "198.51.100.1", "soon"], "ttl: \"soon\""),
+        (&["apiban.block", "198.51.100.1", "0"], "ttl: "),
+        (
+            &["apiban.block", "198.51.100.1", "315360001"],
+            "ttl: \"315360001\"",
+        ),
+        (
+            &["apiban.block", "198.51.100.1", "60", "a", "b"],
+            "too many arguments: apiban.block takes 3",
+        ),
+        (&["apiban.unblock"], "ip: missing"),
+        (&["apiban.unblock", "x"], "ip: \"x\""),
+        (&["apiban.check"], "ip: missing"),
+        (
+            &["apiban.check", "198.51.100.0/24"],
+            "ip: \"198.51.100.0/24\"",
+        ),
+        (
+            &["apiban.list", "everything"],
+            "source: \"everything\" is not feed, local, peer or all",
+        ),
+        (&["apiban.list", "all", "many"], "limit: \"many\""),
+        (
+            &["apiban.top", "101"],
+            "n: \"101\" is not a number from 0 to 100",
+        ),
+        (&["apiban.flush"], "table: missing"),
+        (
+            &["apiban.flush", "all"],
+            "table: \"all\" is not feed, local or peer",
+        ),
+        (
+            &["apiban.reload", "please"],
+            "force: \"please\" is not \"force\"",
+        ),
+        (
+            &["apiban.status", "x"],
+            "too many arguments: apiban.status takes 0",
+        ),
+    ] {
+        let fault = fault(&kamailio, words);
+        assert_eq!(fault.code, 400, "{words:?}: {fault}");
+        assert!(fault.text.contains(name), "{words:?}: {fault}");
+    }
+    // kamcmd takes these for options of its own.
+    for (method, arguments, name) in [
+        ("apiban.block", json!(["198.51.100.1", -5]), "ttl: "),
+        ("apiban.block", json!(["198.51.100.1", "-5"]), "ttl: \"-5\""),
+        ("apiban.list", json!(["all", "1", "-1"]), "offset: \"-1\""),
+    ] {
+        let fault = kamailio.jsonrpc(method, arguments).expect_err(name);
+        assert!(fault.code == 400 && fault.text.contains(name), "{fault}");
+    }
+    let trusted = fault(&kamailio, &["apiban.block", "192.0.2.7"]);
+    assert_eq!(
+        trusted,
+        Fault {
+            code: 403,
+            text: "192.0.2.7 is trusted: trust".into()
+        }
+    );
+    let wider = fault(&kamailio, &["apiban.block", "192.0.0.0/16"]);
+    assert_eq!(
+        wider,
+        Fault {
+            code: 403,
+            text: "192.0.0.0/16 is trusted: trust".into()
+        }
+    );
+    let unknown = fault(&kamailio, &["apiban.unblock", "198.51.100.1"]);
+    assert_eq!(
+        unknown,
+        Fault {
+            code: 404,
+            text: "198.51.100.1 is not banned locally".into()
+        }
+    );
+    assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
+}
+
+#[test]
+fn arguments_of_any_text_do_no_harm() {
+    let kamailio = untrusting().start();
+    for odd in [
+        "%s%n%s%n",
+        "\u{fc}\u{4e2d}\u{1f980}",
+        "a\nb",
+        "\\",
+        "\"'`",
+        &"9".repeat(300),
+        "1e9",
+        "-",
+        "::1%lo",
+    ] {
+        for method in [
+            "apiban.block",
+            "apiban.check",
+            "apiban.unblock",
+            "apiban.list",
+            "apiban.flush",
+            "apiban.top",
+            "apiban.reload",
+        ] {
+            let fault = kamailio.jsonrpc(method, json!([odd])).expect_err(odd);
+            assert_eq!(fault.code, 400, "{method} {odd}: {fault}");
+            assert!(fault.text.len() < 200, "{fault}");
+        }
+        let fault = kamailio
+            .kamcmd(&["apiban.check", &format!("s:{odd}")])
+            .expect_err(odd);
+        assert_eq!(fault.code, 400, "{odd}: {fault}");
+    }
+    for typed in [
+        json!([7]),
+        json!([1.5]),
+        json!([null]),
+        json!([true]),
+        json!([["x"]]),
+        json!({"ip": 7}),
+    ] {
+        // Whatever the transport makes of it: no ban and no crash.
+        let _ = kamailio.jsonrpc("apiban.block", typed);
+    }
+    assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
+    kamailio.assert_answered("127.0.0.5");
+}
+
+#[test]
+fn reasons_come_back_as_they_were_given() {
+    let kamailio = untrusting().start();
+    let reasons = [
+        "100% %s %n %d",
+        "Gr\u{fc}\u{df}e \u{4e2d}\u{6587} \u{1f980}",
+        "\"quoted\" \\ 'single' {json}",
+        "a,b;c=<d>",
+    ];
+    for (host, reason) in reasons.iter().enumerate() {
+        let ip = format!("192.0.2.{host}");
+        kamailio.ask("apiban.block", &[&ip, "60", reason]);
+        assert_eq!(kamailio.verdict(&ip)["reason"], **reason);
+        let shown = kamailio.kamcmd(&["apiban.check", &ip]).expect("check");
+        assert!(shown.contains(&format!("reason: {reason}")), "{shown}");
+    }
+    // A long one is cut at a character.
+    kamailio.ask("apiban.block", &["192.0.2.99", "60", &"\u{fc}".repeat(400)]);
+    let kept = kamailio.verdict("192.0.2.99")["reason"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    assert!(kept.len() <= 64 && kept.len() >= 40, "{kept}");
+    assert!(kept.chars().all(|c| c == '\u{fc}'), "{kept}");
+    assert!(!kamailio.log().contains("ERROR"), "{}", kamailio.log());
+}
+
+#[test]
+fn flushing_empties_one_table() {
+    let kamailio = untrusting().start();
+    kamailio.ask("apiban.block", &["127.0.0.66"]);
+    kamailio.ask("apiban.block", &["198.51.100.0/24"]);
+    kamailio.assert_dropped("127.0.0.66");
+    for (table, reply) in [("feed", 0), ("peer", 0), ("local", 2)] {
+        let said = kamailio.ask("apiban.flush", &[table]);
+        assert_eq!(said, format!("Ok. {reply} entries removed."), "{table}");
+    }
+    kamailio.assert_answered("127.0.0.66");
+    assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let kamailio = untrusting().start();
+    for name in [
+        "reload", "status", "check", "block", "unblock", "list", "top", "flush",
+    ] {
+        let help = kamailio
+            .kamcmd(&["help", &format!("apiban.{name}")])
+            .expect("help");
+        assert!(help.trim().ends_with('.'), "{name}: {help}");
+    }
+}

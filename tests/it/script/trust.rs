@@ -1,0 +1,245 @@
+//! Trust: whoever is trusted is never banned, whoever asks for it, and an operator can see why.
+
+use apiban_testing::feed_server::{FeedServer, Options};
+use apiban_testing::kamailio::{Builder, Kamailio};
+use apiban_testing::script::show;
+use apiban_testing::wait::wait_until;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const KEY: &str = "sEcRet0123456789";
+/// For a busy machine; whatever is waited for comes much sooner.
+const SOON: Duration = Duration::from_secs(15);
+
+/// Loopback is all that tests have, so it is not trusted unless a test says so.
+fn untrusting() -> Builder {
+    Kamailio::builder()
+        .param("trust_self", 0)
+        .request_route("if (apiban_check() > 0) { exit; }")
+}
+
+fn service() -> FeedServer {
+    FeedServer::start(Options::new(KEY)).expect("the stand-in for the service")
+}
+
+fn fed(service: &FeedServer) -> Builder {
+    untrusting()
+        .param("api_key", KEY)
+        .param("api_url", service.url())
+        .param("rate_limit_requests", 1000)
+        .param("rate_limit_window", 1)
+}
+
+/// A trust file that a test rewrites while Kamailio runs.
+struct TrustFile {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl TrustFile {
+    fn new(text: &str) -> TrustFile {
+        let folder = TempDir::new().expect("directory");
+        let path = folder.path().join("trust");
+        fs::write(&path, text).expect("trust file");
+        TrustFile {
+            _folder: folder,
+            path,
+        }
+    }
+
+    fn text(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.path, text).expect("trust file");
+    }
+}
+
+/// Why `apiban.check` says that an address is spared.
+fn rule(kamailio: &Kamailio, ip: &str) -> String {
+    let verdict = kamailio.verdict(ip);
+    assert_eq!(verdict["source"], "trusted", "{verdict}");
+    assert_eq!(verdict["banned"], 0, "{verdict}");
+    verdict["reason"].as_str().expect("a rule").to_owned()
+}
+
+fn refused(kamailio: &Kamailio, ip: &str) -> String {
+    let fault = kamailio
+        .jsonrpc("apiban.block", serde_json::json!([ip]))
+        .expect_err("a trusted address");
+    assert_eq!(fault.code, 403, "{fault}");
+    fault.text
+}
+
+#[test]
+fn check_says_which_rule_spares_an_address() {
+    let file = TrustFile::new("# carriers\n198.51.100.0/24\n\n2001:db8::/32 # east\n");
+    let kamailio = Kamailio::builder()
+        .param("trust", "192.0.2.1, 192.0.2.64/26")
+        .param("trust", "203.0.113.9 203.0.113.10")
+        .param("trust_file", file.text())
+        .start();
+    for (ip, why) in [
+        ("192.0.2.1", "trust"),
+        ("192.0.2.100", "trust"),
+        ("::ffff:192.0.2.100", "trust"),
+        ("203.0.113.10", "trust"),
+        ("198.51.100.77", "trust_file line 2"),
+        ("2001:db8:ffff::1", "trust_file line 4"),
+        ("127.0.0.77", "trust_self: loopback"),
+        ("::1", "trust_self: loopback"),
+        ("127.0.0.1", "trust_self: own address"),
+    ] {
+        assert_eq!(rule(&kamailio, ip), why, "{ip}");
+        assert!(
+            refused(&kamailio, ip).ends_with(&format!("is trusted: {why}")),
+            "{ip}"
+        );
+    }
+    for stranger in ["192.0.2.2", "192.0.2.128", "2001:db9::1"] {
+        assert_eq!(kamailio.verdict(stranger)["source"], "none", "{stranger}");
+    }
+    let status = kamailio.ask("apiban.status", &[]);
+    let prefixes = status["trust"]["prefixes"].as_u64().expect("a number");
+    let automatic = status["trust"]["automatic"].as_u64().expect("a number");
+    assert_eq!((prefixes, automatic), (9, 3), "{status}");
+}
+
+#[test]
+fn without_trust_self_not_even_loopback_is_trusted() {
+    let kamailio = untrusting().start();
+    for ip in ["127.0.0.66", "127.0.0.1", "::1"] {
+        kamailio.ask("apiban.block", &[ip, "60"]);
+        assert_eq!(kamailio.verdict(ip)["banned"], 1, "{ip}");
+    }
+    kamailio.assert_dropped("127.0.0.66");
+    assert_eq!(kamailio.ask("apiban.status", &[])["trust"]["prefixes"], 0);
+}
+
+#[test]
+fn neither_script_nor_operator_nor_feed_bans_the_trusted() {
+    let service = service();
+    let listed = ["127.0.0.66", "127.0.7.1", "127.0.0.67"];
+    service.list(&listed);
+    let kamailio = fed(&service)
+        .param("trust", "127.0.0.66 127.0.7.0/24")
+        .request_route(&format!(
+            "{} if (apiban_check() > 0) {{ exit; }}",
+            show("block", "apiban_block(\"127.0.0.66\")")
+        ))
+        .start();
+    // The list is there once its one stranger is dropped.
+    kamailio.wait_dropped("127.0.0.67", SOON);
+    assert_eq!(kamailio.code("block"), -1);
+    assert!(refused(&kamailio, "127.0.7.9").ends_with("is trusted: trust"));
+    assert!(refused(&kamailio, "127.0.0.0/16").ends_with("is trusted: trust"));
+    for friend in ["127.0.0.66", "127.0.7.1"] {
+        kamailio.assert_answered(friend);
+        let log = kamailio.log();
+        let line = format!("the list holds {friend}, which is not banned: trust");
+        assert_eq!(log.matches(&line).count(), 1, "{log}");
+    }
+    assert_eq!(kamailio.statistic("apiban", "feed_entries"), 1);
+    assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
+}
+
+#[test]
+fn a_name_of_this_server_is_trusted_once_the_list_holds_it() {
+    let service = service();
+    service.list(&["203.0.113.9", "203.0.113.10"]);
+    let kamailio = Kamailio::builder()
+        .global("alias=\"203.0.113.9\"")
+        .param("api_key", KEY)
+        .param("api_url", service.url())
+        .start();
+    wait_until("the list", SOON, || {
+        kamailio.statistic("apiban", "feed_entries") == 1
+    });
+    assert_eq!(rule(&kamailio, "203.0.113.9"), "trust_self: own address");
+    assert_eq!(kamailio.verdict("203.0.113.10")["source"], "feed");
+}
+
+#[test]
+fn whoever_becomes_trusted_is_no_longer_banned() {
+    let file = TrustFile::new("");
+    let service = service();
+    service.list(&["127.0.0.66"]);
+    let kamailio = fed(&service).param("trust_file", file.text()).start();
+    kamailio.wait_dropped("127.0.0.66", SOON);
+    kamailio.ask("apiban.block", &["127.0.0.67"]);
+    kamailio.ask("apiban.block", &["127.0.8.0/24"]);
+    for banned in ["127.0.0.67", "127.0.8.1"] {
+        kamailio.assert_dropped(banned);
+    }
+    file.write("127.0.0.66\n127.0.0.67\n# one of the network is enough\n127.0.8.1\n");
+    kamailio.ask("apiban.reload", &[]);
+    for friend in ["127.0.0.66", "127.0.0.67", "127.0.8.1"] {
+        kamailio.wait_answered(friend, SOON);
+    }
+    wait_until("empty tables", SOON, || {
+        kamailio.statistic("apiban", "feed_entries") + kamailio.statistic("apiban", "local_entries")
+            == 0
+    });
+    assert_eq!(rule(&kamailio, "127.0.8.1"), "trust_file line 4");
+    kamailio.wait_for_log("127.0.0.66 is no longer banned: trust_file line 1", SOON);
+
+    // Who leaves the file may be banned again; the list does so by itself.
+    file.write("");
+    kamailio.ask("apiban.reload", &[]);
+    kamailio.wait_dropped("127.0.0.66", SOON);
+    kamailio.assert_answered("127.0.0.67");
+    kamailio.ask("apiban.block", &["127.0.0.67"]);
+}
+
+#[test]
+fn a_bad_trust_file_changes_nothing_and_is_named() {
+    let file = TrustFile::new("127.0.0.66\n");
+    let kamailio = untrusting().param("trust_file", file.text()).start();
+    for (text, problem) in [
+        (Some("127.0.0.67\n127.0.0.300\n"), "line 2: \"127.0.0.300\""),
+        (Some("carrier.example\n"), "line 1: \"carrier.example\""),
+        (None, "No such file"),
+    ] {
+        match text {
+            Some(text) => file.write(text),
+            None => fs::remove_file(&file.path).expect("trust file"),
+        }
+        kamailio.ask("apiban.reload", &[]);
+        let line = kamailio.wait_for_log(problem, SOON);
+        assert!(
+            line.contains("ERROR: apiban") && line.contains("stays as it was"),
+            "{line}"
+        );
+        assert_eq!(rule(&kamailio, "127.0.0.66"), "trust_file line 1");
+        assert_eq!(kamailio.verdict("127.0.0.67")["source"], "none");
+    }
+    file.write("127.0.0.67\n");
+    kamailio.ask("apiban.reload", &[]);
+    wait_until("the new file", SOON, || {
+        kamailio.verdict("127.0.0.67")["source"] == "trusted"
+    });
+    assert_eq!(kamailio.verdict("127.0.0.66")["source"], "none");
+}
+
+#[test]
+fn a_ban_from_the_last_run_yields_to_trust() {
+    let folder = TempDir::new().expect("directory");
+    let state = folder.path().join("apiban.state").display().to_string();
+    let kamailio = untrusting().param("state_file", state.as_str()).start();
+    kamailio.ask("apiban.block", &["127.0.0.66"]);
+    kamailio.ask("apiban.block", &["127.0.8.0/24"]);
+    kamailio.ask("apiban.block", &["127.0.0.67"]);
+    kamailio.stop();
+
+    let kamailio = untrusting()
+        .param("state_file", state.as_str())
+        .param("trust", "127.0.0.66, 127.0.8.200")
+        .start();
+    kamailio.assert_answered("127.0.0.66");
+    kamailio.assert_answered("127.0.8.1");
+    kamailio.assert_dropped("127.0.0.67");
+    assert_eq!(kamailio.statistic("apiban", "local_entries"), 1);
+}

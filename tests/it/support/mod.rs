@@ -1,0 +1,3 @@
+//! The tests' own tools on trial.
+
+mod harness;

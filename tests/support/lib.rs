@@ -1,0 +1,35 @@
+//! What the tests, the benchmarks and the demo share.
+//!
+//! [`feed_server`] stands in for the service, [`sip`] talks SIP from any loopback address. With the feature
+//! `harness`: [`kamailio`] starts and stops Kamailio on free loopback ports, [`script`] shows what script
+//! functions returned, [`fed`] is a Kamailio with a list, [`wait`] polls with a deadline, [`ports`] keeps
+//! parallel tests apart, [`netns`] and [`veth`] are networks that end with the test, [`iptables_api`] stands
+//! in for that daemon, [`rerun`] runs one test in a process of its own, [`forge`] sends packets with forged sources.
+//!
+//! Nothing here sends a packet outside 127.0.0.0/8, ::1 and network namespaces of its own.
+
+pub mod feed_server;
+pub mod sip;
+
+#[cfg(feature = "harness")]
+pub mod fed;
+#[cfg(feature = "harness")]
+pub mod forge;
+#[cfg(feature = "harness")]
+pub mod iptables_api;
+#[cfg(feature = "harness")]
+pub mod kamailio;
+#[cfg(feature = "harness")]
+pub mod netns;
+#[cfg(feature = "harness")]
+pub mod ports;
+#[cfg(feature = "harness")]
+pub mod rerun;
+#[cfg(feature = "harness")]
+pub mod script;
+#[cfg(feature = "harness")]
+pub mod tls;
+#[cfg(feature = "harness")]
+pub mod veth;
+#[cfg(feature = "harness")]
+pub mod wait;
