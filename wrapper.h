@@ -2,6 +2,7 @@
 /* What build.rs turns into Rust. */
 #include "kamailio-headers/core.h"
 #include "kamailio-headers/msg.h"
+#include "kamailio-headers/socket.h"
 #include "kamailio-headers/pv.h"
 #include "kamailio-headers/rpc.h"
 #include "kamailio-headers/module.h"

@@ -76,7 +76,12 @@ static const int DROP_R_F = 8;
 /* Kind of the route that runs in this process: save, set to REQUEST_ROUTE, restore. */
 extern int route_type;
 int run_top_route(struct action *first, struct sip_msg *msg, run_act_ctx_t *ctx);
-/* Drops the AVPs of the message that this process worked on. */
-void reset_avps(void);
+/* Run before and after each run of the script for a message: other modules prepare themselves, and free what
+ * they keep for that message. The first returns 0 if a module wants the script not to run. */
+static const int REQUEST_CB_TYPE = 1;
+int exec_pre_script_cb(struct sip_msg *msg, int type);
+int exec_post_script_cb(struct sip_msg *msg, int type);
+/* Frees the AVPs, XAVPs, XAVUs and XAVIs of the message that this process worked on. */
+void ksr_msg_env_reset(void);
 
 #endif

@@ -14,11 +14,11 @@ use super::module::Module;
 use super::{text, variables};
 use crate::shared::events::{Event, EventKind};
 
-/// A signal may find a route at any place, so nothing here needs an orderly end.
+/// A signal may come at any place of a route, so there is no orderly end. A route may send over TCP and TLS.
 pub const CHILD: Child = Child {
     rank: k::PROC_RPC,
     name: c"APIBAN events",
-    make_sock: false,
+    make_sock: true,
     wanted: |module| !module.event_kinds.is_empty(),
     wakeup: |module| &module.wakeups.events,
     orderly_end: false,
@@ -70,12 +70,16 @@ fn run_route(event: Event) {
     // one; leaving the script early comes back to run_top_route and skips no frame of ours.
     unsafe {
         let message = k::faked_msg_get_next();
-        let mut context: k::run_act_ctx_t = std::mem::zeroed();
-        let before = k::route_type;
-        k::route_type = k::EVENT_ROUTE as c_int;
-        k::run_top_route(first, message, &mut context);
-        k::route_type = before;
-        k::reset_avps();
+        if k::exec_pre_script_cb(message, k::REQUEST_CB_TYPE) != 0 {
+            let mut context: k::run_act_ctx_t = std::mem::zeroed();
+            let before = k::route_type;
+            k::route_type = k::EVENT_ROUTE as c_int;
+            k::run_top_route(first, message, &mut context);
+            k::route_type = before;
+            k::exec_post_script_cb(message, k::REQUEST_CB_TYPE);
+        }
+        // What a SIP worker frees after each message.
+        k::ksr_msg_env_reset();
     }
     variables::set_event(None);
 }

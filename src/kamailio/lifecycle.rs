@@ -6,7 +6,7 @@ use super::bindings as k;
 use super::child::Child;
 use super::guard::guard;
 use super::module::{module, publish, Module, Wakeups};
-use super::{events, load, own, params, statistics, updater};
+use super::{events, load, own, packet, params, statistics, updater};
 use crate::address::Subnet;
 use crate::bans::evict::evict_trusted;
 use crate::clock::Clock;
@@ -51,6 +51,7 @@ fn init() -> Result<(), String> {
         wakeups: Wakeups::new()?,
     };
     register(&module)?;
+    packet::learn_faked_message();
     info!(
         "apiban {} on Kamailio {}",
         env!("CARGO_PKG_VERSION"),

@@ -29,6 +29,7 @@ mod params;
 mod pvar;
 mod rpc;
 mod script;
+mod sockets;
 mod statistics;
 mod tables;
 mod text;

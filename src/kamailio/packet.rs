@@ -1,5 +1,6 @@
-//! Where the packet in hand came from.
+//! The source address of the packet that Kamailio processes.
 
+use std::ffi::c_char;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
@@ -19,15 +20,35 @@ const WRONG: u8 = 2;
 /// the same memory for each packet.
 static RECEIVED: AtomicPtr<k::sip_msg_t> = AtomicPtr::new(ptr::dangling_mut());
 
-/// The source address of the packet that is being processed; `None` where there is none: in timer
-/// routes and other places where the core has only a message of its own making.
+/// The text of the faked message, by which its copies are known: modules that run an event route often run it
+/// with a copy.
+static FAKED_TEXT: AtomicPtr<c_char> = AtomicPtr::new(ptr::dangling_mut());
+
+/// Notes where the text of the faked message is. To be called in `mod_init`: all processes inherit it.
+pub fn learn_faked_message() {
+    // SAFETY: the core makes the message at the first call, which may come this early, and keeps it.
+    let text = unsafe { k::faked_msg_get_next().as_ref() }.map(|faked| faked.buf);
+    if let Some(text) = text.filter(|text| !text.is_null()) {
+        FAKED_TEXT.store(text, Ordering::Relaxed);
+    }
+}
+
+/// The source address of the packet that is being processed; `None` if there is none: in timer routes and
+/// other places where the core has only a message of its own making.
+///
+/// The address in such a message is not used, not even in the few routes for which another module puts a
+/// real one there (`tcp:closed`, `websocket:closed`): the core leaves it there, so that the next timer route
+/// of the process would act on a stranger.
 ///
 /// # Safety
 /// `msg` must be the message that Kamailio gave to the function, or NULL.
 pub unsafe fn source(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
     // SAFETY: all pointers come from the core and are valid during this call.
     unsafe {
-        if msg.is_null() || k::faked_msg_match(msg) == 1 {
+        if msg.is_null()
+            || k::faked_msg_match(msg) == 1
+            || (*msg).buf == FAKED_TEXT.load(Ordering::Relaxed)
+        {
             return from_ip_addr(event_source()?);
         }
         if TRUSTED_LAYOUT.load(Ordering::Relaxed) != RIGHT {
@@ -76,12 +97,23 @@ unsafe fn event_source<'a>() -> Option<&'a k::ip_addr_t> {
     }
 }
 
-/// The first message of a process: what stands at the known place must be what the core's own
-/// pseudo-variable says. Where it is not, the variable is used from then on.
+/// The first message of a process: the address at the known place must be the one that `$si` shows. If it is
+/// not, `$si` is used from then on.
 #[cold]
 unsafe fn verified_source(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
+    // SAFETY: as in `source`; the name is a C string.
+    let (direct, has_variable) = unsafe {
+        let pv = k::find_module_by_name(c"pv".as_ptr());
+        (from_ip_addr(&(*msg).rcv.src_ip), !pv.is_null())
+    };
+    if !has_variable {
+        // $si belongs to the module pv. Without it there is nothing to compare with, and asking for the
+        // variable would log an error for each packet.
+        TRUSTED_LAYOUT.store(RIGHT, Ordering::Relaxed);
+        return direct;
+    }
     // SAFETY: as in `source`.
-    let (direct, shown) = unsafe { (from_ip_addr(&(*msg).rcv.src_ip), from_variable(msg)) };
+    let shown = unsafe { from_variable(msg) };
     if TRUSTED_LAYOUT.load(Ordering::Relaxed) == UNKNOWN && shown.is_some() {
         let right = direct == shown;
         TRUSTED_LAYOUT.store(if right { RIGHT } else { WRONG }, Ordering::Relaxed);
@@ -116,11 +148,12 @@ fn v4(ip: &k::ip_addr_t) -> Option<Ipv4Addr> {
     (ip.af as i32 == libc::AF_INET).then(|| Ipv4Addr::from(*bytes))
 }
 
-fn from_ip_addr(ip: &k::ip_addr_t) -> Option<IpAddr> {
+/// The address in its IPv4 form if it has one: a socket for both families shows IPv4 sources as mapped.
+pub fn from_ip_addr(ip: &k::ip_addr_t) -> Option<IpAddr> {
     match (ip.af as i32, ip.len) {
         (libc::AF_INET, 4) => v4(ip).map(IpAddr::V4),
         // SAFETY: both members of the union are plain bytes.
-        (libc::AF_INET6, 16) => Some(IpAddr::from(unsafe { ip.u.addr })),
+        (libc::AF_INET6, 16) => Some(IpAddr::from(unsafe { ip.u.addr }).to_canonical()),
         _ => None,
     }
 }

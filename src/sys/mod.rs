@@ -4,5 +4,6 @@
 
 #![allow(unsafe_code)]
 
+pub mod listening;
 pub mod mmap;
 pub mod signal;

@@ -95,6 +95,9 @@ pub fn structures() -> Vec<Structure> {
             [id pid tval first_line via1 headers parsed_flag callid to cseq from contact
              content_type content_length authorization proxy_auth user_agent body eoh unparsed rcv
              buf len new_uri dst_uri];
+        addr_info = "struct addr_info" "" Same, [address flags next];
+        socket_info = "struct socket_info" "" Shorter("members of useinfo moved in 6.0"),
+            [socket name address flags next port_no proto addr_info_lst useinfo_name];
         to_body = "struct to_body" "" Shorter("parsed_uri moved in 6.1"),
             [error body uri display tag_value];
         sr_net_info = "sr_net_info_t" "" Shorter("6.1.1 appended the type of the event"),
@@ -140,7 +143,7 @@ pub fn structures() -> Vec<Structure> {
 pub fn constants() -> BTreeMap<&'static str, u64> {
     constants! {
         PROTO_NONE PROTO_UDP PROTO_TCP PROTO_TLS PROTO_SCTP PROTO_WS PROTO_WSS
-        SIP_INVALID SIP_REQUEST SIP_REPLY
+        SIP_INVALID SIP_REQUEST SIP_REPLY SI_IS_MCAST REQUEST_CB_TYPE
         METHOD_INVITE METHOD_REGISTER METHOD_OPTIONS METHOD_KDMQ
         HDR_FROM_F HDR_CONTENTLENGTH_F HDR_USERAGENT_F HDR_EOH_F
         PV_NAME_OTHER PVT_OTHER RPC_RET_ARRAY

@@ -1,6 +1,9 @@
 //! `event_route[apiban:...]` in a real Kamailio of every release: what the routes are told, what they can
 //! do, and that nobody waits for them.
 
+use std::io::Read;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use apiban_testing::feed_server::{FeedServer, Options};
@@ -292,4 +295,82 @@ fn events_that_nobody_takes_are_lost_and_one_line_says_so() {
     assert_eq!(first[0], "<10.1.0.0> <local> <flood> <0>");
     kamailio.ask("apiban.unblock", &["10.1.0.0"]);
     assert!(kamailio.stop().status.success());
+}
+
+/// An event route has what a SIP worker has: what it sends over TCP arrives, with a connection and without.
+#[test]
+fn a_route_sends_over_tcp() {
+    for release in Release::all() {
+        let target = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = target.local_addr().unwrap().port();
+        let kamailio = server(&release)
+            .load("uac")
+            .modparam("uac", "restore_mode", "none")
+            .routes(&routes(
+                &["block"],
+                &format!(
+                    r#"$uac_req(method) = "OPTIONS";
+$uac_req(ruri) = "sip:127.0.0.1:{port};transport=tcp";
+$uac_req(furi) = "sip:event@127.0.0.1";
+$uac_req(turi) = "sip:" + $apiban(reason) + "@127.0.0.1";
+uac_req_send();"#
+                ),
+            ))
+            .start();
+        let received = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&received);
+        // Reads every connection to its end, which comes with Kamailio's.
+        let reader = std::thread::spawn(move || {
+            let (mut link, _) = target.accept().unwrap();
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = link.read(&mut bytes) {
+                let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+                sink.lock().unwrap().push_str(&text);
+            }
+        });
+        for n in 1..=5 {
+            let (ip, reason) = (format!("192.0.2.{n}"), format!("ban{n}"));
+            kamailio.ask("apiban.block", &[&ip, "600", &reason]);
+            wait_until(&format!("{reason} over TCP"), SOON, || {
+                received.lock().unwrap().contains(&format!("sip:{reason}@"))
+            });
+        }
+        let log = kamailio.log();
+        assert!(!log.contains("CRITICAL"), "{log}");
+        assert!(kamailio.stop().status.success());
+        reader.join().unwrap();
+    }
+}
+
+/// What a route keeps in shared memory for its message is freed as after a SIP message.
+#[test]
+fn routes_leave_no_shared_memory_behind() {
+    for release in Release::all() {
+        let kamailio = server(&release)
+            .param("block_budget", 0)
+            .routes(&routes(
+                &["block"],
+                "$xavp(leak=>a) = \"0123456789012345678901234567890123456789\";\n\
+                 $xavu(leak=>b) = \"0123456789\"; $xavi(leak=>c) = \"0123456789\";\n\
+                 $avp(leak) = \"0123456789\";",
+            ))
+            .start();
+        let mut banned = 0;
+        let mut ban = |count: usize| {
+            for _ in 0..count {
+                banned += 1;
+                let ip = format!("10.1.{}.{}", banned / 250, banned % 250);
+                kamailio.ask("apiban.block", &[&ip, "600"]);
+            }
+            let what = format!("{banned} routes");
+            wait_until(&what, SOON, || told(&kamailio, "block").len() == banned);
+            kamailio.statistic("shmem", "used_size")
+        };
+        // What is made once is made by the first.
+        let before = ban(100);
+        let after = ban(2_000);
+        let grown = after.saturating_sub(before);
+        println!("{}: 2,000 routes, {grown} bytes", release.name());
+        assert!(grown < 20_000, "{before} bytes, then {after}");
+    }
 }

@@ -7,4 +7,5 @@ mod kamcli;
 mod kemi;
 mod local_bans;
 mod reports;
+mod sources;
 mod trust;
