@@ -25,5 +25,8 @@ pub mod table;
 pub mod trust;
 pub mod updater;
 
+#[cfg(feature = "cli")]
+pub mod cli;
+
 #[cfg(feature = "module")]
 mod kamailio;

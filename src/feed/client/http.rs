@@ -11,6 +11,7 @@ use ureq::{Agent, Body, Proxy};
 use zeroize::Zeroizing;
 
 use super::{clean, redirect, Fetch, FetchError, Request, Response};
+use crate::feed::control_id::ControlId;
 use crate::feed::key::Key;
 use crate::feed::parse::MAX_BODY;
 use crate::feed::source::{ApiVersion, Source};
@@ -32,6 +33,20 @@ pub struct HttpSettings {
     /// PEM file of the certificate authorities to trust instead of the system's (which
     /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name where they are set).
     pub ca_file: Option<PathBuf>,
+}
+
+/// One question to the service, and whose it is.
+struct Question<'a> {
+    key: &'a Key,
+    about: About<'a>,
+}
+
+/// What is asked.
+enum About<'a> {
+    /// The part of the list behind this control ID, or its beginning.
+    List(Option<&'a ControlId>),
+    /// Whether this address is listed.
+    Address(IpAddr),
 }
 
 /// Speaks both versions of the API. Proxies named by `HTTPS_PROXY` and its like are used, but never
@@ -60,31 +75,61 @@ impl HttpClient {
         Ok(agent)
     }
 
-    fn exchange(&mut self, request: &Request, deadline: Instant) -> Result<Response, FetchError> {
+    /// Asks whether one address is listed. The answer is as the service gives it.
+    ///
+    /// # Errors
+    /// As for [`Fetch::fetch`].
+    pub fn check(&mut self, key: &Key, ip: IpAddr) -> Result<Response, FetchError> {
+        self.exchange(&Question {
+            key,
+            about: About::Address(ip),
+        })
+    }
+
+    fn exchange(&mut self, question: &Question<'_>) -> Result<Response, FetchError> {
+        let deadline = Instant::now() + Duration::from_secs(self.settings.timeout.max(1));
+        let result = self.exchange_until(question, deadline);
+        if matches!(result, Err(FetchError::Tls(_))) {
+            // The system's certificates may have been renewed since they were read.
+            self.agent = None;
+        }
+        result
+    }
+
+    fn exchange_until(
+        &mut self,
+        question: &Question<'_>,
+        deadline: Instant,
+    ) -> Result<Response, FetchError> {
         let agent = self.agent()?;
-        let mut uri = self.uri(request)?;
+        let mut uri = self.uri(question)?;
         for redirects in 0..=MAX_REDIRECTS {
-            let answer = self.send(&agent, &uri, request, deadline)?;
+            let answer = self.send(&agent, &uri, question, deadline)?;
             if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return self.read(answer, redirects, request);
+                return self.read(answer, redirects, question.key);
             }
             let location = answer.headers().get(header::LOCATION);
             let location = location.and_then(|value| value.to_str().ok()).unwrap_or("");
             uri = redirect::target(&uri, location)
-                .map_err(|reason| FetchError::Redirect(clean(&request.key, &reason)))?;
+                .map_err(|reason| FetchError::Redirect(clean(question.key, &reason)))?;
         }
         let reason = format!("more than {MAX_REDIRECTS} in a row");
         Err(FetchError::Redirect(reason))
     }
 
-    fn uri(&self, request: &Request) -> Result<Uri, FetchError> {
+    fn uri(&self, question: &Question<'_>) -> Result<Uri, FetchError> {
         let base = self.settings.source.base();
-        let text = match self.settings.source.version() {
-            ApiVersion::V2 => Zeroizing::new(format!("{base}/get")),
-            ApiVersion::V1 => {
-                let key = request.key.percent_encoded();
-                let id = request.after.as_ref().map(|id| format!("/{id}"));
-                Zeroizing::new(format!("{base}/{}/banned{}", &*key, id.unwrap_or_default()))
+        let text = match (self.settings.source.version(), &question.about) {
+            (ApiVersion::V2, About::List(_)) => Zeroizing::new(format!("{base}/get")),
+            (ApiVersion::V2, About::Address(_)) => Zeroizing::new(format!("{base}/check")),
+            (ApiVersion::V1, about) => {
+                let key = question.key.percent_encoded();
+                let rest = match about {
+                    About::List(None) => "banned".to_owned(),
+                    About::List(Some(id)) => format!("banned/{id}"),
+                    About::Address(ip) => format!("check/{ip}"),
+                };
+                Zeroizing::new(format!("{base}/{}/{rest}", &*key))
             }
         };
         text.parse()
@@ -95,7 +140,7 @@ impl HttpClient {
         &self,
         agent: &Agent,
         uri: &Uri,
-        request: &Request,
+        question: &Question<'_>,
         deadline: Instant,
     ) -> Result<http::Response<Body>, FetchError> {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -110,9 +155,18 @@ impl HttpClient {
                 .build()
                 .call(),
             ApiVersion::V2 => {
-                let id = request.after.as_ref().map_or(BEGINNING, |id| id.as_str());
                 let set = self.settings.source.dataset().as_str();
-                let bearer = Zeroizing::new(format!("Bearer {}", request.key.expose()));
+                let bearer = Zeroizing::new(format!("Bearer {}", question.key.expose()));
+                // All values are plain words: a set's name, digits, an address.
+                let body = match &question.about {
+                    About::List(id) => {
+                        let id = id.map_or(BEGINNING, ControlId::as_str);
+                        format!("{{\"set\":\"{set}\",\"id\":\"{id}\"}}")
+                    }
+                    About::Address(ip) => {
+                        format!("{{\"set\":\"{set}\",\"ipaddress\":\"{ip}\"}}")
+                    }
+                };
                 agent
                     .post(uri)
                     .header(header::AUTHORIZATION, bearer.as_str())
@@ -120,18 +174,17 @@ impl HttpClient {
                     .config()
                     .timeout_global(Some(left))
                     .build()
-                    // Both values are plain words: a set's name and digits.
-                    .send(format!("{{\"set\":\"{set}\",\"id\":\"{id}\"}}"))
+                    .send(body)
             }
         };
-        sent.map_err(|error| self.explain(error, &request.key))
+        sent.map_err(|error| self.explain(error, question.key))
     }
 
     fn read(
         &self,
         mut answer: http::Response<Body>,
         redirects: u32,
-        request: &Request,
+        key: &Key,
     ) -> Result<Response, FetchError> {
         let status = answer.status().as_u16();
         let retry_after = retry_after(answer.headers());
@@ -149,7 +202,7 @@ impl HttpClient {
         let error = match outcome {
             Ok(_) if body.len() <= MAX_BODY => None,
             Ok(_) => Some(FetchError::TooLong),
-            Err(error) => Some(self.explain(ureq::Error::from(error), &request.key)),
+            Err(error) => Some(self.explain(ureq::Error::from(error), key)),
         };
         match error {
             None => {}
@@ -207,13 +260,10 @@ impl HttpClient {
 
 impl Fetch for HttpClient {
     fn fetch(&mut self, request: &Request) -> Result<Response, FetchError> {
-        let deadline = Instant::now() + Duration::from_secs(self.settings.timeout.max(1));
-        let result = self.exchange(request, deadline);
-        if matches!(result, Err(FetchError::Tls(_))) {
-            // The system's certificates may have been renewed since they were read.
-            self.agent = None;
-        }
-        result
+        self.exchange(&Question {
+            key: &request.key,
+            about: About::List(request.after.as_ref()),
+        })
     }
 }
 

@@ -1,0 +1,89 @@
+//! Formats that load a Linux kernel: nft, ipset, iptables.
+
+use std::fmt::Write;
+
+use super::shape::{family, nets, seconds_left};
+use super::{Item, Job};
+
+/// Longest timeout of an ipset, in seconds: the kernel counts milliseconds in 31 bits.
+const IPSET_LONGEST: u32 = 2_147_483;
+/// Default timeout in the header of the sets: what APIBAN keeps an address for.
+const IPSET_DEFAULT: u32 = 604_800;
+/// Room in each set. Both sets of a swap must be made alike, so it is the same whatever the list's length.
+const IPSET_ROOM: usize = 1_048_576;
+
+/// One transaction: the table and its sets exist afterwards, and hold exactly this list.
+pub fn nft(job: &Job<'_>) -> String {
+    let table = job.name;
+    let mut text = format!(
+        "# Rules for these sets, once, in a table of your own choice or in this one:\n\
+         #   nft add chain inet {table} drop '{{ type filter hook prerouting priority raw; }}'\n\
+         #   nft add rule inet {table} drop ip saddr @v4 counter drop\n\
+         #   nft add rule inet {table} drop ip saddr @v4_nets counter drop\n\
+         #   nft add rule inet {table} drop ip6 saddr @v6 counter drop\n\
+         #   nft add rule inet {table} drop ip6 saddr @v6_nets counter drop\n\
+         add table inet {table}\n"
+    );
+    for (v4, prefix, kind) in [(true, "v4", "ipv4_addr"), (false, "v6", "ipv6_addr")] {
+        let family = family(job.items, v4);
+        for (set, flags, items) in [
+            (prefix.to_owned(), "timeout", &family.hosts),
+            (format!("{prefix}_nets"), "interval,timeout", &family.nets),
+        ] {
+            let _ = writeln!(
+                text,
+                "add set inet {table} {set} {{ type {kind}; flags {flags}; }}"
+            );
+            let _ = writeln!(text, "flush set inet {table} {set}");
+            nft_elements(&mut text, job, &set, items);
+        }
+    }
+    text
+}
+
+/// No line at all for an empty set: nft takes an empty list for an error.
+fn nft_elements(text: &mut String, job: &Job<'_>, set: &str, items: &[&Item]) {
+    if items.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "add element inet {} {set} {{", job.name);
+    for item in items {
+        let left = seconds_left(job, item, u32::MAX);
+        let _ = writeln!(text, " {} timeout {left}s,", item.subnet);
+    }
+    text.push_str("}\n");
+}
+
+/// Both sets filled aside and swapped: rules that name them never meet an empty one.
+pub fn ipset(job: &Job<'_>) -> String {
+    let mut text = String::new();
+    for (v4, suffix, inet) in [(true, "v4", "inet"), (false, "v6", "inet6")] {
+        let set = format!("{}-{suffix}", job.name);
+        for name in [set.clone(), format!("{set}-new")] {
+            let _ = writeln!(
+                text,
+                "create {name} hash:net family {inet} hashsize 4096 maxelem {IPSET_ROOM} \
+                 timeout {IPSET_DEFAULT} -exist"
+            );
+        }
+        let _ = writeln!(text, "flush {set}-new");
+        for item in job.items.iter().filter(|item| item.subnet.is_v4() == v4) {
+            let left = seconds_left(job, item, IPSET_LONGEST);
+            let _ = writeln!(text, "add {set}-new {} timeout {left} -exist", item.subnet);
+        }
+        let _ = writeln!(text, "swap {set}-new {set}\ndestroy {set}-new");
+    }
+    text
+}
+
+/// One chain, emptied and filled in one step; the operator's jump to it stays as it is.
+pub fn iptables(job: &Job<'_>, v4: bool) -> String {
+    let chain = job.name;
+    let mut text = format!("*filter\n:{chain} - [0:0]\n");
+    let nets = nets(job.items);
+    for net in nets.iter().filter(|net| super::shape::is_v4(net) == v4) {
+        let _ = writeln!(text, "-A {chain} -s {net} -j DROP");
+    }
+    text.push_str("COMMIT\n");
+    text
+}
