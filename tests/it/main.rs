@@ -5,6 +5,7 @@
 //! shared by threads (forks, environment, capabilities) runs in a child process or in a program of its own
 //! (`tests/table_processes`, `tests/chaos`, `tests/abi`).
 
+mod cli;
 mod docs;
 mod feed;
 mod firewall;

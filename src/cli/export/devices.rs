@@ -14,6 +14,9 @@ struct Difference {
     gone: Vec<IpNet>,
 }
 
+/// A member that no packet can come from (RFC 5737, RFC 3849), for a group that must not become empty.
+const NOBODY: [&str; 2] = ["192.0.2.0/32", "2001:db8::/128"];
+
 /// From what the device has to `wanted`; all of it is added if nothing is known of the device.
 fn difference(job: &Job<'_>, wanted: Vec<IpNet>) -> Difference {
     let Some(previous) = job.previous else {
@@ -60,7 +63,17 @@ fn asa_member(net: &IpNet) -> String {
 
 /// One group a family, the second named NAME-v6 and left out if there is no IPv6.
 pub fn cisco_ios(job: &Job<'_>) -> String {
-    let difference = difference(job, aggregated(job.items));
+    let mut wanted = aggregated(job.items);
+    // Both groups may be in use, and then the last member of neither can go.
+    let before = job.previous.map(|previous| previous.members());
+    for nobody in NOBODY.iter().filter_map(|text| text.parse::<IpNet>().ok()) {
+        let of_family = |net: &&IpNet| is_v4(net) == is_v4(&nobody);
+        let used = before.is_some_and(|before| before.iter().any(|net| of_family(&net)));
+        if used && !wanted.iter().any(|net| of_family(&net)) {
+            wanted.push(nobody);
+        }
+    }
+    let difference = difference(job, wanted);
     let mut text = String::new();
     for (v4, head) in [
         (true, format!("object-group network {}", job.name)),

@@ -17,11 +17,11 @@ pub fn nft(job: &Job<'_>) -> String {
     let table = job.name;
     let mut text = format!(
         "# Rules for these sets, once, in a table of your own choice or in this one:\n\
-         #   nft add chain inet {table} drop '{{ type filter hook prerouting priority raw; }}'\n\
-         #   nft add rule inet {table} drop ip saddr @v4 counter drop\n\
-         #   nft add rule inet {table} drop ip saddr @v4_nets counter drop\n\
-         #   nft add rule inet {table} drop ip6 saddr @v6 counter drop\n\
-         #   nft add rule inet {table} drop ip6 saddr @v6_nets counter drop\n\
+         #   nft add chain inet {table} incoming '{{ type filter hook prerouting priority raw; }}'\n\
+         #   nft add rule inet {table} incoming ip saddr @v4 counter drop\n\
+         #   nft add rule inet {table} incoming ip saddr @v4_nets counter drop\n\
+         #   nft add rule inet {table} incoming ip6 saddr @v6 counter drop\n\
+         #   nft add rule inet {table} incoming ip6 saddr @v6_nets counter drop\n\
          add table inet {table}\n"
     );
     for (v4, prefix, kind) in [(true, "v4", "ipv4_addr"), (false, "v6", "ipv6_addr")] {

@@ -146,6 +146,25 @@ fn a_cisco_group_in_use_is_never_empty() {
 }
 
 #[test]
+fn a_family_that_ends_leaves_somebody_in_its_group_whom_nobody_is() {
+    let v4 = items(&["203.0.113.9"]);
+    let text = |previous: &str| {
+        let previous = members::read(Format::CiscoIos, previous);
+        Format::CiscoIos.render(&Job {
+            name: "apiban",
+            items: &v4,
+            previous: Some(&previous),
+            now: NOW,
+        })
+    };
+    let before = "object-group network apiban\n host 203.0.113.9\n\
+                  object-group v6-network apiban-v6\n host 2001:db8::7\n";
+    let after = "object-group v6-network apiban-v6\n host 2001:db8::\n no host 2001:db8::7\n";
+    assert_eq!(text(before), after);
+    assert_eq!(text(&format!("{before}{after}")), "");
+}
+
+#[test]
 fn golden_junos_and_routeros() {
     assert_eq!(
         render(Format::Junos, None),

@@ -1,0 +1,5 @@
+//! The program `apiban`: the real binary against the stand-in for the service, kernels, parsers and clients.
+
+mod answers;
+mod export;
+mod program;
