@@ -51,10 +51,6 @@ impl Program {
         path
     }
 
-    pub fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.dir().join(name)).expect(name)
-    }
-
     /// Puts a list into the state file, with a week to go.
     pub fn hold<A: ToString>(&self, listed: &[A]) {
         let now = u32::try_from(apiban_testing::feed_server::now()).expect("a time");
