@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Installs, upgrades, removes and purges the module's package in a copy of a Debian tree: called by
+# tests/tools/packages in namespaces of its own.
+#
+#   bin=FOLDER package_in_root.sh ROOT WORK OLDER.deb CURRENT.deb
+set -euo pipefail
+
+lower=$1 work=$2 older=$3 current=$4
+tree=$work/tree
+listed=127.0.0.66 unlisted=127.0.0.5 sip=127.0.0.1:5060 feed=127.0.0.1:8080
+kamailio_pid= feed_pid=
+
+fail() {
+    echo "FAILED: $*" >&2
+    [ ! -s "$work/log" ] || tail -n 30 "$work/log" >&2
+    exit 1
+}
+
+cleanup() {
+    for pid in $kamailio_pid $feed_pid; do
+        kill "$pid" 2>/dev/null || true
+    done
+    # The processes of Kamailio end before the tree below them goes.
+    wait_until 20 no_kamailio || true
+    umount --recursive "$tree" 2>/dev/null || true
+}
+trap cleanup EXIT
+
+no_kamailio() { [ -z "$kamailio_pid" ] || ! kill -0 "$kamailio_pid" 2>/dev/null; }
+
+# wait_until SECONDS COMMAND...
+wait_until() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $deadline ] || return 1
+        sleep 0.05
+    done
+}
+
+inside() { env -u LC_ALL LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$tree" "$@"; }
+kamcmd() { inside kamcmd -s unix:/run/kamailio/kamailio_ctl "$@"; }
+exists() { [ -e "$tree/$1" ] || fail "$1 is missing"; }
+gone() { [ ! -e "$tree/$1" ] || fail "$1 is still there"; }
+
+mkdir -p "$work/upper" "$work/overlay" "$tree"
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/overlay" "$tree"
+mount -t proc proc "$tree/proc"
+mount --rbind /dev "$tree/dev"
+mount -t tmpfs tmpfs "$tree/run"
+ip link set lo up
+cp "$older" "$tree/older.deb"
+cp "$current" "$tree/current.deb"
+modules=usr/lib/$(inside dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || basename "$(dirname "$(find "$tree/usr/lib" -maxdepth 2 -name kamailio -type d | head -n 1)")")/kamailio/modules
+
+echo "-- install"
+inside dpkg -i /older.deb >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the package cannot be installed"; }
+exists "$modules/apiban.so"
+[ "$(stat -c '%U %a' "$tree/var/lib/kamailio" 2>/dev/null || true)" = "kamailio 750" ] ||
+    [ "$(inside stat -c '%U %a' /var/lib/kamailio)" = "kamailio 750" ] || fail "/var/lib/kamailio is not kamailio's"
+! inside pgrep -x kamailio >/dev/null 2>&1 || fail "the installation started Kamailio"
+echo "# our carriers" >>"$tree/etc/kamailio/apiban.trust"
+
+echo "-- a Kamailio started as its unit does, with the sample configuration"
+seq -f '198.51.100.%g' 1 60 >"$work/list"
+echo $listed >>"$work/list"
+"$bin/feed_server" --listen $feed --key package-key --list "$work/list" >"$work/feed" &
+feed_pid=$!
+inside install -m 0640 -o root -g kamailio /dev/null /etc/kamailio/apiban.key
+echo package-key >"$tree/etc/kamailio/apiban.key"
+cat >"$tree/etc/kamailio/kamailio.cfg" <<CONFIGURATION
+#!KAMAILIO
+#!define APIBAN_URL "http://$feed/api"
+#!define APIBAN_LISTEN udp:$sip
+#!define APIBAN_DEMO
+#!define APIBAN_EARLY
+include_file "/usr/share/doc/kamailio-apiban-module/examples/kamailio.cfg.sample"
+CONFIGURATION
+unit=$(find "$tree/usr/lib/systemd/system" "$tree/lib/systemd/system" -name kamailio.service 2>/dev/null | head -n 1)
+[ -n "$unit" ] || fail "there is no unit"
+setting() { sed -n "s/^$1=//p" "$unit" | tail -n 1; }
+# What systemd does with these lines of the unit.
+inside install -d -m "$(setting RuntimeDirectoryMode)" -o "$(setting User)" -g "$(setting Group)" "/run/$(setting RuntimeDirectory)"
+variables=$(sed -n "s/^Environment='\(.*\)'/\1/p" "$unit")
+capabilities=$(setting AmbientCapabilities | tr 'A-Z ' 'a-z,' | sed 's/cap_/+/g')
+# shellcheck disable=SC2086 # one word for each variable
+command=$(env -i $variables bash -c "echo \"$(setting ExecStart)\"")
+# shellcheck disable=SC2086 # the command line of the unit
+inside setpriv --reuid "$(setting User)" --regid "$(setting Group)" --init-groups --inh-caps "-all${capabilities:+,$capabilities}" \
+    --ambient-caps "-all${capabilities:+,$capabilities}" $command >"$work/log" 2>&1 || fail "Kamailio does not start"
+wait_until 20 test -s "$tree/run/kamailio/kamailio.pid" || fail "Kamailio wrote no pid file"
+kamailio_pid=$(cat "$tree/run/kamailio/kamailio.pid")
+wait_until 20 kamcmd apiban.status || fail "Kamailio does not answer"
+"$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is listed and still answered"
+"$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "$unlisted is not answered"
+[ "$(stat -c %u "/proc/$kamailio_pid")" = "$(inside id -u kamailio)" ] || fail "Kamailio does not run as user kamailio"
+wait_until 20 test -s "$tree/var/lib/kamailio/apiban.state" || fail "no state file"
+
+echo "-- upgrade under a running Kamailio"
+inside dpkg -i /current.deb >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the upgrade failed"; }
+inside dpkg-query -W -f '${Version}\n' kamailio-apiban-module | grep -qv '^0\.0\.1-1$' || fail "the upgrade changed nothing"
+grep -q '# our carriers' "$tree/etc/kamailio/apiban.trust" || fail "the upgrade lost a changed configuration file"
+kill -0 "$kamailio_pid" || fail "the upgrade ended Kamailio"
+"$bin/sip_ping" --from $listed --count 3 $sip | grep -q 'dropped 3' || fail "$listed is answered after the upgrade"
+
+echo "-- remove and purge"
+inside dpkg -r kamailio-apiban-module >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the package cannot be removed"; }
+gone "$modules/apiban.so"
+exists etc/kamailio/apiban.trust
+kill -0 "$kamailio_pid" || fail "the removal ended Kamailio"
+"$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "the removal disturbed Kamailio"
+kill "$kamailio_pid"
+wait_until 30 no_kamailio || fail "Kamailio does not end"
+kamailio_pid=
+inside dpkg -P kamailio-apiban-module >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the package cannot be purged"; }
+gone etc/kamailio/apiban.trust
+gone var/lib/kamailio/apiban.state
+gone usr/lib/systemd/system/kamailio.service.d/apiban-state.conf
+gone usr/share/doc/kamailio-apiban-module
+exists etc/kamailio/apiban.key
+left=$(inside dpkg -V 2>/dev/null | grep apiban || true)
+[ -z "$left" ] || fail "left behind: $left"
+echo "-- all as expected"
