@@ -8,8 +8,12 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use crate::quote::foreign;
+
 /// Shortest IPv4 prefix that may be banned: a wider one is taken for a mistake or a poisoned list.
 pub const MIN_V4_PREFIX: u8 = 16;
+/// Longest text that an error quotes, in characters.
+const MAX_QUOTE: usize = 64;
 /// Shortest IPv6 prefix that may be banned.
 pub const MIN_V6_PREFIX: u8 = 32;
 
@@ -39,12 +43,9 @@ pub fn parse_address(text: &str) -> Result<IpAddr, ParseError> {
         .map_err(|_| ParseError(shortened(text)))
 }
 
-/// At most 64 characters of foreign text, so that a log line stays a line.
+/// What an error quotes of the text.
 fn shortened(text: &str) -> String {
-    text.chars()
-        .take(64)
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    foreign(text, MAX_QUOTE).to_string()
 }
 
 impl Subnet {

@@ -10,12 +10,14 @@
 
 pub mod address;
 pub mod bans;
+pub mod base_url;
 pub mod clock;
 pub mod config;
 pub mod feed;
 pub mod firewall;
 pub mod log;
 pub mod memory;
+pub mod quote;
 pub mod rpc;
 pub mod shared;
 pub mod state;

@@ -61,7 +61,7 @@ pub fn bans(count: usize) -> Vec<Ban> {
 pub fn state_file(count: usize, api_url: Option<&str>) -> Vec<u8> {
     let mut config = Config::default();
     if let Some(url) = api_url {
-        config.api_url = url.into();
+        config.api_url = url.parse().expect("a URL");
     }
     let source = config.source().expect("source").fingerprint();
     let now = apiban_testing::feed_server::now();

@@ -40,17 +40,17 @@ fn wants_colour() -> bool {
 
 /// Shows an error whatever the level is.
 pub fn error(text: &str) {
-    show(Level::Error, &log::printable(text));
+    show(Level::Error, &crate::quote::printable(text));
 }
 
 /// Shows a warning.
 pub fn warning(text: &str) {
-    show(Level::Warn, &log::printable(text));
+    show(Level::Warn, &crate::quote::printable(text));
 }
 
 /// Shows a note that a person may want to know.
 pub fn note(text: &str) {
-    show(Level::Notice, &log::printable(text));
+    show(Level::Notice, &crate::quote::printable(text));
 }
 
 fn sink(level: Level, _: Origin, text: &str) {

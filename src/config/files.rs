@@ -1,61 +1,101 @@
-//! Key and trust list, from parameters and from the files they name.
+//! Reads the key file and the trust list.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use crate::config::{Config, ConfigError};
-use crate::feed::Key;
+use crate::feed::{ApiKey, Key};
+use crate::quote::plain;
 use crate::trust::{self, Trusted};
 
-/// Longest key file; only its first line counts.
+/// Longest key file in bytes; only its first line counts.
 const MAX_KEY_FILE: u64 = 64 << 10;
-/// Longest trust file: far more lines than can be trusted.
+/// Longest trust file in bytes: far more lines than can be trusted.
 const MAX_TRUST_FILE: u64 = 4 << 20;
-/// Permission bits of everybody.
+/// Permission bits of users who are neither owner nor in the group.
 const OTHERS: u32 = 0o007;
 
-/// The key, and a warning where its file is open to everybody.
-pub fn read_key(config: &Config) -> Result<(Option<Key>, Option<String>), ConfigError> {
-    if config.api_key_file.is_empty() {
-        return Ok((config.api_key.clone(), None));
+/// A file that cannot be used. The text names the file, and never quotes a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct FileError {
+    path: String,
+    problem: String,
+}
+
+impl FileError {
+    fn new(path: &str, problem: impl Into<String>) -> Self {
+        FileError {
+            path: path.to_owned(),
+            problem: problem.into(),
+        }
     }
-    let path = &config.api_key_file;
-    let problem = |text: String| {
-        ConfigError::new(
-            "api_key_file",
-            format!("{path}: {text}"),
-            "a readable file whose first line is the key",
-        )
-    };
-    let (content, mode) = read(path, MAX_KEY_FILE).map_err(|error| problem(error.to_string()))?;
-    // What stands there may be a key with a typing error: the error does not quote it.
+}
+
+/// What a key file holds.
+#[derive(Debug, Clone)]
+pub struct KeyFile {
+    /// The key in its first line.
+    pub key: Key,
+    /// A text for the log if users who have no part in it can read the file.
+    pub warning: Option<String>,
+}
+
+/// Reads the key from the first line of a file.
+///
+/// # Errors
+/// The file cannot be read, is no regular file, has more than 64 KiB, or its first line is no key.
+pub fn read_key_file(path: &str) -> Result<KeyFile, FileError> {
+    let (content, mode) = read(path, MAX_KEY_FILE)?;
+    // What stands there may be a key with a typing error, so no error quotes it.
     let key = Key::new(content.lines().next().unwrap_or_default())
-        .map_err(|error| problem(error.to_string()))?;
+        .map_err(|error| FileError::new(path, error.to_string()))?;
     let warning = (mode & OTHERS != 0).then(|| {
         format!(
             "api_key_file {path} can be read by everybody (mode {:03o}): chmod o= {path}",
             mode & 0o777
         )
     });
-    Ok((Some(key), warning))
+    Ok(KeyFile { key, warning })
 }
 
-/// Everything that the parameters trust: `trust`, `trust_file`, and loopback by `trust_self`.
+/// Reads a trust list: one address or prefix a line, `#` begins a comment.
+///
+/// # Errors
+/// The file cannot be read, is no regular file, has more than 4 MiB, or a line is wrong.
+pub fn read_trust_file(path: &str) -> Result<Vec<Trusted>, FileError> {
+    let (content, _) = read(path, MAX_TRUST_FILE)?;
+    trust::parse_file(&content).map_err(|error| FileError::new(path, error.to_string()))
+}
+
+/// The key that the parameters name, and a warning for the log.
+pub fn read_key(config: &Config) -> (ApiKey, Option<String>) {
+    let path = &config.api_key_file;
+    if path.is_empty() {
+        return (ApiKey::from(config.api_key.clone()), None);
+    }
+    match read_key_file(path) {
+        Ok(file) => (ApiKey::Usable(file.key), file.warning),
+        Err(error) => (ApiKey::Unusable(format!("api_key_file {error}")), None),
+    }
+}
+
+/// Everything that the parameters trust: `trust`, `trust_file`, and loopback if `trust_self` is 1.
+///
+/// # Errors
+/// The trust file cannot be used.
 pub fn read_trust(config: &Config) -> Result<Vec<Trusted>, ConfigError> {
     let mut trusted = config.trust.clone();
     if !config.trust_file.is_empty() {
-        let path = &config.trust_file;
-        let problem = |text: String| {
+        let listed = read_trust_file(&config.trust_file).map_err(|error| {
             ConfigError::new(
                 "trust_file",
-                format!("{path}: {text}"),
-                "one IP address or prefix a line",
+                error.to_string(),
+                "a file with one IP address or prefix a line",
             )
-        };
-        let (content, _) =
-            read(path, MAX_TRUST_FILE).map_err(|error| problem(error.to_string()))?;
-        trusted.extend(trust::parse_file(&content).map_err(|error| problem(error.to_string()))?);
+        })?;
+        trusted.extend(listed);
     }
     if config.trust_self {
         trusted.extend(trust::loopback());
@@ -63,16 +103,25 @@ pub fn read_trust(config: &Config) -> Result<Vec<Trusted>, ConfigError> {
     Ok(trusted)
 }
 
-fn read(path: &str, limit: u64) -> io::Result<(String, u32)> {
-    let file = File::open(path)?;
-    let mode = file.metadata()?.mode();
-    let mut content = String::new();
-    file.take(limit + 1).read_to_string(&mut content)?;
-    if content.len() as u64 > limit {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("longer than {limit} bytes"),
-        ));
+/// Content and mode of a regular file. Nothing else is read: a pipe would stop the caller until
+/// somebody writes into it, a device may never end.
+fn read(path: &str, limit: u64) -> Result<(String, u32), FileError> {
+    let problem = |error: io::Error| FileError::new(path, plain(&error));
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(problem)?;
+    let metadata = file.metadata().map_err(problem)?;
+    if !metadata.is_file() {
+        return Err(FileError::new(path, "it is not a regular file"));
     }
-    Ok((content, mode))
+    let mut content = String::new();
+    file.take(limit + 1)
+        .read_to_string(&mut content)
+        .map_err(problem)?;
+    if content.len() as u64 > limit {
+        return Err(FileError::new(path, format!("longer than {limit} bytes")));
+    }
+    Ok((content, metadata.mode()))
 }

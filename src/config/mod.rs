@@ -6,10 +6,14 @@ mod parameters;
 
 use std::fmt;
 
-use crate::feed::source::SourceError;
+use crate::base_url::BaseUrl;
 use crate::feed::{ApiVersion, Dataset, Key, Source};
+use crate::quote::foreign;
 
 pub use parameters::{parameter, Kind, Parameter, PARAMETERS};
+
+/// Longest value that an error quotes, in characters.
+const MAX_QUOTE: usize = 80;
 
 /// Whether bans are enforced or only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +67,7 @@ impl Scope {
 pub struct Config {
     pub api_key: Option<Key>,
     pub api_key_file: String,
-    pub api_url: String,
+    pub api_url: BaseUrl,
     pub api_version: ApiVersion,
     pub dataset: Dataset,
     pub poll_interval: u32,
@@ -84,7 +88,7 @@ pub struct Config {
     pub trust_dmq: bool,
     pub trust_dispatcher: bool,
     pub firewall: FirewallKind,
-    pub firewall_url: String,
+    pub firewall_url: BaseUrl,
     /// As given; see [`Config::scope`].
     pub firewall_scope: Option<Scope>,
     pub firewall_flush: bool,
@@ -95,38 +99,46 @@ pub struct Config {
 }
 
 impl Default for Config {
+    /// Every parameter at its default, as [`PARAMETERS`] has it.
     fn default() -> Self {
-        Config {
+        let mut config = Config {
             api_key: None,
             api_key_file: String::new(),
-            api_url: "https://apiban.org/api".into(),
+            api_url: BaseUrl::default(),
             api_version: ApiVersion::V2,
             dataset: Dataset::Sip,
-            poll_interval: 300,
-            resync_interval: 86_400,
-            feed_ttl: 604_800,
-            rate_limit_requests: 11,
-            rate_limit_window: 120,
-            http_timeout: 10,
-            state_file: "/var/lib/kamailio/apiban.state".into(),
-            block_ttl: 600,
-            block_v6_prefix: 64,
-            max_feed_entries: 262_144,
-            max_local_entries: 65_536,
+            poll_interval: 0,
+            resync_interval: 0,
+            feed_ttl: 0,
+            rate_limit_requests: 0,
+            rate_limit_window: 0,
+            http_timeout: 0,
+            state_file: String::new(),
+            block_ttl: 0,
+            block_v6_prefix: 0,
+            max_feed_entries: 0,
+            max_local_entries: 0,
             trust: Vec::new(),
             trust_file: String::new(),
-            trust_self: true,
-            trust_dmq: true,
-            trust_dispatcher: true,
+            trust_self: false,
+            trust_dmq: false,
+            trust_dispatcher: false,
             firewall: FirewallKind::None,
-            firewall_url: "http://127.0.0.1:8082".into(),
+            firewall_url: BaseUrl::default(),
             firewall_scope: None,
-            firewall_flush: true,
-            nft_table: "apiban".into(),
+            firewall_flush: false,
+            nft_table: String::new(),
             mode: Mode::Enforce,
-            block_budget: 1000,
-            feed_shrink_limit: 50,
+            block_budget: 0,
+            feed_shrink_limit: 0,
+        };
+        for parameter in PARAMETERS {
+            if let Some(default) = parameter.default {
+                // A default that is refused would leave a zero: a test takes each of them.
+                let _ = config.set(parameter, default);
+            }
         }
+        config
     }
 }
 
@@ -143,15 +155,7 @@ impl fmt::Display for RawValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RawValue::Int(number) => number.fmt(f),
-            // Foreign text in a log line: one line, bounded.
-            RawValue::Text(text) => write!(
-                f,
-                "\"{}\"",
-                text.chars()
-                    .take(80)
-                    .map(|c| if c.is_control() { '?' } else { c })
-                    .collect::<String>()
-            ),
+            RawValue::Text(text) => write!(f, "\"{}\"", foreign(text, MAX_QUOTE)),
         }
     }
 }
@@ -197,7 +201,18 @@ impl Config {
             )
         };
         match (&parameter.kind, given) {
-            (Kind::Int { min, max, set, .. }, RawValue::Int(number)) => {
+            (Kind::Int { min, max, set, .. }, given) => {
+                let number = match given {
+                    RawValue::Int(number) => number,
+                    // A number in quotes is meant as a number.
+                    RawValue::Text(text) => text
+                        .trim()
+                        .parse()
+                        .map_err(|_| problem("is not a whole number".into()))?,
+                };
+                if min == max && number != *min {
+                    return Err(problem("is not possible in this release".into()));
+                }
                 if !(*min..=*max).contains(&number) {
                     return Err(problem("is out of range".into()));
                 }
@@ -205,7 +220,6 @@ impl Config {
                 Ok(())
             }
             (Kind::Text { set, .. }, RawValue::Text(text)) => set(self, text).map_err(problem),
-            (Kind::Int { .. }, RawValue::Text(_)) => Err(problem("is not a number".into())),
             (Kind::Text { .. }, RawValue::Int(_)) => Err(problem("is not a string".into())),
         }
     }
@@ -225,13 +239,13 @@ impl Config {
 
     /// The list to fetch.
     pub fn source(&self) -> Result<Source, ConfigError> {
-        Source::new(&self.api_url, self.api_version, self.dataset).map_err(|error| match error {
-            SourceError::DatasetNeedsV2 => ConfigError::new(
+        let source = Source::of(self.api_url.clone(), self.api_version, self.dataset);
+        source.map_err(|error| {
+            ConfigError::new(
                 "dataset",
                 format!("value \"{}\": {error}", self.dataset.as_str()),
                 "sip, or api_version 2",
-            ),
-            _ => ConfigError::new("api_url", error.to_string(), "a base URL"),
+            )
         })
     }
 
@@ -277,9 +291,37 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("\"block_ttl\": value \"ten\" is not a number"),
+            error.contains("\"block_ttl\": value \"ten\" is not a whole number"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_number_in_quotes_is_a_number() {
+        let config = set("poll_interval", RawValue::Text(" 60 ")).unwrap();
+        assert_eq!(config.poll_interval, 60);
+        let error = set("poll_interval", RawValue::Text("0")).map(|_| ());
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "parameter \"poll_interval\": value \"0\" is out of range; accepted: 1 to 86400"
+        );
+    }
+
+    #[test]
+    fn every_default_is_accepted_and_an_alias_has_that_of_its_parameter() {
+        for row in PARAMETERS {
+            assert!(!row.help.is_empty(), "{}", row.name);
+            if let Some(default) = row.default {
+                let taken = Config::default().set(row, default);
+                assert!(taken.is_ok(), "{}: {taken:?}", row.name);
+            }
+            if let Some(name) = row.alias_of {
+                let of = parameter(name).unwrap();
+                assert_eq!(format!("{:?}", row.default), format!("{:?}", of.default));
+            }
+        }
+        let config = set("full_fetch_interval", RawValue::Int(7)).unwrap();
+        assert_eq!(config.resync_interval, 7);
     }
 
     #[test]
@@ -329,7 +371,9 @@ mod tests {
         );
         for (name, bad) in [
             ("mode", "enforced"),
-            ("dataset", "SIP"),
+            ("dataset", "sips"),
+            ("api_url", "https://apiban.org:99999/api"),
+            ("firewall_url", "http://h:/"),
             ("firewall", "pf"),
             ("firewall_scope", ""),
             ("api_url", "apiban.org"),
@@ -386,7 +430,7 @@ mod tests {
             .to_string()
             .contains("\"dataset\""));
         config = Config {
-            api_key: Key::new("a").ok(),
+            api_key: Key::new("ab").ok(),
             api_key_file: "/b".into(),
             ..Config::default()
         };

@@ -5,15 +5,45 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-/// Longest key accepted; real ones have 32 to 64 characters.
+/// Shortest and longest key accepted, in characters; real ones have 32 to 64. A key of one character
+/// would be masked inside every word of a log line.
+const MIN_KEY: usize = 2;
 const MAX_KEY: usize = 256;
 
-/// What stands in place of the key.
+/// Stands for the key wherever it would be shown.
 const MASK: &str = "***";
 
 /// The secret that the service knows a user by. Clones share one copy, which is wiped at the end.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(Arc<Zeroizing<String>>);
+
+/// What the configuration says about the key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ApiKey {
+    /// It names none: the feed is disabled.
+    #[default]
+    NotSet,
+    /// A key.
+    Usable(Key),
+    /// It names a file that holds no key or cannot be read; one line says which and why.
+    Unusable(String),
+}
+
+impl ApiKey {
+    /// The key.
+    pub fn key(&self) -> Option<&Key> {
+        match self {
+            ApiKey::Usable(key) => Some(key),
+            ApiKey::NotSet | ApiKey::Unusable(_) => None,
+        }
+    }
+}
+
+impl From<Option<Key>> for ApiKey {
+    fn from(key: Option<Key>) -> Self {
+        key.map_or(ApiKey::NotSet, ApiKey::Usable)
+    }
+}
 
 /// The text cannot be a key. It says why, and never quotes the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,22 +51,40 @@ pub enum KeyError {
     /// Nothing but blanks.
     #[error("the API key is empty")]
     Empty,
+    /// One character.
+    #[error("the API key has one character only")]
+    TooShort,
     /// More than 256 characters.
     #[error("the API key is longer than 256 characters")]
     TooLong,
-    /// A blank inside, a control character, or something beyond ASCII: no HTTP header may carry it.
+    /// A space or tab inside.
+    #[error("the API key holds a blank; the key must stand alone")]
+    Blank,
+    /// Quotes around it.
+    #[error("the API key is in quotes; write it without them")]
+    Quoted,
+    /// A control character, or something beyond ASCII: no HTTP header may carry it.
     #[error("the API key holds a character that is not printable ASCII")]
     NotPrintable,
 }
 
 impl Key {
-    /// Takes 1 to 256 printable ASCII characters; blanks and line ends around them are cut off.
+    /// Takes 2 to 256 printable ASCII characters; blanks and line ends around them are cut off.
     pub fn new(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         if text.is_empty() {
             Err(KeyError::Empty)
+        } else if text.len() < MIN_KEY {
+            Err(KeyError::TooShort)
         } else if text.len() > MAX_KEY {
             Err(KeyError::TooLong)
+        } else if ['"', '\'']
+            .iter()
+            .any(|&quote| text.starts_with(quote) && text.ends_with(quote))
+        {
+            Err(KeyError::Quoted)
+        } else if text.contains([' ', '\t']) {
+            Err(KeyError::Blank)
         } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
             Err(KeyError::NotPrintable)
         } else {
@@ -146,8 +194,13 @@ mod tests {
     #[test]
     fn only_what_a_header_may_carry() {
         assert_eq!(Key::new(" \n"), Err(KeyError::Empty));
-        assert_eq!(Key::new("a b"), Err(KeyError::NotPrintable));
-        assert_eq!(Key::new("a\r\nHost: b"), Err(KeyError::NotPrintable));
+        assert_eq!(Key::new("a b"), Err(KeyError::Blank));
+        assert_eq!(Key::new("# the key"), Err(KeyError::Blank));
+        assert_eq!(Key::new("\"abc\""), Err(KeyError::Quoted));
+        assert_eq!(Key::new("'abc'"), Err(KeyError::Quoted));
+        assert_eq!(Key::new("a"), Err(KeyError::TooShort));
+        assert_eq!(Key::new("a\u{fc}"), Err(KeyError::NotPrintable));
+        assert_eq!(Key::new("a\r\nHost:b"), Err(KeyError::NotPrintable));
         assert_eq!(Key::new(&"x".repeat(257)), Err(KeyError::TooLong));
     }
 }

@@ -15,5 +15,5 @@ pub mod source;
 
 pub use control_id::ControlId;
 pub use engine::{Effect, Engine, FeedSettings, FeedState, Listed, Saved, Status, Step};
-pub use key::Key;
+pub use key::{ApiKey, Key};
 pub use source::{ApiVersion, Dataset, Source};

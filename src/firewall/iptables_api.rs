@@ -17,6 +17,7 @@ use ureq::Agent;
 
 use super::{Change, Error, Firewall, LogLine, Set};
 use crate::log::Level;
+use crate::quote::{foreign, plain};
 
 /// Limit for one whole call. The daemon needs some 23 ms; it may wait for the lock of iptables.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -84,7 +85,7 @@ impl IptablesApi {
         if !(base.starts_with("http://") || base.starts_with("https://")) {
             return Err(Error::Unsupported(format!(
                 "iptables-api: \"{}\" is no http:// or https:// URL",
-                url.escape_default().take(80).collect::<String>()
+                foreign(url, 80)
             )));
         }
         let agent = Agent::config_builder()
@@ -292,9 +293,5 @@ fn transient(text: &str) -> Error {
 
 /// Foreign text on one short line.
 fn brief(text: &str) -> String {
-    text.trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(200)
-        .collect()
+    foreign(&plain(&text.trim()), 200).to_string()
 }

@@ -12,7 +12,7 @@ use crate::bans::evict::evict_trusted;
 use crate::clock::Clock;
 use crate::config::files;
 use crate::config::Config;
-use crate::feed::Key;
+use crate::feed::ApiKey;
 use crate::shared::Shared;
 use crate::state::restore;
 use crate::sys::mmap::SharedArena;
@@ -67,13 +67,20 @@ fn read_parameters() -> Result<Config, String> {
 }
 
 /// The key, and the trust rules.
-fn read_files(config: &Config) -> Result<(Option<Key>, Vec<Trusted>), String> {
-    let (key, open) = files::read_key(config).map_err(|error| error.to_string())?;
+fn read_files(config: &Config) -> Result<(ApiKey, Vec<Trusted>), String> {
+    let (key, open) = files::read_key(config);
     if let Some(text) = open {
         warning!("{text}");
     }
-    if key.is_none() {
-        warning!("no api_key and no api_key_file: the feed is disabled, local bans work");
+    match &key {
+        ApiKey::Usable(_) => {}
+        ApiKey::NotSet => {
+            warning!("no api_key and no api_key_file: the feed is disabled, local bans work");
+        }
+        ApiKey::Unusable(problem) => error!(
+            "{problem}; the feed is off, all else works: write the key as the first line of a file \
+             that Kamailio's user can read, then run apiban.reload"
+        ),
     }
     let trusted = files::read_trust(config).map_err(|error| error.to_string())?;
     Ok((key, trusted))

@@ -8,7 +8,7 @@ use super::bindings as k;
 use crate::bans::{Bans, Policy, Wake};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::feed::Key;
+use crate::feed::ApiKey;
 use crate::shared::counters::ProcessCounters;
 use crate::shared::events::{Event, EventKind};
 use crate::shared::Shared;
@@ -25,7 +25,7 @@ pub struct Module {
     /// The time.
     pub clock: Clock,
     /// The key at the start.
-    pub key: Option<Key>,
+    pub key: ApiKey,
     /// The trust rules from parameters and files at the start.
     pub trusted: Vec<Trusted>,
     /// What the updater resumes from.

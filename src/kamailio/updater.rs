@@ -68,6 +68,7 @@ fn start(module: &'static Module) -> Result<Updater<'static>, String> {
         clock: module.clock,
         source: module.config.source().map_err(|error| error.to_string())?,
         key: module.key.clone(),
+        product: concat!("apiban.so/", env!("CARGO_PKG_VERSION")),
         trusted: module.trusted.clone(),
         resumed: module.resumed.clone(),
     };

@@ -13,6 +13,7 @@ pub use commands::COMMANDS;
 
 use crate::bans::Bans;
 use crate::config::Config;
+use crate::quote::foreign;
 use crate::shared::requests::Request;
 use crate::shared::Shared;
 
@@ -131,10 +132,7 @@ impl Arguments {
 
 /// Foreign text in a fault: bounded, and without what could break a line.
 pub fn crop(text: &str) -> String {
-    text.chars()
-        .take(64)
-        .map(|c| if c.is_control() || c == '%' { '?' } else { c })
-        .collect()
+    foreign(text, 64).to_string()
 }
 
 /// A field.

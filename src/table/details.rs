@@ -4,7 +4,7 @@
 //! are used: hits of entries that never hit cost no memory. They are read by people, through RPC, and not
 //! by the check: a reader that meets a slot in the moment of its reuse may see a mixed answer.
 
-use crate::log::printable;
+use crate::quote::printable;
 
 use super::hosts::Slot;
 use crate::memory::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS};

@@ -40,9 +40,10 @@ impl Firewalls {
             FirewallKind::Nft => {
                 Box::new(Nft::new(&config.nft_table).map_err(|error| error.to_string())?)
             }
-            FirewallKind::IptablesApi => {
-                Box::new(IptablesApi::new(&config.firewall_url).map_err(|error| error.to_string())?)
-            }
+            FirewallKind::IptablesApi => Box::new(
+                IptablesApi::new(config.firewall_url.as_str())
+                    .map_err(|error| error.to_string())?,
+            ),
         };
         Self::with_backend(backend, config, waker)
             .map(Some)

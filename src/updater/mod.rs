@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::config::files;
 use crate::config::Config;
 use crate::feed::client::{self, HttpClient, HttpSettings};
-use crate::feed::{self, Effect, Engine, Key, Source, Step};
+use crate::feed::{self, ApiKey, Effect, Engine, Source, Step};
 use crate::shared::changes::ChangeKind;
 use crate::shared::events::{Event, EventKind};
 use crate::shared::origin::Origin;
@@ -61,8 +61,10 @@ pub struct Parts<'a> {
     pub clock: Clock,
     /// The list to fetch.
     pub source: Source,
-    /// The key, where there is one.
-    pub key: Option<Key>,
+    /// The key.
+    pub key: ApiKey,
+    /// Name and version of this program, for the service.
+    pub product: &'static str,
     /// What parameters and files trust.
     pub trusted: Vec<Trusted>,
     /// What the last run left.
@@ -74,7 +76,7 @@ pub struct Updater<'a> {
     config: &'a Config,
     shared: &'a Shared,
     clock: Clock,
-    key: Option<Key>,
+    key: ApiKey,
     engine: Engine,
     exchange: client::Worker,
     intake: Intake,
@@ -101,10 +103,12 @@ impl<'a> Updater<'a> {
             clock,
             source,
             key,
+            product,
             trusted,
             resumed,
         } = parts;
         let client = HttpClient::new(HttpSettings {
+            product: product.to_owned(),
             source: source.clone(),
             timeout: u64::from(config.http_timeout),
             ca_file: None,
@@ -200,14 +204,17 @@ impl<'a> Updater<'a> {
 
     /// Reads key and trust files again; what cannot be read stays as it was.
     fn reload_files(&mut self, now: u64, host: &dyn Host) {
-        match files::read_key(self.config) {
-            Ok((key, open)) => {
+        let (key, open) = files::read_key(self.config);
+        if let Some(text) = open {
+            warning!("{text}");
+        }
+        match (&key, self.key.key()) {
+            (ApiKey::Unusable(problem), Some(_)) => error!("{problem}; the key stays as it was"),
+            (ApiKey::Unusable(problem), None) => {
+                error!("{problem}; the feed stays off");
                 self.key = key;
-                if let Some(text) = open {
-                    warning!("{text}");
-                }
             }
-            Err(error) => error!("{error}; the key stays as it was"),
+            _ => self.key = key,
         }
         match self.trust.reload(self.config) {
             Ok(()) => self.follow_trust(now, host),

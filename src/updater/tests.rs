@@ -90,7 +90,8 @@ fn the_end_of_a_local_ban_does_not_lift_the_ban_of_a_peer() {
         shared: &shared,
         clock: Clock::start(),
         source: config.source().unwrap(),
-        key: None,
+        key: Default::default(),
+        product: "test",
         trusted: Vec::new(),
         resumed: Resumed::default(),
     };

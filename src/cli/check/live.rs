@@ -34,6 +34,7 @@ impl<'a> Live<'a> {
         Ok(Live {
             key: settings.need_key()?,
             client: HttpClient::new(HttpSettings {
+                product: concat!("apiban/", env!("CARGO_PKG_VERSION")).to_owned(),
                 source: source.clone(),
                 timeout: u64::from(config.http_timeout),
                 ca_file: None,

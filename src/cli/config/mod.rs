@@ -13,7 +13,7 @@ use super::args::Common;
 use super::exit::{plain, Failure};
 use super::messages;
 use crate::config::{files, Config};
-use crate::feed::Key;
+use crate::feed::{ApiKey, Key};
 use crate::trust::Trusted;
 
 /// The configuration if none is named.
@@ -104,12 +104,15 @@ impl Settings {
 
     /// The key, where there is one; a warning tells if its file is open to everybody.
     pub fn key(&self) -> Result<Option<Key>, Failure> {
-        let (key, open) =
-            files::read_key(&self.config).map_err(|error| Failure::trouble(error.to_string()))?;
+        let (key, open) = files::read_key(&self.config);
         if let Some(text) = open {
             messages::warning(&text);
         }
-        Ok(key)
+        match key {
+            ApiKey::NotSet => Ok(None),
+            ApiKey::Usable(key) => Ok(Some(key)),
+            ApiKey::Unusable(problem) => Err(Failure::trouble(problem)),
+        }
     }
 
     /// The key, or a failure that says how to give one.

@@ -53,7 +53,7 @@ fn set(settings: &mut Settings, name: &str, value: &Spanned<DeValue<'_>>) -> Res
     let Some(parameter) = parameter(name) else {
         return Err(format!(
             "parameter \"{}\" is unknown; the names are those of the module's parameters, and ipset_name",
-            crate::log::printable(name)
+            crate::quote::printable(name)
         ));
     };
     set_shared(settings, parameter, value.get_ref())

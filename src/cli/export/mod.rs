@@ -133,7 +133,7 @@ impl Format {
         (!plain || name.len() > longest).then(|| {
             format!(
                 "--name {}: expected a letter, then letters, digits and {}, at most {longest} characters",
-                crate::log::printable(name),
+                crate::quote::printable(name),
                 extra.chars().map(String::from).collect::<Vec<_>>().join(" ")
             )
         })

@@ -26,6 +26,8 @@ const MAX_IDLE: Duration = Duration::from_secs(5);
 /// How the client reaches the service.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
+    /// The `User-Agent`: name and version of the program, such as `apiban.so/0.1.0`.
+    pub product: String,
     /// What to fetch from where.
     pub source: Source,
     /// Limit in seconds for one whole exchange with its redirects and its body, 1 or more.
@@ -289,7 +291,7 @@ fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchError> {
         .max_redirects(0)
         .max_redirects_will_error(false)
         .timeout_global(Some(Duration::from_secs(settings.timeout.max(1))))
-        .user_agent(concat!("apiban.so/", env!("CARGO_PKG_VERSION")))
+        .user_agent(settings.product.as_str())
         .accept("application/json")
         .max_idle_age(MAX_IDLE)
         .proxy(proxy)

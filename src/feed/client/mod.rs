@@ -2,6 +2,7 @@
 
 use super::control_id::ControlId;
 use super::key::Key;
+use crate::quote::{foreign, plain};
 
 mod http;
 mod redirect;
@@ -73,9 +74,5 @@ pub trait Fetch: Send {
 /// One line of at most 160 characters without the key.
 fn clean(key: &Key, text: &str) -> String {
     // Redact first: a key cut in half would no longer be recognised.
-    key.redact(text)
-        .chars()
-        .take(MAX_TEXT)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    foreign(&plain(&key.redact(text)), MAX_TEXT).to_string()
 }

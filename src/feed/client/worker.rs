@@ -95,7 +95,7 @@ mod tests {
         let waker = Box::new(move || tell.send(()).unwrap());
         let mut worker = spawn(Box::new(Panics(0)), waker).unwrap();
         let request = Request {
-            key: Key::new("k").unwrap(),
+            key: Key::new("key").unwrap(),
             after: None,
         };
         assert_eq!(worker.try_result(), None);

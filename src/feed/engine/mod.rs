@@ -11,7 +11,7 @@ use crate::log::Level;
 
 use super::client::{FetchError, Request, Response};
 use super::control_id::ControlId;
-use super::key::Key;
+use super::key::ApiKey;
 use super::parse::{self, Answer, Page};
 use super::request_budget::RequestBudget;
 use super::schedule::{Jitter, Trouble};
@@ -44,7 +44,7 @@ struct InFlight {
 #[derive(Debug)]
 pub struct Engine {
     config: FeedSettings,
-    key: Option<Key>,
+    key: ApiKey,
     jitter: Jitter,
     budget: RequestBudget,
     started: u64,
@@ -82,14 +82,19 @@ pub struct Engine {
 impl Engine {
     /// Starts with what an earlier run has saved, where that was the same list. The budget of an
     /// earlier run counts in any case.
-    pub fn new(config: FeedSettings, key: Option<Key>, saved: Option<Saved>, now: u64) -> Self {
+    pub fn new(
+        config: FeedSettings,
+        key: impl Into<ApiKey>,
+        saved: Option<Saved>,
+        now: u64,
+    ) -> Self {
         Engine::with_jitter(config, key, saved, now, Jitter::from_system())
     }
 
     /// The same with a given sequence of random pauses.
     pub fn with_jitter(
         config: FeedSettings,
-        key: Option<Key>,
+        key: impl Into<ApiKey>,
         saved: Option<Saved>,
         now: u64,
         jitter: Jitter,
@@ -109,7 +114,7 @@ impl Engine {
         let past = |seconds: Option<u64>| seconds.map(|s| s.saturating_mul(1_000).min(now));
         let mut engine = Engine {
             budget,
-            key,
+            key: key.into(),
             jitter,
             started: now,
             id: saved.id,
@@ -146,7 +151,7 @@ impl Engine {
         if self.in_flight.is_some() {
             return Step::Busy;
         }
-        let Some(key) = self.key.clone() else {
+        let Some(key) = self.key.key().cloned() else {
             return Step::Idle;
         };
         let due = self.due(now);

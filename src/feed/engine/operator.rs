@@ -1,14 +1,14 @@
 //! What operators can tell the feed: reload, flush.
 
 use super::{Effect, Engine, Trouble};
-use crate::feed::key::Key;
+use crate::feed::key::ApiKey;
 use crate::log::Level;
 
 impl Engine {
     /// Takes the key as the configuration has it now and starts a full fetch. Pauses after errors and
     /// refused keys end; only a rate limit of the same key is waited for. `force` drops at once what
     /// was held back, and believes the full fetch that follows however short it is.
-    pub fn reload(&mut self, now: u64, key: Option<Key>, force: bool) -> Vec<Effect> {
+    pub fn reload(&mut self, now: u64, key: impl Into<ApiKey>, force: bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         if force {
             self.force = true;
@@ -19,14 +19,17 @@ impl Engine {
                 self.log(Level::Warn, text, &mut effects);
             }
         }
+        let key = key.into();
         let changed = self.key != key;
         if changed {
             self.abandon();
             self.key = key;
         }
-        if self.key.is_none() {
+        if self.key.key().is_none() {
             self.walk = None;
-            if changed {
+            self.trouble = None;
+            self.last_error.clear();
+            if changed && self.key == ApiKey::NotSet {
                 let text = "no API key: the feed is disabled until a reload brings one";
                 self.log(Level::Warn, text, &mut effects);
             }

@@ -1,6 +1,8 @@
 //! What the engine tells operators and the state file.
 
+use crate::feed::key::ApiKey;
 use crate::log::Level;
+use crate::quote::foreign;
 
 use super::{Effect, Engine, FeedState, Saved, Status, Trouble, Walk};
 
@@ -12,12 +14,15 @@ const STALE_INTERVALS: u64 = 3;
 impl Engine {
     /// The feed as operators see it at `now`.
     pub fn status(&self, now: u64) -> Status {
-        let planned = self.key.is_some() && self.in_flight.is_none();
+        let planned = self.key.key().is_some() && self.in_flight.is_none();
         Status {
             state: self.state(now),
             id: self.id.clone(),
             last_success: self.last_success.map(|ms| ms / 1_000),
-            last_error: self.last_error.clone(),
+            last_error: match &self.key {
+                ApiKey::Unusable(problem) => self.clean(problem),
+                _ => self.last_error.clone(),
+            },
             next_poll: planned.then(|| self.due(now).div_ceil(1_000)),
             requests: self.requests,
             pages: self.pages,
@@ -40,8 +45,10 @@ impl Engine {
     }
 
     fn state(&self, now: u64) -> FeedState {
-        if self.key.is_none() {
-            return FeedState::Disabled;
+        match self.key {
+            ApiKey::NotSet => return FeedState::Disabled,
+            ApiKey::Unusable(_) => return FeedState::Unauthorized,
+            ApiKey::Usable(_) => {}
         }
         match self.trouble {
             Some(Trouble::Unauthorized) => return FeedState::Unauthorized,
@@ -79,11 +86,11 @@ impl Engine {
 
     /// One bounded line without the key.
     pub(super) fn clean(&self, text: &str) -> String {
-        let text = match &self.key {
+        let text = match self.key.key() {
             Some(key) => key.redact(text),
             None => text.to_owned(),
         };
-        text.chars().take(MAX_TEXT).collect()
+        foreign(&text, MAX_TEXT).to_string()
     }
 
     pub(super) fn log(&self, level: Level, text: &str, effects: &mut Vec<Effect>) {

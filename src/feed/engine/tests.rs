@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
 use crate::feed::source::{ApiVersion, Dataset, Source};
+use crate::feed::Key;
 
 const START: u64 = 1_795_300_000_000;
 const KEY: &str = "s3cret-Key";

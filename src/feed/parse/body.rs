@@ -6,6 +6,7 @@ use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAcces
 
 use crate::address::Subnet;
 use crate::feed::control_id::ControlId;
+use crate::quote::foreign;
 
 use super::MAX_ADDRESSES;
 
@@ -183,8 +184,7 @@ impl Item {
         } else if text.eq_ignore_ascii_case("none") {
             Item::None
         } else {
-            let printable = |c: char| if c.is_control() { '?' } else { c };
-            Item::Other(text.chars().take(MAX_QUOTE).map(printable).collect())
+            Item::Other(foreign(text, MAX_QUOTE).to_string())
         }
     }
 }

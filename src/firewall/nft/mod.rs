@@ -28,6 +28,7 @@ use self::socket::Socket;
 use self::wire::Writer;
 use super::{Change, Counters, Element, Error, Firewall, Set};
 use crate::address::Subnet;
+use crate::quote::foreign;
 
 mod elements;
 mod found;
@@ -69,7 +70,7 @@ impl Nft {
         if !names::is_table_name(table) {
             return Err(Error::Unsupported(format!(
                 "\"{}\" is no table name: a letter, then letters, digits, _, - or ., at most 64",
-                table.escape_default().take(80).collect::<String>()
+                foreign(table, 80)
             )));
         }
         Ok(Nft {

@@ -3,8 +3,8 @@
 //! Each thing of the module has a heading of the fourth level in the README, such as
 //! `#### poll_interval (int)`; the lists of code and headings must be equal, order included.
 
-use apiban::config::{parameter, Config, Kind, RawValue, PARAMETERS};
-use apiban::feed::{ApiVersion, FeedState};
+use apiban::config::{parameter, Config, Kind, Parameter, RawValue, PARAMETERS};
+use apiban::feed::FeedState;
 use apiban::firewall::runner::State;
 use apiban::rpc::COMMANDS;
 use apiban::shared::events::EventKind;
@@ -82,65 +82,22 @@ fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
 }
 
 /// The default of a parameter as the README writes it.
-fn default_of(name: &str) -> String {
-    let config = Config::default();
-    let text = |value: &str| match value {
-        "" => "none".to_owned(),
-        value => format!("`{value}`"),
-    };
-    let switch = |on: bool| u8::from(on).to_string();
+fn default_of(parameter: &Parameter) -> String {
     let scope = |firewall: &str| {
         let mut config = Config::default();
-        let firewall = RawValue::Text(firewall);
-        config
-            .set(parameter("firewall").expect("there"), firewall)
-            .expect("accepted");
+        let row = apiban::config::parameter("firewall").expect("there");
+        config.set(row, RawValue::Text(firewall)).expect("accepted");
         format!("{:?}", config.scope()).to_lowercase()
     };
-    match name {
-        "api_key" => config
-            .api_key
-            .map_or("none".to_owned(), |_| "some".to_owned()),
-        "api_key_file" => text(&config.api_key_file),
-        "api_url" => text(&config.api_url),
-        "api_version" => match config.api_version {
-            ApiVersion::V1 => "1".to_owned(),
-            ApiVersion::V2 => "2".to_owned(),
-        },
-        "dataset" => text(config.dataset.as_str()),
-        "poll_interval" => config.poll_interval.to_string(),
-        "resync_interval" => config.resync_interval.to_string(),
-        "feed_ttl" => config.feed_ttl.to_string(),
-        "rate_limit_requests" => config.rate_limit_requests.to_string(),
-        "rate_limit_window" => config.rate_limit_window.to_string(),
-        "http_timeout" => config.http_timeout.to_string(),
-        "max_feed_entries" => config.max_feed_entries.to_string(),
-        "feed_shrink_limit" => config.feed_shrink_limit.to_string(),
-        "block_ttl" => config.block_ttl.to_string(),
-        "block_v6_prefix" => config.block_v6_prefix.to_string(),
-        "max_local_entries" => config.max_local_entries.to_string(),
-        "block_budget" => config.block_budget.to_string(),
-        "mode" => text(&format!("{:?}", config.mode).to_lowercase()),
-        "state_file" => text(&config.state_file),
-        "trust" => config
-            .trust
-            .first()
-            .map_or("none".to_owned(), |_| "some".to_owned()),
-        "trust_file" => text(&config.trust_file),
-        "trust_self" => switch(config.trust_self),
-        "trust_dmq" => switch(config.trust_dmq),
-        "trust_dispatcher" => switch(config.trust_dispatcher),
-        "firewall" => text(&format!("{:?}", config.firewall).to_lowercase()),
-        "firewall_url" => text(&config.firewall_url),
-        "firewall_scope" => format!(
+    match (parameter.name, parameter.default) {
+        ("firewall_scope", _) => format!(
             "`{}` for nft, `{}` for iptables-api",
             scope("nft"),
             scope("iptables-api")
         ),
-        "firewall_flush" => switch(config.firewall_flush),
-        "nft_table" => text(&config.nft_table),
-        "socket_filter" | "enable_dmq" => "0".to_owned(),
-        _ => panic!("{name} is new: say here what its default is"),
+        (_, None) => "none".to_owned(),
+        (_, Some(RawValue::Int(number))) => number.to_string(),
+        (_, Some(RawValue::Text(text))) => format!("`{text}`"),
     }
 }
 
@@ -148,7 +105,18 @@ fn default_of(name: &str) -> String {
 fn parameters() {
     let section_of_all = section("## 4 Parameters");
     let documented = headings(section_of_all);
-    let there: Vec<String> = PARAMETERS
+    // A second name stands in the section of the first.
+    for row in PARAMETERS {
+        if let Some(name) = row.alias_of {
+            let text = section(&format!("#### {name} ("));
+            assert!(text.contains(&format!("`{}`", row.name)), "{}", row.name);
+        }
+    }
+    let rows: Vec<&Parameter> = PARAMETERS
+        .iter()
+        .filter(|row| row.alias_of.is_none())
+        .collect();
+    let there: Vec<String> = rows
         .iter()
         .map(|parameter| {
             let kind = match parameter.kind {
@@ -168,7 +136,7 @@ fn parameters() {
         "a parameter stands there twice"
     );
 
-    for (parameter, heading) in PARAMETERS.iter().zip(&there) {
+    for (parameter, heading) in rows.into_iter().zip(&there) {
         let text = section(&format!("#### {heading}"));
         let name = parameter.name;
         let accepted = match parameter.kind {
@@ -182,9 +150,11 @@ fn parameters() {
         );
         assert_eq!(
             entry(text, "Default"),
-            Some(default_of(name).as_str()),
+            Some(default_of(parameter).as_str()),
             "the default of {name}"
         );
+        let unit = entry(text, "Unit").unwrap_or_default();
+        assert_eq!(unit, parameter.unit, "the unit of {name}");
         let example = entry(text, "Example").unwrap_or_else(|| panic!("{name} has no example"));
         let value = example
             .strip_prefix(&format!("`modparam(\"apiban\", \"{name}\", "))

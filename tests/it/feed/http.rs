@@ -29,6 +29,7 @@ fn source(server: &FeedServer, version: ApiVersion) -> Source {
 
 fn client(server: &FeedServer, version: ApiVersion, timeout: u64) -> HttpClient {
     HttpClient::new(HttpSettings {
+        product: "apiban.so/test".to_owned(),
         source: source(server, version),
         timeout,
         ca_file: None,
@@ -158,7 +159,7 @@ fn both_versions_walk_the_whole_list() {
         assert!(log.iter().all(|r| r.status == 200));
         assert!(log.iter().all(|r| {
             let agent = r.request.header("user-agent").unwrap();
-            agent == concat!("apiban.so/", env!("CARGO_PKG_VERSION"))
+            agent == "apiban.so/test"
         }));
         let first = &log[0].request;
         match version {
@@ -193,6 +194,7 @@ fn every_dataset_is_asked_for_by_name() {
     for (dataset, listed) in [(Dataset::Sip, 1), (Dataset::Http, 1), (Dataset::All, 2)] {
         let source = Source::new(&server.url(), ApiVersion::V2, dataset).unwrap();
         let settings = HttpSettings {
+            product: "apiban.so/test".to_owned(),
             source,
             timeout: 5,
             ca_file: None,
@@ -386,6 +388,7 @@ fn errors_name_their_cause_and_never_the_key() {
         assert!(error.contains("127.0.0.1:"), "{error}");
         let source = Source::new("http://no-such-host.invalid/api", version, Dataset::Sip).unwrap();
         let settings = HttpSettings {
+            product: "apiban.so/test".to_owned(),
             source,
             timeout: 5,
             ca_file: None,
@@ -491,6 +494,7 @@ fn https(url: &str, ca_file: Option<&std::path::Path>) -> Result<Response, Fetch
     let source = Source::new(url, ApiVersion::V2, Dataset::Sip).unwrap();
     let ca_file = ca_file.map(Into::into);
     let settings = HttpSettings {
+        product: "apiban.so/test".to_owned(),
         source,
         timeout: 5,
         ca_file,

@@ -3,9 +3,11 @@
 
 use apiban_testing::kamailio::{Builder, Kamailio, Value};
 use apiban_testing::script::module_lines;
+use apiban_testing::wait::wait_until;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const KEY: &str = "sEcRet0123456789";
@@ -103,7 +105,7 @@ fn sizes_and_switches_out_of_range() {
 #[test]
 fn unknown_words() {
     all_refused(vec![
-        bad("dataset", "SIP", "sip, http or all"),
+        bad("dataset", "sips", "sip, http or all"),
         bad("dataset", "", "sip, http or all"),
         bad("mode", "on", "enforce or observe"),
         bad("firewall", "pf", "none, nft or iptables-api"),
@@ -112,18 +114,21 @@ fn unknown_words() {
         bad(
             "api_url",
             "apiban.org/api",
-            "a URL that begins with http:// or https://",
+            "a URL of the form http://HOST[:PORT][/PATH], or with https",
         ),
         bad(
             "api_url",
             "https://user@apiban.org",
-            "a URL that begins with http:// or https://",
+            "a URL of the form http://HOST[:PORT][/PATH], or with https",
         ),
         bad(
             "firewall_url",
             "ftp://127.0.0.1",
-            "a URL that begins with http:// or https://",
+            "a URL of the form http://HOST[:PORT][/PATH], or with https",
         ),
+        bad("api_url", "https://h:99999/api", "a URL of the form"),
+        bad("api_url", "https://h:/", "a URL of the form"),
+        bad("firewall_url", "http://127.0.0.1:0", "a URL of the form"),
         bad(
             "state_file",
             "apiban.state",
@@ -156,7 +161,25 @@ fn values_of_the_wrong_type() {
         bad("state_file", 0, "an absolute path"),
         bad("trust", 127, "IP addresses and prefixes"),
         bad("api_url", 443, "a URL"),
+        bad("poll_interval", "86401", "1 to 86400"),
     ]);
+}
+
+#[test]
+fn a_number_in_quotes_is_taken_and_so_is_a_dataset_in_capitals() {
+    let kamailio = Kamailio::builder()
+        .param("trust_self", 0)
+        .param("block_ttl", "60")
+        .param("dataset", "SIP")
+        .request_route("apiban_block();")
+        .start();
+    kamailio.assert_answered("127.0.0.66");
+    let left = kamailio.verdict("127.0.0.66")["expires"].as_u64();
+    assert!(
+        left.is_some_and(|left| (1..=60).contains(&left)),
+        "{left:?}"
+    );
+    assert_eq!(kamailio.ask("apiban.status", &[])["feed"]["dataset"], "sip");
 }
 
 #[test]
@@ -188,7 +211,7 @@ fn a_key_that_cannot_be_one_is_never_shown() {
                 error.contains("parameter \"api_key\": value is not a key"),
                 "{error}"
             );
-            assert!(error.contains("accepted: 1 to 256 printable"), "{error}");
+            assert!(error.contains("accepted: 2 to 256 printable"), "{error}");
             assert!(!error.contains(KEY), "{error}");
         }
     }
@@ -212,34 +235,101 @@ fn refused_at_start(builder: Builder, parts: &[&str]) {
 }
 
 #[test]
-fn key_files_that_hold_no_key() {
+fn a_key_file_that_holds_no_key_costs_the_feed_and_nothing_else() {
     let with = |file: &str| Kamailio::builder().param("api_key_file", format!("@DIR@/{file}"));
-    refused_at_start(
-        with("missing"),
-        &[
-            "\"api_key_file\"",
-            "/missing: ",
-            "No such file",
-            "accepted: a readable file",
-        ],
-    );
-    refused_at_start(
-        with("empty").file("empty", ""),
-        &["\"api_key_file\"", "/empty: ", "is empty"],
-    );
-    refused_at_start(
-        with("two").file("two", format!("{KEY} {KEY}\n")),
-        &["\"api_key_file\"", "/two: ", "not printable ASCII"],
-    );
-    refused_at_start(
-        with("binary").file("binary", [KEY.as_bytes(), &[0xff, 0xfe, b'\n']].concat()),
-        &["\"api_key_file\"", "/binary: "],
-    );
-    refused_at_start(
-        with("long").file("long", KEY.repeat(5000)),
-        &["\"api_key_file\"", "/long: ", "longer than"],
-    );
-    refused_at_start(with(""), &["\"api_key_file\"", "directory"]);
+    let long = KEY.repeat(5000);
+    let binary = [KEY.as_bytes(), &[0xff, 0xfe, b'\n']].concat();
+    let cases: Vec<(Builder, &[&str])> = vec![
+        (
+            with("missing"),
+            &["/missing: ", "No such file or directory"],
+        ),
+        (with("empty").file("empty", ""), &["/empty: ", "is empty"]),
+        (
+            with("two").file("two", format!("{KEY} {KEY}\n")),
+            &["/two: ", "holds a blank"],
+        ),
+        (
+            with("quoted").file("quoted", format!("\"{KEY}\"\n")),
+            &["/quoted: ", "is in quotes"],
+        ),
+        (with("binary").file("binary", binary), &["/binary: "]),
+        (with("long").file("long", long), &["/long: ", "longer than"]),
+        (with(""), &["/: it is not a regular file"]),
+    ];
+    for (builder, parts) in cases {
+        let kamailio = builder
+            .param("trust_self", 0)
+            .request_route("if (apiban_check()) { exit; }")
+            .start();
+        kamailio.ask("apiban.block", &["127.0.0.66"]);
+        kamailio.assert_dropped("127.0.0.66");
+        let status = kamailio.ask("apiban.status", &[]);
+        assert_eq!(status["feed"]["state"], "unauthorized", "{status}");
+        let shown = status["feed"]["last_error"].as_str().expect("a text");
+        let stopped = kamailio.stop();
+        assert!(stopped.status.success(), "{}", stopped.log);
+        let error = only_error(&stopped.log);
+        for part in parts {
+            assert!(error.contains(part), "no {part:?} in {error}");
+            assert!(shown.contains(part), "no {part:?} in {shown}");
+        }
+        for part in ["api_key_file /", "the feed is off", "apiban.reload"] {
+            assert!(error.contains(part), "no {part:?} in {error}");
+        }
+        assert!(
+            !stopped.log.contains(KEY) && !shown.contains(KEY),
+            "{error}"
+        );
+        assert!(!stopped.log.contains("os error"), "{error}");
+    }
+}
+
+#[test]
+fn a_key_file_that_comes_later_switches_the_feed_on() {
+    let dir = tempfile::tempdir().expect("directory");
+    let kamailio = start_with_key_file(dir.path());
+    fs::write(dir.path().join("key"), KEY).expect("key file");
+    kamailio.ask("apiban.reload", &[]);
+    // Nobody answers at that URL, so the request that needs a key fails.
+    wait_until("a request", Duration::from_secs(15), || {
+        kamailio.statistic("apiban", "fetch_errors") > 0
+    });
+    let status = kamailio.ask("apiban.status", &[]);
+    assert_eq!(status["feed"]["state"], "starting", "{status}");
+}
+
+/// A pipe that nobody writes into.
+fn pipe(dir: &Path, name: &str) -> String {
+    let path = dir.join(name);
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    path.display().to_string()
+}
+
+#[test]
+fn a_pipe_as_file_is_an_error_and_stops_nothing() {
+    let dir = tempfile::tempdir().expect("directory");
+    let trust = dir.path().join("trust");
+    fs::write(&trust, "192.0.2.1\n").expect("trust file");
+    let kamailio = Kamailio::builder()
+        .param("trust_self", 0)
+        .param("api_key_file", pipe(dir.path(), "key"))
+        .param("trust_file", trust.display().to_string())
+        .request_route("if (apiban_check()) { exit; }")
+        .start();
+    let status = kamailio.ask("apiban.status", &[]);
+    assert_eq!(status["feed"]["state"], "unauthorized", "{status}");
+    fs::remove_file(&trust).expect("trust file");
+    pipe(dir.path(), "trust");
+    kamailio.ask("apiban.reload", &[]);
+    kamailio.wait_for_log("trust: it is not a regular file", Duration::from_secs(15));
+    // The updater goes on: it ends a ban, and it ends with Kamailio.
+    kamailio.ask("apiban.block", &["127.0.0.66", "1"]);
+    wait_until("the end of the ban", Duration::from_secs(15), || {
+        kamailio.statistic("apiban", "local_entries") == 0
+    });
+    assert_eq!(kamailio.verdict("192.0.2.1")["source"], "trusted");
+    assert!(kamailio.stop().status.success());
 }
 
 #[test]
@@ -254,7 +344,7 @@ fn trust_files_that_hold_no_list() {
         &[
             "\"trust_file\"",
             "/bad: line 4: \"192.0.2.300\"",
-            "accepted: one IP address or prefix a line",
+            "accepted: a file with one IP address or prefix a line",
         ],
     );
     refused_at_start(

@@ -58,7 +58,7 @@ pub fn run(data: &[u8]) {
             feed_shrink_limit: config.feed_shrink_limit,
         };
         let unix_ms = u64::from(now) * 1_000;
-        let mut engine = Engine::new(settings, Key::new("k").ok(), saved, unix_ms);
+        let mut engine = Engine::new(settings, Key::new("key").ok(), saved, unix_ms);
         match engine.next(unix_ms) {
             Step::Fetch(_) => {}
             // No file may keep the feed from being fetched for longer than the window.
