@@ -13,6 +13,7 @@
 
 #![allow(unsafe_code)]
 
+mod arguments;
 mod bindings;
 mod child;
 mod events;

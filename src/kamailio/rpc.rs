@@ -7,8 +7,8 @@ use super::bindings as k;
 use super::guard::guard;
 use super::module::module;
 use super::tables::{leak_table, trampolines, TRAMPOLINES};
-use super::{load, text};
-use crate::rpc::{Arguments, Fault, Fields, Reply, Service, Value, COMMANDS};
+use super::{arguments, load, text};
+use crate::rpc::{Arguments, Command, Fault, Fields, Reply, Service, Value, COMMANDS};
 
 const _: () = assert!(COMMANDS.len() <= TRAMPOLINES);
 
@@ -63,15 +63,7 @@ fn run(transport: &Transport<'_>, index: usize) -> Result<Reply, Fault> {
             text: "the module is not running".into(),
         });
     };
-    let arguments = transport.arguments(command.arguments.len() + 1);
-    if arguments.0.len() > command.arguments.len() {
-        let text = format!(
-            "too many arguments: {} takes {}",
-            command.name,
-            command.arguments.len()
-        );
-        return Err(Fault { code: 400, text });
-    }
+    let arguments = transport.arguments(command)?;
     let service = Service {
         bans: module.bans(),
         config: &module.config,
@@ -87,29 +79,23 @@ struct Transport<'a> {
 }
 
 impl Transport<'_> {
-    /// At most `most` arguments, each as text: `.` has the transport convert numbers, `*` makes a missing
-    /// one no fault.
-    fn arguments(&self, most: usize) -> Arguments {
-        let mut arguments = Vec::new();
-        let Some(scan) = self.rpc.scan else {
-            return Arguments(arguments);
+    /// The arguments of `command`, not more than it takes.
+    fn arguments(&self, command: &Command) -> Result<Arguments, Fault> {
+        let most = command.arguments.len();
+        // SAFETY: transport and context belong together.
+        let read = unsafe { arguments::read(self.rpc, self.context) };
+        let too_many = || Fault {
+            code: 400,
+            text: format!("too many arguments: {} takes {most}", command.name),
         };
-        while arguments.len() < most {
-            let mut value = k::str_ {
-                s: ptr::null_mut(),
-                len: 0,
-            };
-            // SAFETY: the format asks for one `str`; its text is valid until the handler returns. After a
-            // failed scan it may point to a filler, so it is used only when one was read.
-            let bytes = unsafe {
-                if scan(self.context, c"*.S".as_ptr(), &raw mut value) < 1 {
-                    break;
-                }
-                text::bytes(&value)
-            };
-            arguments.push(String::from_utf8_lossy(bytes).into_owned());
+        match read {
+            Ok(arguments) if arguments.len() <= most => Ok(Arguments(arguments)),
+            Err(index) if index < most => Err(Fault::argument(
+                command.arguments[index],
+                "neither text nor a whole number",
+            )),
+            _ => Err(too_many()),
         }
-        Arguments(arguments)
     }
 
     fn fault(&self, fault: &Fault) {

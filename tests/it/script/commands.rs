@@ -1,8 +1,11 @@
 //! The commands of operators, over kamcmd and JSON-RPC alike: bans and prefixes, faults that name the
 //! argument, odd reasons.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use apiban_testing::kamailio::{Builder, Fault, Kamailio, Release};
-use serde_json::json;
+use serde_json::{json, Value};
 
 /// Loopback is all that tests have, so it is not trusted.
 fn untrusting() -> Builder {
@@ -199,6 +202,101 @@ fn a_bad_argument_is_a_fault_that_names_it() {
         }
     );
     assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
+}
+
+/// JSON over HTTP: the result, or the fault's code and text.
+fn post(kamailio: &Kamailio, method: &str, params: &Value) -> Result<Value, (i64, String)> {
+    let body = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}).to_string();
+    let mut link = TcpStream::connect(kamailio.address()).expect("HTTP");
+    let length = body.len();
+    write!(
+        link,
+        "POST /RPC HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .expect("a request");
+    let mut text = String::new();
+    let answer = loop {
+        let mut bytes = [0; 8192];
+        let count = link.read(&mut bytes).expect("an answer");
+        assert!(count > 0, "the connection ended after {text}");
+        text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        if let Some(answer) = text.split_once("\r\n\r\n").map(|(_, body)| body.trim()) {
+            if let Ok(answer) = serde_json::from_str::<Value>(answer) {
+                break answer;
+            }
+        }
+    };
+    match answer.get("error") {
+        Some(error) => Err((
+            error["code"].as_i64().unwrap_or(0),
+            error["message"].as_str().unwrap_or_default().into(),
+        )),
+        None => Ok(answer["result"].clone()),
+    }
+}
+
+/// What is neither text nor a number is refused by name wherever it stands; nothing is done then.
+#[test]
+fn an_argument_of_a_wrong_type_is_a_fault_that_names_it() {
+    for release in Release::all() {
+        let kamailio = untrusting()
+            .release(&release)
+            .load("xhttp")
+            .routes("event_route[xhttp:request] { jsonrpc_dispatch(); }")
+            .modparam("jsonrpcs", "transport", 5)
+            .global("tcp_accept_no_cl=yes")
+            .start();
+        for (method, params, wrong) in [
+            ("apiban.list", json!(["local", null, 2]), "limit:"),
+            ("apiban.list", json!(["local", {"a": 1}]), "limit:"),
+            ("apiban.list", json!(["local", [1]]), "limit:"),
+            ("apiban.list", json!([true]), "source:"),
+            ("apiban.block", json!(["192.0.2.1", "60", null]), "reason:"),
+            ("apiban.block", json!(["192.0.2.1", true]), "ttl:"),
+            ("apiban.block", json!([null, 60]), "ip:"),
+            ("apiban.reload", json!([true]), "force:"),
+            ("apiban.top", json!([5, false]), "too many arguments"),
+        ] {
+            let fault = kamailio.jsonrpc(method, params.clone()).unwrap_err();
+            assert_eq!(fault.code, 400, "{method} {params}: {fault}");
+            assert!(fault.text.starts_with(wrong), "{method} {params}: {fault}");
+            let over_http = post(&kamailio, method, &params).unwrap_err();
+            assert_eq!(over_http, (fault.code, fault.text), "{method} {params}");
+        }
+        // The number is quoted as it was given.
+        for (params, quoted) in [
+            (json!(["local", -5]), "\"-5\""),
+            (json!(["local", 1, -1]), "\"-1\""),
+        ] {
+            let fault = kamailio.jsonrpc("apiban.list", params.clone()).unwrap_err();
+            assert!(fault.text.contains(quoted), "{params}: {fault}");
+        }
+        // kamcmd makes a fraction of what looks like one.
+        for (words, wrong) in [
+            (&["apiban.block", "192.0.2.1", "60.5"][..], "ttl:"),
+            (&["apiban.list", "local", "1.5", "2"], "limit:"),
+            (&["apiban.list", "1.5", "2"], "source:"),
+            (&["apiban.block", "10.1"], "ip:"),
+        ] {
+            let fault = kamailio.kamcmd(words).unwrap_err();
+            assert_eq!(fault.code, 400, "{words:?}: {fault}");
+            assert!(fault.text.starts_with(wrong), "{words:?}: {fault}");
+        }
+        assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
+        // Two numbers after one another are two numbers.
+        for ip in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+            kamailio.ask("apiban.block", &[ip, "60"]);
+        }
+        let params = json!(["local", 2, 1]);
+        let listed = kamailio.jsonrpc("apiban.list", params.clone()).unwrap();
+        assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
+        let all = kamailio.ask("apiban.list", &["local", "3"]);
+        let over_http = post(&kamailio, "apiban.list", &params).unwrap();
+        for n in 0..2 {
+            assert_eq!(listed[n]["ip"], all[n + 1]["ip"]);
+            assert_eq!(over_http[n]["ip"], all[n + 1]["ip"]);
+        }
+    }
 }
 
 #[test]
