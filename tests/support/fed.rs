@@ -1,15 +1,11 @@
 //! A Kamailio that fetches its list from the stand-in for the service, and what its feed says.
 
-use std::time::Duration;
-
 use super::feed_server::{FeedServer, Options};
 use super::kamailio::{Builder, Kamailio};
-use super::wait::wait_until;
+use super::wait::{wait_until, SOON};
 
 /// The key that the service knows.
 pub const KEY: &str = "sEcRet0123456789";
-/// For a busy machine; whatever is waited for comes much sooner.
-pub const SOON: Duration = Duration::from_secs(15);
 /// A source that tests list.
 pub const LISTED: &str = "127.0.0.66";
 
@@ -21,6 +17,11 @@ pub fn service() -> FeedServer {
 /// Loopback is all that tests have, so it is not trusted; no rate limit that a test would meet; no
 /// fetch but the first unless a test asks for it.
 pub fn fed(service: &FeedServer) -> Builder {
+    keyless(service).param("api_key", KEY)
+}
+
+/// [`fed`], with no key: the test says where it comes from.
+pub fn keyless(service: &FeedServer) -> Builder {
     Kamailio::builder()
         .param("trust_self", 0)
         .param("api_url", service.url())

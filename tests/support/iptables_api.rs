@@ -100,7 +100,6 @@ impl Daemon {
     }
 
     /// From now on each call takes this long; the real daemon's take some 23 ms.
-    #[allow(dead_code, reason = "not every test file needs it")]
     pub fn pace(&self, pace: Duration) {
         self.state().pace = pace;
     }

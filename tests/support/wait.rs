@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 /// Pause between two looks: short against anything a test waits for, long against a look's cost.
 const POLL: Duration = Duration::from_millis(10);
 
+/// How long tests wait for what should come at once: far longer than it takes on a busy machine, because
+/// only a failure waits to the end.
+pub const SOON: Duration = Duration::from_secs(30);
+
 /// Calls `probe` until it gives a value or `within` is over.
 pub fn poll<T>(within: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + within;

@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use super::program::{ran, Program, Ran};
 use apiban_testing::kamailio::{Kamailio, Release};
 use apiban_testing::netns::{in_namespace, objects, run};
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 
-const SOON: Duration = Duration::from_secs(20);
 /// Neighbours, a stranger, a prefix with an address in it, IPv6, and one who is trusted.
 const LIST: [&str; 8] = [
     "203.0.113.2",

@@ -11,6 +11,7 @@ use apiban::shared::events::EventKind;
 use apiban::statistics::STATISTICS;
 use apiban_testing::kamailio::{Kamailio, Release};
 use apiban_testing::sip::Answer;
+use apiban_testing::wait::SOON;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ const SAMPLE: &str = include_str!("../../../kamailio.cfg.sample");
 /// The tables of functions, and the names of `$apiban()`: private to the module, so read as text.
 const EXPORTS: &str = include_str!("../../../src/kamailio/exports.rs");
 const VARIABLES: &str = include_str!("../../../src/kamailio/variables.rs");
-const SOON: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(50);
 
 /// The README from the heading that begins with `begin` to the next one of its level or above.

@@ -1,31 +1,14 @@
 //! A service that fails in every way: the list that is there stays, nothing leaks, and the next reload
 //! finds a service that works again; HTTPS only where its certificate is trusted.
 
+use apiban_testing::fed::{fed, service, KEY, LISTED};
 use apiban_testing::feed_server::{Fault, FeedServer, Options};
-use apiban_testing::kamailio::{Builder, Kamailio};
+use apiban_testing::kamailio::Kamailio;
 use apiban_testing::tls::Certificate;
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::sync::Arc;
-use std::time::Duration;
-
-const KEY: &str = "sEcRet0123456789";
-/// For a busy machine; whatever is waited for comes much sooner.
-const SOON: Duration = Duration::from_secs(15);
-const LISTED: &str = "127.0.0.66";
-
-/// Loopback is all that tests have, so it is not trusted; no fetch but those that a test asks for.
-fn fed(service: &FeedServer) -> Builder {
-    Kamailio::builder()
-        .param("trust_self", 0)
-        .param("api_key", KEY)
-        .param("api_url", service.url())
-        .param("rate_limit_requests", 1000)
-        .param("rate_limit_window", 1)
-        .param("poll_interval", 80_000)
-        .request_route("if (apiban_check()) { exit; }")
-}
 
 fn statistic(kamailio: &Kamailio, name: &str) -> u64 {
     kamailio.statistic("apiban", name)
@@ -33,7 +16,7 @@ fn statistic(kamailio: &Kamailio, name: &str) -> u64 {
 
 /// One answer after the other is wrong; each must count as an error, change nothing and be forgotten.
 fn survives(version: i32, faults: Vec<Fault>) {
-    let service = FeedServer::start(Options::new(KEY)).expect("the stand-in for the service");
+    let service = service();
     service.list(&[LISTED]);
     let kamailio = fed(&service).param("api_version", version).debug(3).start();
     kamailio.wait_dropped(LISTED, SOON);
@@ -95,7 +78,7 @@ fn version_2_survives_every_fault() {
 
 #[test]
 fn a_service_that_hangs_is_left_in_time() {
-    let service = FeedServer::start(Options::new(KEY)).expect("the stand-in for the service");
+    let service = service();
     service.list(&[LISTED]);
     service.set_fault(Fault::Hang, Some(1));
     let kamailio = fed(&service).param("http_timeout", 1).start();
@@ -108,7 +91,7 @@ fn a_service_that_hangs_is_left_in_time() {
 
 #[test]
 fn the_key_in_an_answer_is_not_repeated() {
-    let service = FeedServer::start(Options::new(KEY)).expect("the stand-in for the service");
+    let service = service();
     service.set_fault(Fault::EchoKey, Some(1));
     let kamailio = fed(&service).debug(3).start();
     wait_until("the page", SOON, || {
@@ -124,7 +107,7 @@ fn the_key_in_an_answer_is_not_repeated() {
 
 #[test]
 fn a_service_that_is_not_there_is_said_once() {
-    let service = FeedServer::start(Options::new(KEY)).expect("the stand-in for the service");
+    let service = service();
     let builder = fed(&service).param("api_version", 1);
     drop(service);
     let kamailio = builder.start();

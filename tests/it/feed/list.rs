@@ -1,11 +1,11 @@
 //! The list, from the service to the dropped packet: both API versions, news, delisting, refused keys,
 //! rate limits, and entries that no list should hold.
 
-use apiban_testing::fed::{fed, service, wait_state, KEY, LISTED, SOON};
+use apiban_testing::fed::{fed, keyless, service, wait_state, KEY, LISTED};
 use apiban_testing::feed_server::Fault;
 use apiban_testing::kamailio::{Kamailio, Release};
 use apiban_testing::script::show;
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use std::fs;
 use std::time::Duration;
 
@@ -56,7 +56,6 @@ fn the_listed_are_dropped_and_everybody_else_is_answered() {
             let kamailio = fed(&service)
                 .release(&release)
                 .debug(3)
-                .param("api_key", KEY)
                 .param("api_version", version)
                 .request_route(&format!(
                     "{} if (apiban_check()) {{ exit; }}",
@@ -95,10 +94,7 @@ fn the_listed_are_dropped_and_everybody_else_is_answered() {
 fn a_poll_brings_what_is_new() {
     let service = service();
     service.list(&[LISTED]);
-    let kamailio = fed(&service)
-        .param("api_key", KEY)
-        .param("poll_interval", 1)
-        .start();
+    let kamailio = fed(&service).param("poll_interval", 1).start();
     kamailio.wait_dropped(LISTED, SOON);
     kamailio.assert_answered("127.0.0.67");
     service.list(&["127.0.0.67"]);
@@ -110,7 +106,7 @@ fn a_poll_brings_what_is_new() {
 fn a_reload_brings_what_is_new_and_drops_what_is_gone() {
     let service = service();
     service.list(&[LISTED, "127.0.0.67"]);
-    let kamailio = fed(&service).param("api_key", KEY).start();
+    let kamailio = fed(&service).start();
     kamailio.wait_dropped("127.0.0.67", SOON);
     service.delist(&[LISTED]);
     service.list(&["127.0.0.68"]);
@@ -125,7 +121,7 @@ fn a_reload_brings_what_is_new_and_drops_what_is_gone() {
 fn long_lists_come_page_by_page() {
     let service = service();
     service.list(&many(620));
-    let kamailio = fed(&service).param("api_key", KEY).start();
+    let kamailio = fed(&service).start();
     wait_until("all pages", SOON, || entries(&kamailio) == 620);
     wait_state(&kamailio, "ok");
     assert_eq!(kamailio.ask("apiban.status", &[])["feed"]["pages"], 3);
@@ -137,7 +133,7 @@ fn a_shrunk_list_is_held_until_an_operator_forces_it() {
     let listed = many(150);
     service.list(&listed);
     service.list(&[LISTED]);
-    let kamailio = fed(&service).param("api_key", KEY).start();
+    let kamailio = fed(&service).start();
     wait_state(&kamailio, "ok");
     service.delist(&listed);
     service.delist(&[LISTED]);
@@ -160,10 +156,7 @@ fn a_shrunk_list_is_believed_when_a_second_one_agrees() {
     let listed = many(150);
     service.list(&listed);
     service.list(&[LISTED]);
-    let kamailio = fed(&service)
-        .param("api_key", KEY)
-        .param("poll_interval", 1)
-        .start();
+    let kamailio = fed(&service).param("poll_interval", 1).start();
     wait_state(&kamailio, "ok");
     service.delist(&listed);
     kamailio.ask("apiban.reload", &[]);
@@ -178,7 +171,7 @@ fn a_refused_key_is_not_tried_again_until_there_is_another() {
     for version in [1, 2] {
         let service = service();
         service.list(&[LISTED]);
-        let kamailio = fed(&service)
+        let kamailio = keyless(&service)
             .param("api_version", version)
             .param("poll_interval", 1)
             .param("api_key_file", "@DIR@/key")
@@ -208,7 +201,7 @@ fn a_rate_limit_is_waited_for() {
     let service = service();
     service.list(&[LISTED]);
     service.set_fault(Fault::RateLimited(Some(1)), Some(1));
-    let kamailio = fed(&service).param("api_key", KEY).start();
+    let kamailio = fed(&service).start();
     wait_state(&kamailio, "rate_limited");
     assert_eq!(kamailio.statistic("apiban", "rate_limited"), 1);
     // A reload does not make it ask sooner.
@@ -237,10 +230,7 @@ fn what_no_list_should_hold_is_refused_and_named_once() {
     service.list(&poison);
     service.list(&["198.51.100.0/24", "192.0.2.1"]);
     // As in service: loopback and the server's own addresses are trusted.
-    let kamailio = fed(&service)
-        .param("api_key", KEY)
-        .param("trust_self", 1)
-        .start();
+    let kamailio = fed(&service).param("trust_self", 1).start();
     for _ in 0..3 {
         wait_state(&kamailio, "ok");
         let before = kamailio.statistic("apiban", "fetch_ok");
@@ -269,7 +259,7 @@ fn what_no_list_should_hold_is_refused_and_named_once() {
 fn flushing_the_feed_opens_the_door_until_it_is_fetched_again() {
     let service = service();
     service.list(&[LISTED]);
-    let kamailio = fed(&service).param("api_key", KEY).start();
+    let kamailio = fed(&service).start();
     kamailio.wait_dropped(LISTED, SOON);
     wait_state(&kamailio, "ok");
     assert_eq!(
@@ -285,7 +275,7 @@ fn flushing_the_feed_opens_the_door_until_it_is_fetched_again() {
 fn a_local_ban_and_the_list_do_not_lift_each_other() {
     let service = service();
     service.list(&[LISTED]);
-    let kamailio = fed(&service).param("api_key", KEY).start();
+    let kamailio = fed(&service).start();
     kamailio.wait_dropped(LISTED, SOON);
     kamailio.ask("apiban.block", &[LISTED]);
     kamailio.ask("apiban.unblock", &[LISTED]);

@@ -1,23 +1,14 @@
 //! The state file: after a restart the first packet meets the whole list, whatever has become of the
 //! service; and a file that is damaged, foreign or cannot be written never stops Kamailio.
 
-use apiban_testing::feed_server::{Fault, FeedServer, Options};
+use apiban_testing::fed::{fed, service, KEY, LISTED};
+use apiban_testing::feed_server::{Fault, FeedServer};
 use apiban_testing::kamailio::{is_root, Builder, Kamailio, Release};
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
 use tempfile::TempDir;
-
-const KEY: &str = "sEcRet0123456789";
-/// For a busy machine; whatever is waited for comes much sooner.
-const SOON: Duration = Duration::from_secs(15);
-const LISTED: &str = "127.0.0.66";
-
-fn service() -> FeedServer {
-    FeedServer::start(Options::new(KEY)).expect("the stand-in for the service")
-}
 
 /// A state file that outlives a Kamailio.
 struct Kept {
@@ -39,17 +30,8 @@ impl Kept {
         self.folder.path().join("apiban.state.damaged")
     }
 
-    /// Loopback is all that tests have, so it is not trusted; no fetch but the first.
     fn builder(&self, service: &FeedServer) -> Builder {
-        Kamailio::builder()
-            .param("trust_self", 0)
-            .param("api_key", KEY)
-            .param("api_url", service.url())
-            .param("rate_limit_requests", 1000)
-            .param("rate_limit_window", 1)
-            .param("poll_interval", 80_000)
-            .param("state_file", self.path().display().to_string())
-            .request_route("if (apiban_check()) { exit; }")
+        fed(service).param("state_file", self.path().display().to_string())
     }
 
     /// Runs once with this list, then ends in good order.

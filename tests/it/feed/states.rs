@@ -1,10 +1,10 @@
 //! What `feed.state` says while a list comes slowly, not at all, or with a key that comes and goes; and
 //! that the service is never asked more often than it allows.
 
-use apiban_testing::fed::{fed, service, state, wait_state, KEY, LISTED, SOON};
+use apiban_testing::fed::{fed, keyless, service, state, wait_state, KEY, LISTED};
 use apiban_testing::feed_server::{Fault, FeedServer, Options, Window};
 use apiban_testing::kamailio::Kamailio;
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use std::fs;
 use std::time::Duration;
 
@@ -26,7 +26,6 @@ fn a_page_protects_as_soon_as_it_is_there() {
     service.list(&many(600));
     // Two requests a minute: the rest of the list has to wait.
     let kamailio = fed(&service)
-        .param("api_key", KEY)
         .param("rate_limit_requests", 2)
         .param("rate_limit_window", 60)
         .start();
@@ -46,7 +45,6 @@ fn a_service_that_falls_silent_makes_the_list_stale() {
     let service = service();
     service.list(&[LISTED]);
     let kamailio = fed(&service)
-        .param("api_key", KEY)
         .param("poll_interval", 1)
         .param("http_timeout", 2)
         .start();
@@ -68,7 +66,7 @@ fn a_key_may_come_and_change_and_go_while_kamailio_runs() {
     let folder = tempfile::TempDir::new().expect("directory");
     let path = folder.path().join("key");
     fs::write(&path, "wRoNgKeY98765432\n").expect("key file");
-    let kamailio = fed(&service)
+    let kamailio = keyless(&service)
         .param("api_key_file", path.display().to_string())
         .start();
     wait_state(&kamailio, "unauthorized");
@@ -108,7 +106,6 @@ fn a_long_list_stays_below_the_services_limit() {
         let service = service.expect("the stand-in for the service");
         service.list(&many(5000));
         let kamailio = fed(&service)
-            .param("api_key", KEY)
             .param("rate_limit_requests", 11)
             .param("rate_limit_window", 1)
             .start();
@@ -129,7 +126,6 @@ fn restarts_stay_below_the_limit(service: &FeedServer, list_comes: bool) {
     let folder = tempfile::TempDir::new().expect("directory");
     let path = folder.path().join("apiban.state").display().to_string();
     let builder = fed(service)
-        .param("api_key", KEY)
         .param("state_file", path.as_str())
         .param("rate_limit_requests", 4)
         .param("rate_limit_window", 60);

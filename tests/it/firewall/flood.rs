@@ -10,10 +10,9 @@ use apiban_testing::kamailio::{Builder, Kamailio};
 use apiban_testing::netns::{elements, held, in_namespace, objects};
 use apiban_testing::sip::{Answer, Sip};
 use apiban_testing::veth::{server, Host, SERVER_V4};
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use serde_json::json;
 
-const SOON: Duration = Duration::from_secs(30);
 /// As many as a forger sends in a second or two.
 const SOURCES: u32 = 100_000;
 /// Packets on their way at once: what the receive buffers of Kamailio's socket surely hold.

@@ -8,10 +8,9 @@ use apiban_testing::feed_server::{self, FeedServer};
 use apiban_testing::iptables_api::{Daemon, Fault};
 use apiban_testing::kamailio::{Builder, Kamailio};
 use apiban_testing::sip::Answer;
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(5);
 /// Two limits of a call and the first pauses after failures.
 const RECOVERY: Duration = Duration::from_secs(40);
 /// What a call of the real daemon takes.

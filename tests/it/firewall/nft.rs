@@ -3,13 +3,14 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use apiban::address::Subnet;
 use apiban::firewall::nft::Nft;
 use apiban::firewall::{Change, Element, Error, Firewall, Set};
 
 use apiban_testing::netns::{addresses, elements, in_namespace, objects, run};
+use apiban_testing::wait::{wait_until, SOON};
 
 fn subnet(text: &str) -> Subnet {
     text.parse().unwrap()
@@ -48,15 +49,6 @@ fn ready() -> Nft {
     let mut nft = Nft::new("apiban").unwrap();
     nft.reset().unwrap();
     nft
-}
-
-/// Waits until `done`, and fails after ten seconds.
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !done() {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]
@@ -108,7 +100,7 @@ fn bans_come_go_and_end_by_themselves() {
         assert_eq!(local[0].0, "192.0.2.1");
         assert!((595..=600).contains(&local[0].1), "{local:?}");
         assert_eq!(addresses("feed6"), ["2001:db8::1"]);
-        eventually("192.0.2.2 ends", || {
+        wait_until("192.0.2.2 ends", SOON, || {
             addresses("local4") == ["192.0.2.1", "192.0.2.3"]
         });
         // Lifting what is absent harms nothing, and one set leaves the other alone.
@@ -167,7 +159,7 @@ fn the_same_timeout_again_starts_anew() {
     in_namespace(|| {
         let mut nft = ready();
         nft.apply(&[add("192.0.2.1", Set::Local, 100)]).unwrap();
-        eventually("two seconds pass", || elements("local4")[0].1 < 98);
+        wait_until("two seconds pass", SOON, || elements("local4")[0].1 < 98);
         nft.apply(&[add("192.0.2.1", Set::Local, 100)]).unwrap();
         assert!(elements("local4")[0].1 >= 99);
     });

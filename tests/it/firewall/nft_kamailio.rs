@@ -8,12 +8,9 @@ use apiban_testing::kamailio::{Kamailio, Release};
 use apiban_testing::netns::{addresses, dropped, elements, held, in_namespace, objects, run};
 use apiban_testing::sip::{Answer, Sip};
 use apiban_testing::veth::{server, tell, Host};
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use nix::sys::signal::Signal;
 use serde_json::json;
-
-/// A change is in the kernel within a second; the rest is for a busy machine.
-const SOON: Duration = Duration::from_secs(5);
 
 /// Waits until the kernel has (or has no longer) an element; returns how long that took.
 #[track_caller]

@@ -1,17 +1,15 @@
 //! The kernel's part of the bans over time: ruleset changed from outside, Kamailio restarted or killed,
 //! started without the right to change the firewall. Needs root, `nft` and `ip`.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use apiban_testing::feed_server::{FeedServer, Options};
 use apiban_testing::kamailio::{Builder, Kamailio, Release};
 use apiban_testing::netns::{addresses, held, in_namespace, objects, run};
 use apiban_testing::sip::Answer;
 use apiban_testing::veth::{server, Host};
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(5);
 
 fn nft(line: &str) {
     run("nft", &[line]);

@@ -4,18 +4,16 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use apiban_testing::feed_server::{FeedServer, Options};
 use apiban_testing::kamailio::Builder;
 use apiban_testing::netns::{addresses, held, in_namespace, objects, run};
 use apiban_testing::sip::Answer;
 use apiban_testing::veth::{server, Host};
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use serde_json::json;
 use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(5);
 
 #[track_caller]
 fn wait_held(set: &str, address: &str, wanted: bool) {

@@ -1,6 +1,7 @@
 //! Module parameters: whatever is wrong with one stops the start with one clear error, and `kamailio -c`
 //! finds it too; the key is never shown.
 
+use apiban_testing::fed::KEY;
 use apiban_testing::kamailio::{Builder, Kamailio, Value};
 use apiban_testing::script::module_lines;
 use apiban_testing::wait::wait_until;
@@ -9,8 +10,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
-
-const KEY: &str = "sEcRet0123456789";
 
 /// The one error of the module in this log.
 #[track_caller]

@@ -4,13 +4,12 @@ use apiban_testing::kamailio::{Builder, Kamailio, Release};
 use apiban_testing::ports::has_ipv6;
 use apiban_testing::script::show;
 use apiban_testing::sip::Answer;
+use apiban_testing::wait::SOON;
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// For a busy machine; whatever is waited for comes much sooner.
-const SOON: Duration = Duration::from_secs(15);
 const BANNED: &str = "127.0.0.66";
 const CLEAR: &str = "127.0.0.5";
 /// The address of the server that requests are relayed to.

@@ -4,14 +4,12 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use apiban_testing::feed_server::{FeedServer, Options};
 use apiban_testing::kamailio::{Builder, Kamailio, Release};
 use apiban_testing::sip::Answer;
-use apiban_testing::wait::wait_until;
-
-const SOON: Duration = Duration::from_secs(10);
+use apiban_testing::wait::{wait_until, SOON};
 
 /// All four variables, in brackets that show where each begins and ends.
 const SHOWN: &str = "<$apiban(ip)> <$apiban(source)> <$apiban(reason)> <$apiban(count)>";

@@ -4,7 +4,7 @@
 use apiban_testing::kamailio::{Builder, Kamailio, Release};
 use apiban_testing::script::show;
 use apiban_testing::sip::Answer;
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -312,15 +312,12 @@ fn a_ban_ends_when_its_time_is_over() {
     kamailio.ask("apiban.block", &["127.0.0.66", "2"]);
     kamailio.ask("apiban.block", &["127.0.0.0/28", "1"]);
     kamailio.assert_dropped("127.0.0.66");
-    kamailio.wait_answered("127.0.0.66", Duration::from_secs(15));
+    kamailio.wait_answered("127.0.0.66", SOON);
     let took = begin.elapsed();
-    // Whole seconds: up to one less for the second in which it began, up to one more for the clock.
-    assert!(
-        took > Duration::from_millis(950) && took < Duration::from_millis(4000),
-        "{took:?}"
-    );
+    // Whole seconds: up to one less for the second in which it began.
+    assert!(took > Duration::from_millis(950), "{took:?}");
     kamailio.assert_answered(CLEAR);
-    wait_until("the table to be swept", Duration::from_secs(15), || {
+    wait_until("the table to be swept", SOON, || {
         kamailio.statistic("apiban", "local_entries") == 0
     });
 }
@@ -343,7 +340,7 @@ fn bans_survive_a_restart_with_the_time_they_have_left() {
     let since = kamailio.verdict("127.0.0.66")["since"].clone();
     let stopped = kamailio.stop();
     assert!(stopped.status.success(), "{}", stopped.log);
-    wait_until("the short ban to end", Duration::from_secs(15), || {
+    wait_until("the short ban to end", SOON, || {
         std::fs::metadata(&file)
             .unwrap()
             .modified()

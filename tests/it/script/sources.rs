@@ -8,9 +8,7 @@ use apiban_testing::kamailio::{Builder, Kamailio, Release};
 use apiban_testing::netns::{in_namespace, run};
 use apiban_testing::ports::{has_ipv6, Port};
 use apiban_testing::sip::{Answer, Sip};
-use apiban_testing::wait::wait_until;
-
-const SOON: Duration = Duration::from_secs(10);
+use apiban_testing::wait::{wait_until, SOON};
 
 /// The lines of a log that tell of trouble, whoever wrote them.
 fn trouble(log: &str) -> Vec<&str> {

@@ -1,35 +1,18 @@
 //! Trust: whoever is trusted is never banned, whoever asks for it, and an operator can see why.
 
-use apiban_testing::feed_server::{FeedServer, Options};
+use apiban_testing::fed::{fed, service, KEY};
 use apiban_testing::kamailio::{Builder, Kamailio};
 use apiban_testing::script::show;
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 use tempfile::TempDir;
-
-const KEY: &str = "sEcRet0123456789";
-/// For a busy machine; whatever is waited for comes much sooner.
-const SOON: Duration = Duration::from_secs(15);
 
 /// Loopback is all that tests have, so it is not trusted unless a test says so.
 fn untrusting() -> Builder {
     Kamailio::builder()
         .param("trust_self", 0)
         .request_route("if (apiban_check() > 0) { exit; }")
-}
-
-fn service() -> FeedServer {
-    FeedServer::start(Options::new(KEY)).expect("the stand-in for the service")
-}
-
-fn fed(service: &FeedServer) -> Builder {
-    untrusting()
-        .param("api_key", KEY)
-        .param("api_url", service.url())
-        .param("rate_limit_requests", 1000)
-        .param("rate_limit_window", 1)
 }
 
 /// A trust file that a test rewrites while Kamailio runs.

@@ -4,10 +4,9 @@
 use apiban_testing::kamailio::{is_alive, is_root, Fault, Kamailio, Release};
 use apiban_testing::ports::has_ipv6;
 use apiban_testing::sip::Answer;
+use apiban_testing::wait::SOON;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
-
-const SOON: Duration = Duration::from_secs(5);
 
 fn answers_everywhere(kamailio: &Kamailio) {
     assert_eq!(kamailio.udp("127.0.0.5").options(), Answer::Status(200));
