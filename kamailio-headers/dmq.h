@@ -58,4 +58,12 @@ typedef struct dmq_api {
 
 typedef int (*bind_dmq_f)(dmq_api_t *api);
 
+/* What the module keeps of its parameters, as exported variables:
+ * str dmq_server_address; struct str_list *dmq_notification_address_list;
+ * written while the configuration is read and not changed afterwards. */
+typedef struct str_list {
+    str s;
+    struct str_list *next;
+} str_list_t;
+
 #endif

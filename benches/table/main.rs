@@ -202,7 +202,7 @@ fn subnets() {
 fn shared() -> Shared {
     let shared = Shared::new(&mut SharedArena, &Config::default(), 42).unwrap();
     shared.set_now(u64::from(NOW));
-    shared.trust.replace(&trust::loopback()).unwrap();
+    shared.trust.replace(&trust::loopback());
     let own = "10.1.2.3".parse().unwrap();
     assert!(shared.trust.add((own, trust::Rule::Own)));
     for n in 0..100_000 {

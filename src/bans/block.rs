@@ -305,8 +305,7 @@ mod tests {
         let bans = bans(&shared, &config, &|| {});
         shared
             .trust
-            .replace(&trust::parse_parameter("192.0.2.9").unwrap())
-            .unwrap();
+            .replace(&trust::parse_parameter("192.0.2.9").unwrap());
         let ban = |text| bans.block(order(text, 60));
         assert_eq!(ban("192.0.2.9"), Err(Refusal::Trusted(Rule::Parameter)));
         assert_eq!(ban("224.0.0.1"), Err(Refusal::Unbannable("multicast")));
@@ -375,8 +374,7 @@ mod tests {
         let shared = shared(&config);
         shared
             .trust
-            .replace(&trust::parse_parameter("2001:db8::5").unwrap())
-            .unwrap();
+            .replace(&trust::parse_parameter("2001:db8::5").unwrap());
         let bans = bans(&shared, &config, &|| {});
         let subnet = |text: &str| bans.source_subnet(text.parse().unwrap()).to_string();
         assert_eq!(subnet("2001:db8:1::7"), "2001:db8:1::/64");

@@ -100,6 +100,14 @@ pub fn read_trust(config: &Config) -> Result<Vec<Trusted>, ConfigError> {
     if config.trust_self {
         trusted.extend(trust::loopback());
     }
+    trust::check_length(&trusted).map_err(|error| {
+        let longest = if config.trust_file.is_empty() {
+            "trust"
+        } else {
+            "trust_file"
+        };
+        ConfigError::new(longest, error.to_string(), "a shorter list")
+    })?;
     Ok(trusted)
 }
 

@@ -98,10 +98,7 @@ fn make_shared_memory(
         .map_err(|error| error.to_string())?;
     shared.set_now(clock.unix());
     shared.started(clock.unix());
-    shared
-        .trust
-        .replace(trusted)
-        .map_err(|error| format!("trust: {error}"))?;
+    shared.trust.replace(trusted);
     if config.trust_self {
         trust_own_addresses(&shared);
     }

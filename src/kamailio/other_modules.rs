@@ -1,7 +1,7 @@
-//! What other modules know: nodes of the DMQ bus, destinations of the dispatcher.
+//! What other modules know: the nodes configured for the dmq module, destinations of the dispatcher.
 //!
-//! Asked by the commands that these modules offer operators: unlike their structures, the names in the
-//! replies are the same in every release.
+//! The dispatcher is asked by the command that it offers operators: unlike its structures, the names in
+//! the reply are the same in every release.
 
 use std::ffi::{c_char, c_int, c_void, CStr};
 
@@ -33,9 +33,53 @@ pub fn dispatcher_uris() -> Vec<String> {
     ask(c"dispatcher.list", c"URI")
 }
 
-/// The addresses of all nodes of the DMQ bus; empty without that module.
-pub fn dmq_addresses() -> Vec<String> {
-    ask(c"dmq.list_nodes", c"resolved_ip")
+/// Longest list of nodes that is read.
+const MAX_DMQ_NODES: usize = 1_024;
+
+/// The URIs that the operator configured for the dmq module: `server_address` and each
+/// `notification_address`. `Some(empty)` if the module is not loaded, `None` if it is loaded and does not
+/// export its parameters under the names known.
+///
+/// The node list of the module is not used: whoever reaches its port can add any address to that list.
+pub fn dmq_configured_uris() -> Option<Vec<String>> {
+    // SAFETY: the list of modules and the handles in it are valid after the start; the name ends in NUL.
+    let Some(dmq) = (unsafe { k::find_module_by_name(c"dmq".as_ptr()).as_ref() }) else {
+        return Some(Vec::new());
+    };
+    // SAFETY: as above. The variables have the types given in `dmq.h` in every release (`tests/abi`). They
+    // are written in the main process while it reads the configuration, before this process is forked,
+    // and never afterwards, so nobody changes what is read here.
+    unsafe {
+        let server: *const k::str_ = symbol(dmq.handle, c"dmq_server_address")?.cast();
+        let nodes: *const *const k::str_list_t =
+            symbol(dmq.handle, c"dmq_notification_address_list")?.cast();
+        let mut uris = vec![text_of(&*server)];
+        let mut next = (*nodes).as_ref();
+        while let Some(node) = next.filter(|_| uris.len() < MAX_DMQ_NODES) {
+            uris.push(text_of(&node.s));
+            next = node.next.as_ref();
+        }
+        Some(uris)
+    }
+}
+
+/// The address of a variable that a loaded module exports.
+///
+/// # Safety
+/// `handle` must be the handle of a loaded module.
+unsafe fn symbol(handle: *mut c_void, name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: promised by the caller; the name ends in NUL.
+    let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
+    (!found.is_null()).then_some(found)
+}
+
+/// A copy of a text of the core.
+///
+/// # Safety
+/// The text must be valid during the call.
+unsafe fn text_of(value: &k::str_) -> String {
+    // SAFETY: promised by the caller.
+    String::from_utf8_lossy(unsafe { text::bytes(value) }).into_owned()
 }
 
 /// Runs a command of another module; returns the texts that stand under `name` in its reply.
@@ -98,9 +142,7 @@ unsafe extern "C" fn apiban_collect_text(
                 s: value.cast_mut(),
                 len,
             };
-            collector
-                .found
-                .push(String::from_utf8_lossy(text::bytes(&value)).into_owned());
+            collector.found.push(text_of(&value));
         }
     });
 }

@@ -1,6 +1,7 @@
 //! The updater's process: hosts [`Updater`], which does everything that may block.
 
 use std::net::IpAddr;
+use std::sync::Once;
 use std::time::Duration;
 
 use super::bindings as k;
@@ -8,9 +9,9 @@ use super::child::{Child, Work, LONGEST_SLEEP};
 use super::module::Module;
 use super::{other_modules, own};
 use crate::bans::Wake;
-use crate::error;
 use crate::shared::events::{Event, EventKind};
 use crate::updater::{Discovered, Host, Parts, Updater};
+use crate::{error, warning};
 
 /// No other module initialises itself in this process: it needs none.
 pub const CHILD: Child = Child {
@@ -75,6 +76,19 @@ fn start(module: &'static Module) -> Result<Updater<'static>, String> {
     Updater::new(parts, || module.wake())
 }
 
+/// The nodes configured for the dmq module; a warning, once, if they cannot be read.
+fn dmq_nodes() -> Vec<String> {
+    static TOLD: Once = Once::new();
+    other_modules::dmq_configured_uris().unwrap_or_else(|| {
+        TOLD.call_once(|| {
+            warning!(
+                "trust_dmq: this dmq module does not show its notification_address: name the nodes in trust or trust_file"
+            );
+        });
+        Vec::new()
+    })
+}
+
 /// What the updater asks of Kamailio.
 struct KamailioHost(&'static Module);
 
@@ -90,7 +104,7 @@ impl Host for KamailioHost {
             discovered.own = own::addresses();
         }
         if config.trust_dmq {
-            discovered.nodes = other_modules::dmq_addresses();
+            discovered.nodes = dmq_nodes();
         }
         if config.trust_dispatcher {
             discovered.destinations = other_modules::dispatcher_uris();

@@ -1,11 +1,16 @@
-//! Names of discovered: resolved in a thread, because a name server may let it wait.
+//! The addresses of host names. A thread asks, because a name server may let the caller wait.
+//!
+//! The system's resolver is asked, which knows A and AAAA records (and `/etc/hosts`) and neither SRV nor
+//! NAPTR (RFC 3263 section 4): a name that has only those has no address here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::{io, thread};
 
-/// How long addresses of a name count, in milliseconds.
+use crate::warning;
+
+/// How long the addresses of a name are used before it is asked again, in milliseconds.
 const LIFETIME: u64 = 60_000;
 
 /// The addresses of the names that were asked for so far.
@@ -13,12 +18,20 @@ pub struct Resolver {
     names: Sender<BTreeSet<String>>,
     answers: Receiver<BTreeMap<String, Vec<IpAddr>>>,
     known: BTreeMap<String, Vec<IpAddr>>,
+    /// The names of this round.
+    wanted: BTreeSet<String>,
+    /// The names that were asked last.
     asked: BTreeSet<String>,
+    /// The names about which a warning has been written.
+    reported: BTreeSet<String>,
     next: u64,
 }
 
 impl Resolver {
-    /// Starts the thread; `waker` ends the sleep of whoever takes the answers.
+    /// Starts the thread; `waker` ends the sleep of the process that takes the answers.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
     pub fn spawn(waker: Box<dyn Fn() + Send>) -> io::Result<Self> {
         let (names, inbox) = mpsc::channel::<BTreeSet<String>>();
         let (outbox, answers) = mpsc::channel();
@@ -40,37 +53,54 @@ impl Resolver {
             names,
             answers,
             known: BTreeMap::new(),
+            wanted: BTreeSet::new(),
             asked: BTreeSet::new(),
+            reported: BTreeSet::new(),
             next: 0,
         })
     }
 
-    /// The addresses known of these names; asks anew where names changed or answers grew old. A name
-    /// that no longer resolves keeps the addresses it had: a name server's trouble makes no enemies.
-    pub fn addresses(&mut self, names: &BTreeSet<String>, now: u64) -> Vec<(String, IpAddr)> {
+    /// The addresses known of this name, none at first. A name that no longer resolves keeps the
+    /// addresses it had: trouble of a name server must not get a carrier banned.
+    pub fn addresses(&mut self, name: &str) -> &[IpAddr] {
+        self.take_answers();
+        self.wanted.insert(name.to_owned());
+        self.known.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Ends a round: asks for the names of this round if they changed or the answers are old, and
+    /// forgets all others.
+    pub fn ask(&mut self, now: u64) {
+        self.take_answers();
+        let wanted = std::mem::take(&mut self.wanted);
+        self.known.retain(|name, _| wanted.contains(name));
+        self.reported.retain(|name| wanted.contains(name));
+        if !wanted.is_empty() && (now >= self.next || wanted != self.asked) {
+            self.next = now + LIFETIME;
+            // An error means that the thread is gone: the addresses known stay in use.
+            let _ = self.names.send(wanted.clone());
+        }
+        self.asked = wanted;
+    }
+
+    fn take_answers(&mut self) {
         while let Ok(answer) = self.answers.try_recv() {
             for (name, found) in answer {
                 if !found.is_empty() {
+                    self.reported.remove(&name);
                     self.known.insert(name, found);
+                } else if !self.known.contains_key(&name) && self.reported.insert(name.clone()) {
+                    warning!(
+                        "trust: {name} has no A or AAAA record, so its addresses are not trusted; SRV and NAPTR records are not followed: name the addresses in trust or trust_file"
+                    );
                 }
             }
         }
-        if !names.is_empty() && (now >= self.next || *names != self.asked) {
-            self.next = now + LIFETIME;
-            self.asked.clone_from(names);
-            let _ = self.names.send(names.clone());
-        }
-        self.known.retain(|name, _| names.contains(name));
-        let pairs = self
-            .known
-            .iter()
-            .flat_map(|(name, found)| found.iter().map(move |ip| (name.clone(), *ip)));
-        pairs.collect()
     }
 }
 
 fn resolve(name: &str) -> Vec<IpAddr> {
-    // A port is only there because the interface wants one.
+    // The interface wants a port; which one does not matter.
     let found = (name, 5060).to_socket_addrs();
     found
         .map(|addresses| addresses.map(|address| address.ip()).collect())
@@ -82,19 +112,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_gets_its_addresses_and_keeps_them_when_the_server_fails() {
+    fn a_name_gets_its_addresses_and_one_without_any_is_reported_once() {
         let (tell, told) = mpsc::channel();
         let mut resolver = Resolver::spawn(Box::new(move || tell.send(()).unwrap())).unwrap();
-        let names = BTreeSet::from(["localhost".to_owned(), "nonexistent.invalid".to_owned()]);
-        assert!(resolver.addresses(&names, 1000).is_empty());
+        let missing = "nonexistent.invalid";
+        let mut round = |now| {
+            let found = resolver.addresses("localhost").to_vec();
+            assert!(resolver.addresses(missing).is_empty());
+            resolver.ask(now);
+            (found, resolver.reported.len())
+        };
+        assert_eq!(round(1000), (Vec::new(), 0));
         told.recv().unwrap();
-        let found = resolver.addresses(&names, 1001);
-        assert!(
-            found
-                .iter()
-                .all(|(name, ip)| name == "localhost" && ip.is_loopback())
-                && !found.is_empty()
-        );
-        assert!(resolver.addresses(&BTreeSet::new(), 1002).is_empty());
+        let (found, reported) = round(1001);
+        assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback));
+        assert_eq!(reported, 1);
+        assert_eq!(round(1001 + LIFETIME).1, 1);
+        told.recv().unwrap();
+        assert_eq!(round(1002 + LIFETIME), (found, 1));
+        resolver.ask(1003 + LIFETIME);
+        assert!(resolver.known.is_empty() && resolver.reported.is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! Keeps the trust set what parameters, files and Kamailio itself say.
+//! Keeps the trust set equal to what parameters, files and Kamailio itself say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use super::resolver::Resolver;
@@ -10,21 +10,28 @@ use crate::address::{parse_address, Subnet};
 use crate::bans::evict::evict_trusted;
 use crate::config::files;
 use crate::config::{Config, ConfigError};
-use crate::error;
 use crate::shared::Shared;
-use crate::trust::{Rule, Trusted};
+use crate::trust::{Rule, Trusted, MAX_FOUND};
+use crate::{notice, warning};
 
-/// What Kamailio knows by itself (interfaces, nodes, destinations) is looked at this often, in
+/// What Kamailio knows by itself (interfaces, nodes, destinations) is read this often, in
 /// milliseconds.
 const PAUSE: u64 = 2_000;
+/// Newly trusted addresses that are logged by name at a time.
+const MOST_NAMED: usize = 20;
+/// More nodes than this no cluster has; further ones are not trusted.
+const MAX_NODES: usize = 64;
 
-/// Whom Kamailio knows by itself.
+/// What Kamailio knows by itself and the parameters trust.
 #[derive(Clone, Debug, Default)]
 pub struct Discovered {
     /// Addresses that it listens on.
     pub own: Vec<IpAddr>,
-    /// Nodes of the DMQ bus, addresses or names.
+    /// URIs of the nodes that the operator configured for the dmq module. Never those that the DMQ bus
+    /// reports: anybody can add an address there with one datagram.
     pub nodes: Vec<String>,
+    /// Addresses of the nodes that have proved that they belong to the cluster.
+    pub members: Vec<IpAddr>,
     /// URIs of the dispatcher's destinations.
     pub destinations: Vec<String>,
 }
@@ -33,11 +40,12 @@ pub struct Discovered {
 pub struct TrustWatch {
     /// From parameters and files.
     given: Vec<Trusted>,
-    /// All of them, to see a change.
-    all: Vec<Trusted>,
+    /// All of them, sorted, to see a change.
+    in_force: Vec<Trusted>,
     resolver: Option<Resolver>,
     next: u64,
-    failing: bool,
+    /// The warning about addresses that are not trusted has been written.
+    overfull: bool,
 }
 
 impl TrustWatch {
@@ -45,17 +53,17 @@ impl TrustWatch {
     pub fn new(given: Vec<Trusted>, resolver: Option<Resolver>) -> Self {
         TrustWatch {
             given,
-            all: Vec::new(),
+            in_force: Vec::new(),
             resolver,
             next: 0,
-            failing: false,
+            overfull: false,
         }
     }
 
     /// Reads the files again.
     ///
     /// # Errors
-    /// A file that cannot be used; nothing has changed then.
+    /// A file that cannot be used, or too long a list; nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), ConfigError> {
         self.given = files::read_trust(config)?;
         Ok(())
@@ -66,82 +74,111 @@ impl TrustWatch {
         self.next
     }
 
-    /// True where it is time to look again.
+    /// True if it is time to look again.
     pub fn is_due(&self, now: u64) -> bool {
         now >= self.next
     }
 
-    /// Brings the set up to date; returns whose bans were lifted for it.
+    /// Brings the set up to date; returns the bans that were lifted for it.
     pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Host) -> Vec<Subnet> {
         self.next = now + PAUSE;
-        let discovered = host.discovered();
-        let mut all = self.given.clone();
-        all.extend(
-            discovered
-                .own
-                .iter()
-                .map(|ip| (Subnet::host(*ip), Rule::Own)),
-        );
-        // Own addresses that are on no interface (advertised ones) were recognised when they were met.
-        let met = shared
-            .trust
-            .of(Rule::Own)
-            .into_iter()
-            .filter(|subnet| host.is_own(subnet.address()));
-        all.extend(met.map(|subnet| (subnet, Rule::Own)));
-        let mut names = BTreeSet::new();
-        let nodes = discovered.nodes.iter().map(String::as_str);
-        let hosts = discovered
-            .destinations
-            .iter()
-            .filter_map(|text| uri::host(text));
-        for (text, rule) in nodes
-            .map(|node| (node, Rule::Dmq))
-            .chain(hosts.map(|host| (host, Rule::Dispatcher)))
-        {
-            match parse_address(text) {
-                Ok(ip) => all.push((Subnet::host(ip), rule)),
-                Err(_) => drop(names.insert((text.to_owned(), rule))),
-            }
+        let found = self.found(now, shared, host);
+        // The first rule of an address counts: what the operator gave comes before what was found.
+        let mut rules = BTreeMap::new();
+        for &(subnet, rule) in self.given.iter().chain(&found) {
+            rules.entry(subnet).or_insert(rule);
         }
-        all.extend(self.resolve(names, now));
-        // Stable: of several rules for an address the first counts.
-        all.sort_by_key(|(subnet, _)| *subnet);
-        all.dedup_by_key(|(subnet, _)| *subnet);
-        self.put_in_force(all, shared)
-    }
-
-    fn resolve(&mut self, names: BTreeSet<(String, Rule)>, now: u64) -> Vec<Trusted> {
-        let Some(resolver) = &mut self.resolver else {
-            return Vec::new();
-        };
-        let rules: Vec<(String, Rule)> = names.into_iter().collect();
-        let names: BTreeSet<String> = rules.iter().map(|(name, _)| name.clone()).collect();
-        let found = resolver.addresses(&names, now);
-        let rule_of = |name: &str| {
-            rules
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, rule)| *rule)
-        };
-        found
-            .into_iter()
-            .filter_map(|(name, ip)| Some((Subnet::host(ip), rule_of(&name)?)))
-            .collect()
-    }
-
-    fn put_in_force(&mut self, all: Vec<Trusted>, shared: &Shared) -> Vec<Subnet> {
-        if all == self.all {
+        let wanted: Vec<Trusted> = rules.into_iter().collect();
+        if wanted == self.in_force {
             return Vec::new();
         }
-        if let Err(error) = shared.trust.replace(&all) {
-            if !std::mem::replace(&mut self.failing, true) {
-                error!("trust: {error}; the set stays as it was");
-            }
-            return Vec::new();
-        }
-        self.failing = false;
-        self.all = all;
+        shared.trust.replace(&wanted);
+        self.announce(&wanted);
+        self.in_force = wanted;
         evict_trusted(shared)
     }
+
+    /// What Kamailio knows by itself, as addresses, not more than there is room for.
+    fn found(&mut self, now: u64, shared: &Shared, host: &dyn Host) -> Vec<Trusted> {
+        let discovered = host.discovered();
+        let own = |ip: &IpAddr| (Subnet::host(*ip), Rule::Own);
+        let mut found: Vec<Trusted> = discovered.own.iter().map(own).collect();
+        // Own addresses that are on no interface (advertised ones) were recognised when they were met.
+        let met = shared.trust.of(Rule::Own);
+        let met = met.iter().filter(|subnet| host.is_own(subnet.address()));
+        found.extend(met.map(|subnet| (*subnet, Rule::Own)));
+        let nodes = self.resolve(&discovered.nodes, Rule::Dmq);
+        let member = |ip: &IpAddr| (Subnet::host(*ip), Rule::Member);
+        let nodes = nodes
+            .into_iter()
+            .chain(discovered.members.iter().map(member));
+        let (nodes, more_nodes) = at_most(MAX_NODES, nodes);
+        let destinations = self.resolve(&discovered.destinations, Rule::Dispatcher);
+        if let Some(resolver) = &mut self.resolver {
+            resolver.ask(now);
+        }
+        found.extend(nodes);
+        let (found, more) = at_most(MAX_FOUND, found.into_iter().chain(destinations));
+        let left_out = more_nodes + more;
+        if left_out > 0 && !self.overfull {
+            warning!(
+                "trust: {left_out} addresses found by trust_self, trust_dmq and trust_dispatcher are not trusted: at most {MAX_FOUND} are possible, of them {MAX_NODES} nodes"
+            );
+        }
+        self.overfull = left_out > 0;
+        found
+    }
+
+    /// The addresses of these URIs as far as they are known.
+    fn resolve(&mut self, uris: &[String], rule: Rule) -> Vec<Trusted> {
+        let mut trusted = Vec::new();
+        for host in uris.iter().filter_map(|text| uri::host(text)) {
+            match (parse_address(host), &mut self.resolver) {
+                (Ok(ip), _) => trusted.push((Subnet::host(ip), rule)),
+                (Err(_), Some(resolver)) => {
+                    let addresses = resolver.addresses(host);
+                    trusted.extend(addresses.iter().map(|ip| (Subnet::host(*ip), rule)));
+                }
+                (Err(_), None) => {}
+            }
+        }
+        trusted
+    }
+
+    /// Names what the module trusts from now on without having been told to.
+    fn announce(&self, wanted: &[Trusted]) {
+        let known: HashSet<Subnet> = self.in_force.iter().map(|(subnet, _)| *subnet).collect();
+        let new: Vec<&Trusted> = wanted
+            .iter()
+            .filter(|(subnet, rule)| found_outside(*rule) && !known.contains(subnet))
+            .collect();
+        for (subnet, rule) in new.iter().take(MOST_NAMED) {
+            notice!("{subnet} is trusted from now on: {rule}");
+        }
+        if new.len() > MOST_NAMED {
+            let more = new.len() - MOST_NAMED;
+            notice!("{more} more addresses are trusted from now on");
+        }
+    }
+}
+
+/// True for a rule that makes another host trusted although no trust list names it.
+fn found_outside(rule: Rule) -> bool {
+    matches!(rule, Rule::Dmq | Rule::Member | Rule::Dispatcher)
+}
+
+/// The first `most` different addresses, and how many different ones were left out.
+fn at_most(most: usize, all: impl Iterator<Item = Trusted>) -> (Vec<Trusted>, usize) {
+    let (mut kept, mut seen, mut left_out) = (Vec::new(), BTreeSet::new(), 0);
+    for (subnet, rule) in all {
+        if !seen.insert(subnet) {
+            continue;
+        }
+        if kept.len() < most {
+            kept.push((subnet, rule));
+        } else {
+            left_out += 1;
+        }
+    }
+    (kept, left_out)
 }

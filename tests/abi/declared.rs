@@ -137,6 +137,7 @@ pub fn structures() -> Vec<Structure> {
         dmq_resp_cback = "dmq_resp_cback_t" "" Same, [f param];
         dmq_api = "dmq_api_t" "" Room("bind_dmq writes 4 or 5 pointers into it"),
             [register_dmq_peer bcast_message send_message find_dmq_node_uri];
+        str_list = "str_list_t" "" Same, [s next];
     }
 }
 

@@ -9,3 +9,4 @@ mod local_bans;
 mod reports;
 mod sources;
 mod trust;
+mod trust_dmq;

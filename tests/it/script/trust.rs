@@ -226,3 +226,95 @@ fn a_ban_from_the_last_run_yields_to_trust() {
     kamailio.assert_dropped("127.0.0.67");
     assert_eq!(kamailio.statistic("apiban", "local_entries"), 1);
 }
+
+/// A dispatcher list with the destinations 203.0.`n / 250`.`n % 250` for all n below `count`.
+fn destinations(count: usize) -> String {
+    (0..count)
+        .map(|n| format!("1 sip:203.0.{}.{}:5060\n", n / 250, n % 250))
+        .collect()
+}
+
+fn with_dispatcher(count: usize) -> Builder {
+    untrusting()
+        .memory(128, 32)
+        .load("dispatcher")
+        .modparam("dispatcher", "list_file", "@DIR@/dispatcher")
+        .file("dispatcher", destinations(count))
+}
+
+#[test]
+fn a_trust_file_that_is_too_long_stops_nothing_else() {
+    let long: String = (0..9_000)
+        .map(|n| format!("10.0.{}.{}\n", n / 250, n % 250))
+        .collect();
+    let file = TrustFile::new(&long);
+    // Without a trust_file in use the start has nothing to fall back to.
+    let log = untrusting()
+        .param("trust_file", file.text())
+        .expect_start_failure();
+    let why = "9000 trusted addresses and prefixes, at most 8192 are possible";
+    assert!(log.contains(why), "{log}");
+
+    file.write("192.0.2.1\n");
+    let kamailio = with_dispatcher(1).param("trust_file", file.text()).start();
+    wait_until("the first destination to be trusted", SOON, || {
+        kamailio.verdict("203.0.0.0")["source"] == "trusted"
+    });
+    file.write(&long);
+    for reload in 1..=2 {
+        kamailio.ask("apiban.reload", &[]);
+        // Each reload that fails says so.
+        wait_until("the error of this reload", SOON, || {
+            kamailio.log().matches(why).count() == reload
+        });
+    }
+    assert_eq!(rule(&kamailio, "192.0.2.1"), "trust_file line 1");
+    // What Kamailio knows by itself goes on being followed.
+    fs::write(kamailio.dir().join("dispatcher"), destinations(2)).expect("dispatcher list");
+    kamailio.ask("dispatcher.reload", &[]);
+    wait_until("the new destination to be trusted", SOON, || {
+        kamailio.verdict("203.0.0.1")["source"] == "trusted"
+    });
+}
+
+#[test]
+fn of_too_many_destinations_as_many_are_trusted_as_fit() {
+    let kamailio = with_dispatcher(8_300)
+        .param("trust", "192.0.2.1, 203.0.33.40")
+        .start();
+    // 8,192 fit.
+    let line = kamailio.wait_for_log("108 addresses found", SOON);
+    assert!(line.contains("WARNING"), "{line}");
+    wait_until("the destinations to be trusted", SOON, || {
+        kamailio.ask("apiban.status", &[])["trust"]["automatic"]
+            .as_u64()
+            .is_some_and(|automatic| automatic >= 8_191)
+    });
+    for given in ["192.0.2.1", "203.0.33.40"] {
+        assert_eq!(rule(&kamailio, given), "trust");
+    }
+    let log = kamailio.log();
+    assert_eq!(log.matches("addresses found").count(), 1, "{log}");
+    assert!(log.contains("more addresses are trusted from now on"));
+}
+
+#[test]
+fn a_destination_without_an_address_is_named_once() {
+    let kamailio = untrusting()
+        .load("dispatcher")
+        .modparam("dispatcher", "list_file", "@DIR@/dispatcher")
+        .file(
+            "dispatcher",
+            // 16: dispatcher itself looks for no A record.
+            "1 sip:only-srv.invalid 16\n1 sip:only-srv.invalid;transport=tcp 16\n",
+        )
+        .start();
+    let line = kamailio.wait_for_log("only-srv.invalid has no A or AAAA record", SOON);
+    assert!(line.contains("WARNING"), "{line}");
+    let looked = |text: &str| kamailio.log().matches(text).count();
+    kamailio.ask("apiban.block", &["192.0.2.1", "1"]);
+    wait_until("the updater to go on", SOON, || {
+        kamailio.statistic("apiban", "local_entries") == 0
+    });
+    assert_eq!(looked("only-srv.invalid has no A"), 1);
+}

@@ -47,7 +47,7 @@ pub fn with_shared<T>(trusting: bool, body: impl FnOnce(&Shared, &Config) -> T) 
             if trusting {
                 // Once: emptying that large a table takes longer than most inputs.
                 let trusted = trust::parse_parameter(TRUSTED).unwrap();
-                shared.trust.replace(&trusted).unwrap();
+                shared.trust.replace(&trusted);
             }
             (shared, config)
         });

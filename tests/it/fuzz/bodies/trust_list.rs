@@ -26,7 +26,7 @@ pub fn run(data: &[u8]) {
     let words = asked.split([' ', ',', '\n']).take(MOST);
     let asked: Vec<Subnet> = words.filter_map(|word| word.parse().ok()).collect();
     with_shared(false, |shared, _| {
-        shared.trust.replace(trusted).expect("few rules");
+        shared.trust.replace(trusted);
         let all = trusted.iter().map(|(subnet, _)| *subnet).chain(asked);
         for subnet in all {
             let range = Range::of(subnet);
@@ -46,7 +46,7 @@ pub fn run(data: &[u8]) {
                 );
             }
         }
-        shared.trust.replace(&[]).expect("no rules");
+        shared.trust.replace(&[]);
         assert_eq!(shared.trust.count(), (0, 0));
     });
 }

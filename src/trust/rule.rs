@@ -1,0 +1,74 @@
+//! Why an address is trusted.
+
+use std::fmt;
+
+use crate::address::Subnet;
+
+/// Where a trust rule comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// The parameter `trust`.
+    Parameter,
+    /// This line of the file that `trust_file` names, counted from 1.
+    File(u32),
+    /// Loopback, by `trust_self`.
+    Loopback,
+    /// An address of this Kamailio, by `trust_self`.
+    Own,
+    /// A node that the operator configured for the dmq module, by `trust_dmq`.
+    Dmq,
+    /// A node that the cluster has authenticated, by `trust_dmq`.
+    Member,
+    /// A destination of the dispatcher module, by `trust_dispatcher`.
+    Dispatcher,
+}
+
+impl Rule {
+    /// The rule as the value of a table entry: the kind in the low four bits, never zero.
+    pub(super) fn pack(self) -> u32 {
+        match self {
+            Rule::Parameter => 1,
+            Rule::File(line) => 2 | line << 4,
+            Rule::Loopback => 3,
+            Rule::Own => 4,
+            Rule::Dmq => 5,
+            Rule::Dispatcher => 6,
+            Rule::Member => 7,
+        }
+    }
+
+    /// The rule of a value that [`Rule::pack`] made.
+    pub(super) fn unpack(value: u32) -> Rule {
+        match value & 15 {
+            2 => Rule::File(value >> 4),
+            3 => Rule::Loopback,
+            4 => Rule::Own,
+            5 => Rule::Dmq,
+            6 => Rule::Dispatcher,
+            7 => Rule::Member,
+            _ => Rule::Parameter,
+        }
+    }
+
+    /// True if the module found the address by itself.
+    pub fn is_automatic(self) -> bool {
+        !matches!(self, Rule::Parameter | Rule::File(_))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rule::Parameter => f.write_str("trust"),
+            Rule::File(line) => write!(f, "trust_file line {line}"),
+            Rule::Loopback => f.write_str("trust_self: loopback"),
+            Rule::Own => f.write_str("trust_self: own address"),
+            Rule::Dmq => f.write_str("trust_dmq"),
+            Rule::Member => f.write_str("trust_dmq: member of the cluster"),
+            Rule::Dispatcher => f.write_str("trust_dispatcher"),
+        }
+    }
+}
+
+/// One rule and what it covers.
+pub type Trusted = (Subnet, Rule);

@@ -1,0 +1,115 @@
+use super::*;
+use crate::memory::HeapArena;
+
+fn trust(list: &str) -> Trust {
+    let trust = Trust::new(&mut HeapArena, 7, 64).unwrap();
+    trust.replace(&parse_parameter(list).unwrap());
+    trust
+}
+
+fn subnet(text: &str) -> Subnet {
+    text.parse().unwrap()
+}
+
+#[test]
+fn covers_addresses_and_whatever_overlaps() {
+    let trust = trust("192.0.2.7, 198.51.100.0/24 2001:db8::5");
+    for spared in [
+        "192.0.2.7",
+        "192.0.2.0/24",
+        "198.51.100.9",
+        "198.51.100.128/25",
+        "198.51.0.0/16",
+        "2001:db8::5",
+        "2001:db8::/64",
+        "2001:db8::/48",
+    ] {
+        assert_eq!(
+            trust.spares(subnet(spared)),
+            Some(Rule::Parameter),
+            "{spared}"
+        );
+    }
+    for stranger in [
+        "192.0.2.8",
+        "192.0.3.0/24",
+        "2001:db8::6",
+        "2001:db8:1::/64",
+    ] {
+        assert_eq!(trust.spares(subnet(stranger)), None, "{stranger}");
+    }
+}
+
+#[test]
+fn a_whole_family_can_be_trusted() {
+    let v4 = trust("0.0.0.0/0");
+    let v6 = trust("::/0");
+    for (text, is_v4) in [
+        ("192.0.2.7", true),
+        ("8.8.8.0/24", true),
+        ("2001:db8::1", false),
+    ] {
+        assert_eq!(v4.spares(subnet(text)).is_some(), is_v4, "{text}");
+        assert_eq!(v6.spares(subnet(text)).is_some(), !is_v4, "{text}");
+    }
+}
+
+#[test]
+fn is_swapped_whole_and_names_the_rule() {
+    let trust = trust("192.0.2.7 192.0.2.8");
+    let file = parse_file("# carriers\n\n192.0.2.8  # east\n203.0.113.0/24\n").unwrap();
+    trust.replace(&[file, loopback()].concat());
+    assert_eq!(trust.rule("192.0.2.7".parse().unwrap()), None);
+    assert_eq!(
+        trust.rule("192.0.2.8".parse().unwrap()),
+        Some(Rule::File(3))
+    );
+    assert_eq!(
+        trust
+            .rule("203.0.113.77".parse().unwrap())
+            .unwrap()
+            .to_string(),
+        "trust_file line 4"
+    );
+    assert_eq!(
+        trust.rule("127.0.0.9".parse().unwrap()),
+        Some(Rule::Loopback)
+    );
+    assert_eq!(trust.count(), (4, 2));
+    assert!(trust.add((subnet("192.0.2.9"), Rule::Own)));
+    assert_eq!(trust.rule("192.0.2.9".parse().unwrap()), Some(Rule::Own));
+}
+
+#[test]
+fn wide_prefixes_cover_all_their_regions() {
+    let trust = trust("10.0.0.0/6 2001:e00::/24 2001:db8:1::/48");
+    for text in [
+        "8.0.0.1",
+        "11.255.255.255",
+        "::ffff:9.1.1.1",
+        "2001:eff::1",
+        "2001:db8:1::1",
+    ] {
+        assert!(trust.rule(text.parse().unwrap()).is_some(), "{text}");
+    }
+    for text in ["7.255.255.255", "12.0.0.0", "2001:f00::1", "2001:db8:2::1"] {
+        assert_eq!(trust.rule(text.parse().unwrap()), None, "{text}");
+    }
+    let all = Trust::new(&mut HeapArena, 7, 64).unwrap();
+    all.add((subnet("::/1"), Rule::Parameter));
+    assert!((0..256u128).all(|n| all.rule(IpAddr::V6((n << 100 | 1).into())).is_some()));
+}
+
+/// The most important rules come first in the list, and only what comes last can be left out.
+#[test]
+fn what_exceeds_the_room_is_left_out_from_the_end() {
+    let host = |n: u32| Subnet::host(IpAddr::V4((0x0a00_0000 + n).into()));
+    let mut wanted: Vec<Trusted> = parse_parameter("192.0.2.7").unwrap();
+    wanted.extend((0..MAX_GIVEN as u32 + MAX_FOUND as u32).map(|n| (host(n), Rule::Dispatcher)));
+    let trust = trust("192.0.2.8");
+    trust.replace(&wanted);
+    assert_eq!(trust.count().0, MAX_GIVEN + MAX_FOUND);
+    assert_eq!(trust.spares(subnet("192.0.2.7")), Some(Rule::Parameter));
+    assert_eq!(trust.spares(wanted.last().unwrap().0), None);
+    assert_eq!(trust.spares(subnet("192.0.2.8")), None);
+}
