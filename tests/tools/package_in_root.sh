@@ -4,50 +4,23 @@
 #
 #   bin=FOLDER package_in_root.sh ROOT WORK OLDER.deb CURRENT.deb
 set -euo pipefail
+. "$(dirname "$0")/debian_tree.sh"
 
 lower=$1 work=$2 older=$3 current=$4
-tree=$work/tree
 listed=127.0.0.66 unlisted=127.0.0.5 sip=127.0.0.1:5060 feed=127.0.0.1:8080
-kamailio_pid= feed_pid=
-
-fail() {
-    echo "FAILED: $*" >&2
-    [ ! -s "$work/log" ] || tail -n 30 "$work/log" >&2
-    exit 1
-}
+feed_pid=''
+: "${bin:?}" # the folder of feed_server and sip_ping
 
 cleanup() {
-    for pid in $kamailio_pid $feed_pid; do
-        kill "$pid" 2>/dev/null || true
-    done
-    # The processes of Kamailio end before the tree below them goes.
-    wait_until 20 no_kamailio || true
-    umount --recursive "$tree" 2>/dev/null || true
+    [ -z "$feed_pid" ] || kill "$feed_pid" 2>/dev/null || true
+    drop_tree
 }
 trap cleanup EXIT
 
-no_kamailio() { [ -z "$kamailio_pid" ] || ! kill -0 "$kamailio_pid" 2>/dev/null; }
-
-# wait_until SECONDS COMMAND...
-wait_until() {
-    local deadline=$((SECONDS + $1))
-    shift
-    until "$@" >/dev/null 2>&1; do
-        [ $SECONDS -lt $deadline ] || return 1
-        sleep 0.05
-    done
-}
-
-inside() { env -u LC_ALL LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$tree" "$@"; }
-kamcmd() { inside kamcmd -s unix:/run/kamailio/kamailio_ctl "$@"; }
 exists() { [ -e "$tree/$1" ] || fail "$1 is missing"; }
 gone() { [ ! -e "$tree/$1" ] || fail "$1 is still there"; }
 
-mkdir -p "$work/upper" "$work/overlay" "$tree"
-mount -t overlay overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/overlay" "$tree"
-mount -t proc proc "$tree/proc"
-mount --rbind /dev "$tree/dev"
-mount -t tmpfs tmpfs "$tree/run"
+copy_tree "$lower"
 ip link set lo up
 cp "$older" "$tree/older.deb"
 cp "$current" "$tree/current.deb"
@@ -76,24 +49,9 @@ cat >"$tree/etc/kamailio/kamailio.cfg" <<CONFIGURATION
 #!define APIBAN_EARLY
 include_file "/usr/share/doc/kamailio-apiban-module/examples/kamailio.cfg.sample"
 CONFIGURATION
-unit=$(find "$tree/usr/lib/systemd/system" "$tree/lib/systemd/system" -name kamailio.service 2>/dev/null | head -n 1)
-[ -n "$unit" ] || fail "there is no unit"
-setting() { sed -n "s/^$1=//p" "$unit" | tail -n 1; }
-# What systemd does with these lines of the unit.
-inside install -d -m "$(setting RuntimeDirectoryMode)" -o "$(setting User)" -g "$(setting Group)" "/run/$(setting RuntimeDirectory)"
-variables=$(sed -n "s/^Environment='\(.*\)'/\1/p" "$unit")
-capabilities=$(setting AmbientCapabilities | tr 'A-Z ' 'a-z,' | sed 's/cap_/+/g')
-# shellcheck disable=SC2086 # one word for each variable
-command=$(env -i $variables bash -c "echo \"$(setting ExecStart)\"")
-# shellcheck disable=SC2086 # the command line of the unit
-inside setpriv --reuid "$(setting User)" --regid "$(setting Group)" --init-groups --inh-caps "-all${capabilities:+,$capabilities}" \
-    --ambient-caps "-all${capabilities:+,$capabilities}" $command >"$work/log" 2>&1 || fail "Kamailio does not start"
-wait_until 20 test -s "$tree/run/kamailio/kamailio.pid" || fail "Kamailio wrote no pid file"
-kamailio_pid=$(cat "$tree/run/kamailio/kamailio.pid")
-wait_until 20 kamcmd apiban.status || fail "Kamailio does not answer"
+start_like_unit
 "$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is listed and still answered"
 "$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "$unlisted is not answered"
-[ "$(stat -c %u "/proc/$kamailio_pid")" = "$(inside id -u kamailio)" ] || fail "Kamailio does not run as user kamailio"
 wait_until 20 test -s "$tree/var/lib/kamailio/apiban.state" || fail "no state file"
 
 echo "-- upgrade under a running Kamailio"
@@ -109,9 +67,7 @@ gone "$modules/apiban.so"
 exists etc/kamailio/apiban.trust
 kill -0 "$kamailio_pid" || fail "the removal ended Kamailio"
 "$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "the removal disturbed Kamailio"
-kill "$kamailio_pid"
-wait_until 30 no_kamailio || fail "Kamailio does not end"
-kamailio_pid=
+stop_kamailio || fail "Kamailio does not end"
 inside dpkg -P kamailio-apiban-module >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the package cannot be purged"; }
 gone etc/kamailio/apiban.trust
 gone var/lib/kamailio/apiban.state

@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Follows the quick start of README.md word for word in a copy of a Debian tree with Debian's own kamailio.cfg, up to
+# the first dropped packet: called by tests/tools/packages in namespaces of its own.
+#
+#   bin=FOLDER quick_start_in_root.sh ROOT WORK README.md PACKAGE.deb
+#
+# What stands in for the person and for the machine: `editor` writes the key, a line of trust and the lines that the
+# README has for kamailio.cfg; `systemctl restart kamailio` starts Kamailio as its unit does. The service is a
+# stand-in on loopback, so two lines more name it and let loopback sources be banned.
+set -euo pipefail
+. "$(dirname "$0")/debian_tree.sh"
+
+lower=$1 work=$2 readme=$3 package=$4
+listed=127.0.0.66 unlisted=127.0.0.5 sip=127.0.0.1:5060 feed=127.0.0.1:8080
+here=$(realpath "$(dirname "$0")")
+feed_pid=''
+: "${bin:?}" # the folder of feed_server and sip_ping
+
+cleanup() {
+    [ -z "$feed_pid" ] || kill "$feed_pid" 2>/dev/null || true
+    drop_tree
+}
+trap cleanup EXIT
+
+copy_tree "$lower"
+ip link set lo up
+seq -f '198.51.100.%g' 1 60 >"$work/list"
+echo $listed >>"$work/list"
+"$bin/feed_server" --listen $feed --key quick-start-key --list "$work/list" >"$work/feed" &
+feed_pid=$!
+
+mkdir -p "$tree/root/packages" "$work/stand-ins"
+cp "$package" "$tree/root/packages/"
+"$here/quick_start.py" shell "$readme" >"$work/commands"
+echo "-- the commands"
+cat "$work/commands"
+
+# The stand-ins run outside of the tree and act on it.
+edit() {
+    local file
+    for file; do
+        case $file in
+        */apiban.key) echo quick-start-key >"$tree$file" ;;
+        */apiban.trust) echo "192.0.2.10 # carrier" >>"$tree$file" ;;
+        */kamailio.cfg)
+            "$here/quick_start.py" configure "$readme" "$tree$file"
+            sed -i "0,/^loadmodule \"apiban.so\"/s||&\nmodparam(\"apiban\", \"api_url\", \"http://$feed/api\")\nmodparam(\"apiban\", \"trust_self\", 0)|" "$tree$file"
+            ;;
+        *) fail "nobody knows what to write into $file" ;;
+        esac
+    done
+}
+start=$SECONDS
+# Each command of the README by itself, in the order of the README.
+while IFS= read -r line; do
+    IFS=$'\n' read -r -d '' -a parts < <(sed 's/ && /\n/g' <<<"$line"; printf '\0') || true
+    for part in "${parts[@]}"; do
+        echo "   $part"
+        case $part in
+        "") ;;
+        "editor "*) # shellcheck disable=SC2086 # one word for each file
+            edit ${part#editor } ;;
+        "systemctl restart kamailio") stop_kamailio && start_like_unit ;;
+        *) inside bash -euc "cd /root/packages && $part" >"$work/output" 2>&1 </dev/null || { cat "$work/output"; fail "$part"; } ;;
+        esac
+    done
+done < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' "$work/commands")
+[ -n "$kamailio_pid" ] || fail "the commands do not start Kamailio"
+"$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is listed and still answered"
+echo "-- protected $((SECONDS - start)) s after the first command"
+# Debian's configuration answers a keepalive; what it answers does not matter here.
+"$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "$unlisted is not answered"
+kamcmd_inside apiban.status | grep -q 'state: ok' || fail "apiban.status does not show what README says"
