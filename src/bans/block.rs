@@ -14,8 +14,7 @@ use crate::shared::Shared;
 use crate::table::Inserted;
 use crate::trust::Rule;
 
-/// Longest ban in seconds: ten years.
-pub const MAX_TTL: u32 = 315_360_000;
+pub use crate::table::MAX_TTL;
 
 /// Who asks for a ban. Decides the table and the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! The table of module parameters: name, default, bounds, help, and where the value goes.
 
 use super::{Config, FirewallKind, Mode, RawValue, Scope};
-use crate::bans::block::MAX_TTL;
 use crate::base_url::BaseUrl;
 use crate::feed::{ApiVersion, Key};
+use crate::table::MAX_TTL;
 use crate::trust;
 
 /// Longest time in seconds that a parameter takes.

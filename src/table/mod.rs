@@ -25,6 +25,9 @@ pub use entry::{Entry, Found, Further, Inserted};
 use hosts::{Hosts, Placed, Raise, Slot};
 use nets::{Key, Nets};
 
+/// Longest ban in seconds: ten years.
+pub const MAX_TTL: u32 = 315_360_000;
+
 /// Buckets are this full, in percent, when a table holds as many entries as it may.
 const LOAD_PERCENT: usize = 60;
 
