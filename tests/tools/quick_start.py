@@ -3,37 +3,39 @@
 
     quick_start.py shell README               prints the shell commands
     quick_start.py configure README CONFIG    puts the lines for kamailio.cfg into CONFIG, where README says
+    quick_start.py prometheus README CONFIG   puts the lines of "Prometheus and Grafana" into CONFIG
 
-The chapter is "Protected in three lines": its first shell block and its first block without a language.
+The quick start is the chapter "Protected in three lines": its first shell block and its first block without a
+language.
 """
 
 import re
 import sys
 
-CHAPTER = "## Protected in three lines"
+START = "## Protected in three lines"
+PROMETHEUS = "### 8.1 Prometheus and Grafana"
 
 
-def blocks(readme):
-    """The fenced blocks of the chapter: (language, text)."""
+def blocks(readme, chapter):
+    """The fenced blocks of a chapter: (language, text)."""
     with open(readme, encoding="utf-8") as file:
         text = file.read()
-    chapter = text.split(CHAPTER + "\n", 1)
-    if len(chapter) != 2:
-        sys.exit(f"{readme}: there is no chapter {CHAPTER!r}")
-    return re.findall(r"^```(\w*)\n(.*?)^```$", chapter[1].split("\n## ", 1)[0], re.DOTALL | re.MULTILINE)
+    parts = text.split(chapter + "\n", 1)
+    if len(parts) != 2:
+        sys.exit(f"{readme}: there is no chapter {chapter!r}")
+    body = re.split(r"\n##+ ", parts[1], maxsplit=1)[0]
+    return re.findall(r"^```(\w*)\n(.*?)^```$", body, re.DOTALL | re.MULTILINE)
 
 
-def block(readme, language):
-    found = [text for kind, text in blocks(readme) if kind == language]
+def block(readme, chapter, language):
+    found = [text for kind, text in blocks(readme, chapter) if kind == language]
     if not found:
-        sys.exit(f"{readme}: {CHAPTER!r} has no block of kind {language!r}")
+        sys.exit(f"{readme}: {chapter!r} has no block of kind {language!r}")
     return found[0]
 
 
-def configure(readme, path):
+def configure(path, module_lines, statements=""):
     """Module lines go behind the last loadmodule, the statements to the beginning of request_route."""
-    head, body = block(readme, "").split("request_route {\n", 1)
-    statements = body.rsplit("}", 1)[0]
     with open(path, encoding="utf-8") as file:
         lines = file.read().split("\n")
     last = max(index for index, line in enumerate(lines) if line.startswith("loadmodule"))
@@ -42,12 +44,18 @@ def configure(readme, path):
         last += 1
     route = next(index for index, line in enumerate(lines) if re.match(r"request_route\s*{", line))
     lines[route + 1 : route + 1] = statements.rstrip("\n").split("\n")
-    lines[last + 1 : last + 1] = head.rstrip("\n").split("\n")
+    lines[last + 1 : last + 1] = module_lines.rstrip("\n").split("\n")
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join(lines))
 
 
-if sys.argv[1] == "shell":
-    print(block(sys.argv[2], "sh"), end="")
-else:
-    configure(sys.argv[2], sys.argv[3])
+match sys.argv[1:]:
+    case ["shell", readme]:
+        print(block(readme, START, "sh"), end="")
+    case ["configure", readme, path]:
+        module_lines, body = block(readme, START, "").split("request_route {\n", 1)
+        configure(path, module_lines, body.rsplit("}", 1)[0])
+    case ["prometheus", readme, path]:
+        configure(path, block(readme, PROMETHEUS, ""))
+    case _:
+        sys.exit(__doc__)

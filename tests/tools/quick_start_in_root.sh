@@ -29,13 +29,12 @@ echo $listed >>"$work/list"
 "$bin/feed_server" --listen $feed --key quick-start-key --list "$work/list" >"$work/feed" &
 feed_pid=$!
 
-mkdir -p "$tree/root/packages" "$work/stand-ins"
+mkdir -p "$tree/root/packages"
 cp "$package" "$tree/root/packages/"
 "$here/quick_start.py" shell "$readme" >"$work/commands"
 echo "-- the commands"
 cat "$work/commands"
 
-# The stand-ins run outside of the tree and act on it.
 edit() {
     local file
     for file; do
@@ -60,7 +59,10 @@ while IFS= read -r line; do
         "") ;;
         "editor "*) # shellcheck disable=SC2086 # one word for each file
             edit ${part#editor } ;;
-        "systemctl restart kamailio") stop_kamailio && start_like_unit ;;
+        "systemctl restart kamailio")
+            stop_kamailio || fail "Kamailio does not end"
+            start_like_unit
+            ;;
         *) inside bash -euc "cd /root/packages && $part" >"$work/output" 2>&1 </dev/null || { cat "$work/output"; fail "$part"; } ;;
         esac
     done
@@ -71,3 +73,13 @@ echo "-- protected $((SECONDS - start)) s after the first command"
 # Debian's configuration answers a keepalive; what it answers does not matter here.
 "$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "$unlisted is not answered"
 kamcmd_inside apiban.status | grep -q 'state: ok' || fail "apiban.status does not show what README says"
+
+echo "-- the lines for Prometheus"
+"$here/quick_start.py" prometheus "$readme" "$tree/etc/kamailio/kamailio.cfg"
+stop_kamailio || fail "Kamailio does not end"
+rm -f "$tree/run/kamailio/kamailio.pid"
+start_like_unit
+# Not curl: -f would hide the answer of a Kamailio that refuses.
+python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' \
+    http://127.0.0.1:9090/metrics >"$work/metrics"
+grep -q '^kamailio_apiban_checks ' "$work/metrics" || fail "Kamailio serves no statistics of apiban"
