@@ -71,6 +71,15 @@ pub enum Command {
     /// Write the list for a device or another program
     #[command(after_help = EXPORT_EXAMPLES)]
     Export(ExportOptions),
+    /// Fetch what is new, bring the firewall up to date, and end
+    #[command(after_help = SYNC_EXAMPLES)]
+    Sync(SyncOptions),
+    /// Do the same as a service, without end
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunOptions),
+    /// Remove from the firewall all that this program put there
+    #[command(after_help = FLUSH_EXAMPLES)]
+    Flush,
     /// Print the manual page of a command, or write all of them into a directory
     #[command(hide = true)]
     Man(ManOptions),
@@ -188,6 +197,53 @@ pub struct ExportOptions {
     #[command(flatten)]
     pub selection: Selection,
 }
+
+const SYNC_EXAMPLES: &str = "\
+Examples:
+  apiban sync
+  apiban sync --config /usr/local/bin/apiban/config.json      a Go client's configuration as it is
+  apiban sync --full                 the whole list once more; drops what is no longer listed
+  */5 * * * *  root  apiban sync     a line for /etc/cron.d
+
+It keeps within the service's request limit, over restarts too: the first fetch of a long list takes minutes.
+If the service is unavailable the list and the firewall stay as they are, and the exit code is 4.";
+
+/// Options of `apiban sync`.
+#[derive(Debug, Args)]
+pub struct SyncOptions {
+    /// Fetch the whole list, and drop what it no longer holds
+    #[arg(long)]
+    pub full: bool,
+    /// Believe the service even if its list is suspiciously short; implies --full
+    #[arg(long)]
+    pub force: bool,
+    /// The Go clients' word for --full
+    #[arg(value_name = "FULL", value_parser = ["FULL"])]
+    pub word: Option<String>,
+}
+
+impl SyncOptions {
+    /// True if the whole list is wanted.
+    pub fn full(&self) -> bool {
+        self.full || self.force || self.word.is_some()
+    }
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  apiban run
+  systemctl enable --now apiban      with examples/apiban.service
+  kill -HUP $PID                     read key and trust files again, and the whole list
+
+SIGTERM and SIGINT end it. Bans stay in the firewall and end at their own time, unless firewall_flush is 1.";
+
+/// Options of `apiban run`.
+#[derive(Debug, Default, Args)]
+pub struct RunOptions {}
+
+const FLUSH_EXAMPLES: &str = "\
+Examples:
+  apiban flush                       removes the nft table, the ipsets or the chain of iptables-api";
 
 /// Options of `apiban man`.
 #[derive(Debug, Args)]

@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::quote::plain;
+
 /// The exit codes that the manual documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -64,14 +66,5 @@ impl From<io::Error> for Failure {
             io::ErrorKind::BrokenPipe => Failure::new(Exit::Ok, ""),
             _ => Failure::trouble(format!("the standard output: {}", plain(&error))),
         }
-    }
-}
-
-/// The system's text of an error without its number.
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
     }
 }

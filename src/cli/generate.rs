@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::CommandFactory;
 
 use super::args::{Arguments, CompletionsOptions, ManOptions};
-use super::exit::{plain, Exit, Failure};
+use super::exit::{Exit, Failure};
+use crate::quote::plain;
 
 /// Prints the manual page, or writes one for the program and for each command.
 pub fn man(options: &ManOptions) -> Result<Exit, Failure> {

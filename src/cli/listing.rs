@@ -9,12 +9,13 @@ use serde::Serialize;
 
 use super::args::{ListFormat, ListOptions, Part, Selection};
 use super::config::Settings;
-use super::exit::{plain, Exit, Failure};
+use super::exit::{Exit, Failure};
 use super::lines;
 use super::messages;
 use super::times;
 use crate::address::Subnet;
 use crate::feed::Saved;
+use crate::quote::plain;
 use crate::state::{self, Ban, LoadError};
 use crate::trust::{Rule, Trusted};
 

@@ -1,6 +1,7 @@
 //! Messages for people and logs: standard error, one line each.
 
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
 use super::args::Common;
@@ -14,6 +15,13 @@ struct Setup {
 }
 
 static SETUP: OnceLock<Setup> = OnceLock::new();
+/// Errors shown so far.
+static ERRORS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many errors have been shown.
+pub fn errors() -> usize {
+    ERRORS.load(Ordering::Relaxed)
+}
 
 /// Takes over `--quiet` and `--verbose`, `NO_COLOR` and what systemd says of the standard error.
 pub fn set_up(common: &Common) {
@@ -58,6 +66,9 @@ fn sink(level: Level, _: Origin, text: &str) {
 }
 
 fn show(level: Level, text: &str) {
+    if level == Level::Error {
+        ERRORS.fetch_add(1, Ordering::Relaxed);
+    }
     let setup = SETUP.get();
     if setup.is_some_and(|setup| level > setup.lowest) {
         return;

@@ -13,6 +13,7 @@ mod generate;
 mod lines;
 pub mod listing;
 mod messages;
+pub mod service;
 mod times;
 
 use std::process::ExitCode;
@@ -61,6 +62,9 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::Check(options) => check::run(&settings()?, options, arguments.common.json),
         Command::List(options) => listing::run(&settings()?, options, arguments.common.json),
         Command::Export(options) => export::run(&settings()?, options),
+        Command::Sync(options) => service::sync::run(&settings()?, options, &arguments.common),
+        Command::Run(_) => service::run::run(&settings()?),
+        Command::Flush => service::flush(&settings()?),
         Command::Man(options) => generate::man(options),
         Command::Completions(options) => generate::completions(options),
     }

@@ -8,6 +8,8 @@
 use crate::address::Subnet;
 use crate::log::Level;
 
+#[cfg(feature = "cli")]
+pub mod ipset;
 pub mod iptables_api;
 pub mod nft;
 pub mod runner;

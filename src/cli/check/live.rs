@@ -10,6 +10,7 @@ use crate::cli::config::Settings;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::listing;
 use crate::cli::messages;
+use crate::cli::service::lock::{StateLock, Taken};
 use crate::cli::times;
 use crate::feed::client::{HttpClient, HttpSettings};
 use crate::feed::request_budget::RequestBudget;
@@ -102,7 +103,13 @@ impl<'a> Live<'a> {
                 budget: budget.stamps(),
                 ..saved
             });
-            store(&path, &state);
+            match StateLock::take(&path, "none")? {
+                Taken::Ours(_held) => store(&path, &state),
+                Taken::Other(_) => messages::note(&format!(
+                    "{}: another program keeps this state file; this request is not counted there",
+                    path.display()
+                )),
+            }
             return Ok(());
         }
     }
@@ -114,7 +121,7 @@ fn store(path: &Path, state: &State) {
         messages::warning(&format!(
             "{}: {}; this request is not counted for the next run",
             path.display(),
-            crate::cli::exit::plain(&error)
+            crate::quote::plain(&error)
         ));
     }
 }

@@ -10,10 +10,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::args::Common;
-use super::exit::{plain, Failure};
+use super::exit::Failure;
 use super::messages;
-use crate::config::{files, Config};
+use crate::config::{files, Config, Scope};
 use crate::feed::{ApiKey, Key};
+use crate::quote::plain;
 use crate::trust::Trusted;
 
 /// The configuration if none is named.
@@ -164,6 +165,10 @@ fn defaults() -> Config {
         state_file: String::new(),
         trust_dmq: false,
         trust_dispatcher: false,
+        // A service that is restarted must not leave the host open: bans end at their own time.
+        firewall_flush: false,
+        // With any firewall: there is no script here that bans.
+        firewall_scope: Some(Scope::All),
         ..Config::default()
     }
 }

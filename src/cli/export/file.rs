@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::address::Subnet;
-use crate::cli::exit::{plain, Failure};
+use crate::cli::exit::Failure;
+use crate::quote::plain;
 
 /// Permissions of a new file: a list is no secret, and a web server has to read it.
 const MODE: u32 = 0o644;

@@ -4,13 +4,7 @@ use std::fmt::Write;
 
 use super::shape::{family, nets, seconds_left};
 use super::{Item, Job};
-
-/// Longest timeout of an ipset, in seconds: the kernel counts milliseconds in 31 bits.
-const IPSET_LONGEST: u32 = 2_147_483;
-/// Default timeout in the header of the sets: what APIBAN keeps an address for.
-const IPSET_DEFAULT: u32 = 604_800;
-/// Room in each set. Both sets of a swap must be made alike, so it is the same whatever the list's length.
-const IPSET_ROOM: usize = 1_048_576;
+use crate::firewall::ipset;
 
 /// One transaction: the table and its sets exist afterwards, and hold exactly this list.
 pub fn nft(job: &Job<'_>) -> String {
@@ -56,24 +50,9 @@ fn nft_elements(text: &mut String, job: &Job<'_>, set: &str, items: &[&Item]) {
 
 /// Both sets filled aside and swapped: rules that name them never meet an empty one.
 pub fn ipset(job: &Job<'_>) -> String {
-    let mut text = String::new();
-    for (v4, suffix, inet) in [(true, "v4", "inet"), (false, "v6", "inet6")] {
-        let set = format!("{}-{suffix}", job.name);
-        for name in [set.clone(), format!("{set}-new")] {
-            let _ = writeln!(
-                text,
-                "create {name} hash:net family {inet} hashsize 4096 maxelem {IPSET_ROOM} \
-                 timeout {IPSET_DEFAULT} -exist"
-            );
-        }
-        let _ = writeln!(text, "flush {set}-new");
-        for item in job.items.iter().filter(|item| item.subnet.is_v4() == v4) {
-            let left = seconds_left(job, item, IPSET_LONGEST);
-            let _ = writeln!(text, "add {set}-new {} timeout {left} -exist", item.subnet);
-        }
-        let _ = writeln!(text, "swap {set}-new {set}\ndestroy {set}-new");
-    }
-    text
+    let left = |item| seconds_left(job, item, ipset::LONGEST);
+    let entries = job.items.iter().map(|item| (&item.subnet, left(item)));
+    ipset::replace(job.name, entries)
 }
 
 /// One chain, emptied and filled in one step; the operator's jump to it stays as it is.

@@ -20,9 +20,10 @@ use clap::ValueEnum;
 
 use super::args::ExportOptions;
 use super::config::Settings;
-use super::exit::{plain, Exit, Failure};
+use super::exit::{Exit, Failure};
 use super::lines;
 use super::listing::{self, Item, Listing};
+use crate::quote::plain;
 use members::Previous;
 
 /// A list shorter than this may shrink as it likes.

@@ -3,3 +3,4 @@
 mod answers;
 mod export;
 mod program;
+mod service;

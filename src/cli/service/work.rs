@@ -1,0 +1,170 @@
+//! The updater with everything that it needs.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::os::fd::AsFd;
+
+use super::backend;
+use super::lock::{StateLock, Taken};
+use crate::cli::config::Settings;
+use crate::cli::exit::Failure;
+use crate::cli::listing;
+use crate::clock::Clock;
+use crate::config::{Config, FirewallKind};
+use crate::feed::{ApiKey, Key};
+use crate::quote::plain;
+use crate::shared::Shared;
+use crate::state::restore;
+use crate::state::restore::Resumed;
+use crate::sys::mmap::SharedArena;
+use crate::trust::Trusted;
+use crate::updater::{Parts, Updater};
+
+/// Whether the work can begin.
+pub enum Prepared {
+    /// It can.
+    Ready(Box<Work>),
+    /// Another program writes the state file.
+    InUse {
+        /// It keeps the firewall of this configuration, too.
+        same_firewall: bool,
+    },
+}
+
+/// What an updater works on. Both live as long as the process.
+pub struct Work {
+    /// The parameters.
+    pub config: &'static Config,
+    /// The tables.
+    pub shared: &'static Shared,
+    /// Ends a sleep.
+    pub waker: Arc<EventFd>,
+    clock: Clock,
+    key: Key,
+    trusted: Vec<Trusted>,
+    resumed: Resumed,
+    /// Held as long as this program may write the state file.
+    _lock: Option<StateLock>,
+}
+
+impl Work {
+    /// Reads trust and state. `firewall`: the updater itself keeps the firewall that the configuration names.
+    pub fn prepare(settings: &Settings, firewall: bool) -> Result<Prepared, Failure> {
+        let key = settings.need_key()?;
+        let lock = match &settings.config.state_file {
+            none if none.is_empty() => None,
+            path => {
+                make_directory(Path::new(path))?;
+                let ours = backend::identity(settings);
+                match StateLock::take(Path::new(path), &ours)? {
+                    Taken::Ours(lock) => Some(lock),
+                    Taken::Other(other) => {
+                        return Ok(Prepared::InUse {
+                            same_firewall: other == ours,
+                        })
+                    }
+                }
+            }
+        };
+        let mut config = settings.config.clone();
+        if !firewall {
+            config.firewall = FirewallKind::None;
+        }
+        let trusted = settings.trusted()?;
+        let config: &'static Config = Box::leak(Box::new(config));
+        let clock = Clock::start();
+        let shared = tables(config, &clock)?;
+        let mut all = trusted.clone();
+        if config.trust_self {
+            let own = listing::own_addresses().into_iter();
+            all.extend(own.map(|ip| (crate::address::Subnet::host(ip), crate::trust::Rule::Own)));
+        }
+        shared.trust.replace(&all);
+        let resumed = restore::restore(config, shared);
+        let waker = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
+            .map_err(|error| Failure::trouble(format!("no eventfd: {}", error.desc())))?;
+        Ok(Prepared::Ready(Box::new(Work {
+            config,
+            shared,
+            waker: Arc::new(waker),
+            clock,
+            key,
+            trusted,
+            resumed,
+            _lock: lock,
+        })))
+    }
+
+    /// Starts the updater's threads.
+    pub fn updater(&self) -> Result<Updater<'static>, Failure> {
+        let source = self
+            .config
+            .source()
+            .map_err(|error| Failure::trouble(error.to_string()))?;
+        let parts = Parts {
+            config: self.config,
+            shared: self.shared,
+            clock: self.clock,
+            source,
+            key: ApiKey::Usable(self.key.clone()),
+            product: concat!("apiban/", env!("CARGO_PKG_VERSION")),
+            trusted: self.trusted.clone(),
+            resumed: self.resumed.clone(),
+        };
+        let waker = Arc::clone(&self.waker);
+        let wake = move || {
+            let _ = waker.write(1);
+        };
+        Updater::new(parts, wake).map_err(Failure::trouble)
+    }
+
+    /// Sleeps until somebody wakes us, one of `others` can be read, or the time is over.
+    pub fn sleep(&self, pause: Duration, others: &[&dyn AsFd]) {
+        let mut wait = vec![PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
+        wait.extend(
+            others
+                .iter()
+                .map(|other| PollFd::new(other.as_fd(), PollFlags::POLLIN)),
+        );
+        let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+        if poll(&mut wait, timeout).is_ok_and(|ready| ready > 0) {
+            let _ = self.waker.read();
+        }
+    }
+}
+
+/// The tables, in memory that costs nothing before it is used.
+fn tables(config: &'static Config, clock: &Clock) -> Result<&'static Shared, Failure> {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed)
+        .map_err(|error| Failure::trouble(format!("no random numbers: {error}")))?;
+    let shared = Shared::new(&mut SharedArena, config, u64::from_ne_bytes(seed))
+        .map_err(|error| Failure::trouble(error.to_string()))?;
+    shared.set_now(clock.unix());
+    shared.started(clock.unix());
+    Ok(Box::leak(Box::new(shared)))
+}
+
+/// Makes the directory of the state file, readable by its owner and group only.
+fn make_directory(state: &Path) -> Result<(), Failure> {
+    let Some(directory) = state.parent().filter(|directory| !directory.is_dir()) else {
+        return Ok(());
+    };
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory);
+    made.map_err(|error| {
+        let directory = directory.display();
+        Failure::trouble(format!(
+            "{directory}: {}; make this directory, or set state_file to a file in another one",
+            plain(&error)
+        ))
+    })
+}
