@@ -1,4 +1,4 @@
-//! The service's bookmark in its list.
+//! The service's control ID: a position in its list.
 
 use std::fmt;
 
@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 const MAX_DIGITS: usize = 20;
 /// Oldest control ID that is taken for a time, in seconds: no list goes back further.
 const MAX_AGE: u64 = 30 * 86_400;
-/// How far in seconds the service's clock may be ahead of ours.
-const MAX_SKEW: u64 = 300;
+/// How far in seconds the service's clock may be ahead of ours, and how far a saved end may lie beyond
+/// `feed_ttl` for the same reason.
+pub const MAX_SKEW: u32 = 300;
+/// The smallest control ID that must be a Unix time in seconds: mid-2017. Smaller ones may be counters.
+const FIRST_TIME: u128 = 1_500_000_000;
 
 /// A control ID: 1 to 20 ASCII digits, kept as the service wrote them. Safe in a URL and in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,22 +34,39 @@ impl ControlId {
             .ok_or(BadControlId)
     }
 
+    /// What version 2 of the interface takes for the beginning of the list.
+    pub const BEGINNING: &'static str = "100";
+
+    /// The beginning of the list.
+    pub fn beginning() -> Self {
+        ControlId(Self::BEGINNING.to_owned())
+    }
+
     /// The digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// True where this one lies behind `other` in the list.
+    /// True if this position lies behind `other` in the list.
     pub fn is_after(&self, other: &ControlId) -> bool {
         self.value() > other.value()
     }
 
-    /// The Unix time in seconds at which the page's last address was listed, where it is plausible:
-    /// at most 30 days before and 5 minutes after `now`.
-    pub fn listed_at(&self, now: u64) -> Option<u64> {
+    /// The Unix time in seconds at which the page's last address was listed. `None` if it is not
+    /// plausible: more than 5 minutes after `now`, or more than 30 days or `feed_ttl` seconds before
+    /// it, since a live service lists nothing that has ended.
+    pub fn listed_at(&self, now: u64, feed_ttl: u64) -> Option<u64> {
         let time = u64::try_from(self.value()).ok()?;
-        (time <= now.saturating_add(MAX_SKEW) && time.saturating_add(MAX_AGE) >= now)
-            .then_some(time)
+        let max_age = feed_ttl.min(MAX_AGE);
+        let future = now.saturating_add(u64::from(MAX_SKEW));
+        (time <= future && time.saturating_add(max_age) > now).then_some(time)
+    }
+
+    /// True if this is a time that lies `feed_ttl` seconds or more before `now` (Unix seconds). On the
+    /// page of a live service it proves that our clock is ahead, or `feed_ttl` too short.
+    pub fn is_too_old(&self, now: u64, feed_ttl: u64) -> bool {
+        let end = self.value().saturating_add(u128::from(feed_ttl));
+        self.value() >= FIRST_TIME && end <= u128::from(now)
     }
 
     fn value(&self) -> u128 {
@@ -102,14 +122,21 @@ mod tests {
     }
 
     #[test]
-    fn a_time_only_where_plausible() {
+    fn a_time_only_if_plausible() {
         let now = 1_795_300_000;
-        let at = |id: u64| ControlId::new(&id.to_string()).unwrap().listed_at(now);
-        assert_eq!(at(now - 60), Some(now - 60));
-        assert_eq!(at(now + 300), Some(now + 300));
-        assert_eq!(at(now + 301), None);
-        assert_eq!(at(now - 30 * 86_400), Some(now - 30 * 86_400));
-        assert_eq!(at(now - 30 * 86_400 - 1), None);
-        assert_eq!(at(100), None);
+        let id = |id: u64| ControlId::new(&id.to_string()).unwrap();
+        let at = |number: u64, ttl: u64| id(number).listed_at(now, ttl);
+        let (day, year) = (86_400, 365 * 86_400);
+        assert_eq!(at(now - 60, day), Some(now - 60));
+        assert_eq!(at(now + 300, day), Some(now + 300));
+        assert_eq!(at(now + 301, day), None);
+        assert_eq!(at(now - day + 1, day), Some(now - day + 1));
+        assert_eq!(at(now - day, day), None);
+        assert_eq!(at(now - 30 * day + 1, year), Some(now - 30 * day + 1));
+        assert_eq!(at(now - 30 * day, year), None);
+        assert_eq!(at(100, day), None);
+        assert!(id(now - day).is_too_old(now, day));
+        assert!(!id(now - day + 1).is_too_old(now, day));
+        assert!(!id(100).is_too_old(now, day));
     }
 }

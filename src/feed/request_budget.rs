@@ -44,16 +44,30 @@ impl RequestBudget {
         budget
     }
 
-    /// When the next request may be sent: `now` or later. `whole` spends the reserve too.
-    pub fn ready_at(&self, now: u64, whole: bool) -> u64 {
+    /// When an exchange of `requests` requests may begin: `now` or later. `whole` spends the reserve
+    /// too.
+    pub fn ready_at(&self, now: u64, whole: bool, requests: u32) -> u64 {
         let reserve = if whole { 0 } else { RESERVE };
         let usable = self.limit.saturating_sub(reserve).max(1);
-        let Some(oldest) = self.stamps.len().checked_sub(usable) else {
+        let requests = usize::try_from(requests).unwrap_or(usize::MAX);
+        let further = requests.clamp(1, usable) - 1;
+        let Some(last_to_leave) = (self.stamps.len() + further).checked_sub(usable) else {
             return now;
         };
         self.stamps
-            .get(oldest)
+            .get(last_to_leave)
             .map_or(now, |stamp| stamp.saturating_add(self.window).max(now))
+    }
+
+    /// How many requests may be sent now; at least 1.
+    pub fn left(&self, now: u64) -> u32 {
+        let counting = self
+            .stamps
+            .iter()
+            .filter(|stamp| stamp.saturating_add(self.window) > now)
+            .count();
+        let left = self.limit.saturating_sub(counting).max(1);
+        u32::try_from(left).unwrap_or(u32::MAX)
     }
 
     /// Counts a request that is sent now.
@@ -102,13 +116,13 @@ mod tests {
     fn ten_at_once_the_eleventh_from_the_reserve() {
         let mut budget = RequestBudget::new(11, 120, &[], 5);
         for _ in 0..10 {
-            assert_eq!(budget.ready_at(5, false), 5);
+            assert_eq!(budget.ready_at(5, false, 1), 5);
             budget.sent(5);
         }
-        assert_eq!(budget.ready_at(5, true), 5);
-        assert_eq!(budget.ready_at(5, false), 5 + W + 1_000);
+        assert_eq!(budget.ready_at(5, true, 1), 5);
+        assert_eq!(budget.ready_at(5, false, 1), 5 + W + 1_000);
         budget.sent(6);
-        assert_eq!(budget.ready_at(7, true), 5 + W + 1_000);
+        assert_eq!(budget.ready_at(7, true, 1), 5 + W + 1_000);
     }
 
     #[test]
@@ -118,7 +132,7 @@ mod tests {
             budget.sent(0);
             budget.ended(10, 1);
         }
-        assert_eq!(budget.ready_at(10, false), 10 + W + 1_000);
+        assert_eq!(budget.ready_at(10, false, 1), 10 + W + 1_000);
     }
 
     #[test]
@@ -127,20 +141,34 @@ mod tests {
         budget.sent(1_000);
         budget.sent(2_000);
         let again = RequestBudget::new(3, 120, &budget.stamps(), 3_000);
-        assert_eq!(again.ready_at(3_000, false), 1_000 + W + 1_000);
+        assert_eq!(again.ready_at(3_000, false, 1), 1_000 + W + 1_000);
         let set_back = RequestBudget::new(3, 120, &[u64::MAX, 9_000_000], 500);
-        assert_eq!(set_back.ready_at(500, false), 500 + W + 1_000);
+        assert_eq!(set_back.ready_at(500, false, 1), 500 + W + 1_000);
         assert!(RequestBudget::new(3, 120, &[1, 2], 10 * W)
             .stamps()
             .is_empty());
     }
 
     #[test]
+    fn an_exchange_with_redirects_waits_until_all_of_it_fits() {
+        let mut budget = RequestBudget::new(4, 120, &[], 0);
+        budget.sent(0);
+        budget.sent(1_000);
+        assert_eq!((budget.left(1_000), budget.left(W + 1_000)), (2, 3));
+        // One more fits below the reserve, two only when the first has left.
+        assert_eq!(budget.ready_at(1_000, false, 1), 1_000);
+        assert_eq!(budget.ready_at(1_000, false, 2), W + 1_000);
+        assert_eq!(budget.ready_at(1_000, true, 2), 1_000);
+        // More than the limit is never possible at once: as many as there can be.
+        assert_eq!(budget.ready_at(1_000, true, 9), 1_000 + W + 1_000);
+    }
+
+    #[test]
     fn a_limit_of_one_still_asks() {
         let mut budget = RequestBudget::new(1, 2, &[], 0);
-        assert_eq!(budget.ready_at(0, false), 0);
+        assert_eq!(budget.ready_at(0, false, 1), 0);
         budget.sent(0);
-        assert_eq!(budget.ready_at(0, true), 2_050);
+        assert_eq!(budget.ready_at(0, true, 1), 2_050);
     }
 
     proptest! {
@@ -155,7 +183,7 @@ mod tests {
             let mut budget = RequestBudget::new(limit, window, &[], now);
             let mut counted: Vec<u64> = Vec::new();
             for (pause, took, share, whole, restart) in steps {
-                now = budget.ready_at(now + pause, whole);
+                now = budget.ready_at(now + pause, whole, 1);
                 budget.sent(now);
                 counted.push(now + (took as f64 * share) as u64);
                 now += took;

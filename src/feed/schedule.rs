@@ -47,7 +47,10 @@ impl Trouble {
         window: u64,
         jitter: &mut Jitter,
     ) -> u64 {
-        let asked = retry_after.map(|s| s.saturating_mul(1_000).clamp(1_000, RETRY_AFTER_CAP));
+        // "At once", or a date that is over, is no wish: it would bring the same answer again.
+        let asked = retry_after
+            .filter(|&seconds| seconds > 0)
+            .map(|seconds| seconds.saturating_mul(1_000).min(RETRY_AFTER_CAP));
         let doubled = |base: u64| {
             let shift = count.saturating_sub(1).min(16);
             base.saturating_mul(1 << shift).min(ERROR_CAP)
@@ -68,7 +71,7 @@ impl Trouble {
     }
 }
 
-/// Random pauses, so that hosts that share a key or lost the same network do not march in step.
+/// Random pauses: hosts that share a key, or lost the same network, do not ask at the same time.
 #[derive(Debug, Clone)]
 pub struct Jitter(u64);
 
@@ -131,7 +134,7 @@ mod tests {
         let asked = pause(Trouble::RateLimited, Some(40));
         assert!((40_000..=42_000).contains(&asked));
         assert!(pause(Trouble::Server, Some(u64::MAX)) <= 3_780_000);
-        assert!(pause(Trouble::RateLimited, Some(0)) >= 1_000);
+        assert!(pause(Trouble::RateLimited, Some(0)) >= 12_000);
         assert_eq!(pause(Trouble::Unauthorized, Some(1)), 3_600_000);
         let unasked = pause(Trouble::RateLimited, None);
         assert!((12_000..=18_000).contains(&unasked));

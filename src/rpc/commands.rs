@@ -121,6 +121,8 @@ fn feed_status(service: &Service<'_>) -> Fields {
         number("requests", published.number(Number::FeedRequests)),
         number("pages", published.number(Number::FeedPages)),
         number("refused", published.number(Number::FeedRefused)),
+        text("control_id", published.text(Text::FeedId)),
+        text("waiting_for", published.text(Text::FeedWaitingFor)),
     ]
 }
 

@@ -42,6 +42,7 @@ pub enum Number {
 pub enum Text {
     FeedId,
     FeedLastError,
+    FeedWaitingFor,
     FirewallState,
     /// Keep last: how many there are.
     Count,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::address::Subnet;
-use crate::feed::{Listed, Status};
+use crate::feed::{FeedState, Listed, Status};
 use crate::shared::published::{Number, Published, Text};
 use crate::shared::Shared;
 use crate::table::Inserted;
@@ -81,8 +81,8 @@ fn refusal(shared: &Shared, subnet: Subnet, own: &impl Fn(IpAddr) -> bool) -> Op
     None
 }
 
-/// Shows the feed's state to RPC and statistics.
-pub fn publish(published: &Published, status: &Status) {
+/// Shows the feed's state to RPC and statistics, and logs a change; `entries` are in the feed's table.
+pub fn publish(published: &Published, status: &Status, entries: usize) {
     let numbers = [
         (Number::FeedState, status.state as u64),
         (Number::FeedLastSuccess, status.last_success.unwrap_or(0)),
@@ -102,7 +102,14 @@ pub fn publish(published: &Published, status: &Status) {
         status.id.as_ref().map_or("", |id| id.as_str()),
     );
     published.set_text(Text::FeedLastError, &status.last_error);
+    published.set_text(Text::FeedWaitingFor, status.waiting_for);
     if before != status.state as u64 {
-        info!("feed: {}", status.state.as_str());
+        match status.state {
+            FeedState::Stale => warning!(
+                "feed: stale: no success for three poll intervals; {entries} listed addresses stay, \
+                 each until its own end"
+            ),
+            state => info!("feed: {}", state.as_str()),
+        }
     }
 }

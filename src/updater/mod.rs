@@ -113,6 +113,9 @@ impl<'a> Updater<'a> {
             timeout: u64::from(config.http_timeout),
             ca_file: None,
         });
+        if let Some(text) = client.notice() {
+            warning!("{text}");
+        }
         let exchange = client::spawn(Box::new(client), Box::new(waker.clone()))
             .map_err(|error| error.to_string())?;
         let resolver = Resolver::spawn(Box::new(waker.clone()))
@@ -157,7 +160,11 @@ impl<'a> Updater<'a> {
         if let Some(firewalls) = &self.firewalls {
             firewalls.tend(self.shared, std::mem::take(&mut self.refill));
         }
-        intake::publish(&self.shared.published, &self.engine.status(now));
+        intake::publish(
+            &self.shared.published,
+            &self.engine.status(now),
+            self.shared.feed.len(),
+        );
         let next = next.min(self.state_writer.due(now)).min(self.trust.due());
         Duration::from_millis(next.saturating_sub(now))
     }
@@ -197,8 +204,8 @@ impl<'a> Updater<'a> {
         if asked.has(Request::Reload) {
             self.reload_files(now, host);
             let force = asked.has(Request::Force);
-            let effects = self.engine.reload(now, self.key.clone(), force);
-            self.carry_out(effects, host);
+            self.engine.reload(now, self.key.clone(), force);
+            self.carry_out(host);
         }
     }
 
@@ -286,21 +293,22 @@ impl<'a> Updater<'a> {
     fn drive_feed(&mut self, now: u64, host: &dyn Host) -> u64 {
         if let Some(result) = self.exchange.try_result() {
             let shared = self.shared;
-            let effects = self.engine.on_result(now, result, &|| live(shared));
-            self.carry_out(effects, host);
+            self.engine.on_result(now, result, &|| live(shared));
         }
-        match self.engine.next(now) {
+        let next = match self.engine.next(now) {
             Step::Fetch(request) => {
                 self.exchange.start(request);
                 u64::MAX
             }
             Step::Wait(until) => until,
             Step::Busy | Step::Idle => u64::MAX,
-        }
+        };
+        self.carry_out(host);
+        next
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>, host: &dyn Host) {
-        for effect in effects {
+    fn carry_out(&mut self, host: &dyn Host) {
+        while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Apply(listed) => {
                     let own = |ip| self.config.trust_self && host.is_own(ip);
@@ -312,10 +320,15 @@ impl<'a> Updater<'a> {
                     });
                 }
                 Effect::Sweep(keep) => self.sweep(&keep),
-                Effect::FullDone { .. } if host.wants(EventKind::Sync) => {
-                    host.raise(&sync_event(self.shared.feed.len()));
+                Effect::FullDone { count } => {
+                    let kept = self.shared.feed.len();
+                    info!(
+                        "feed: full fetch complete: {count} addresses listed, {kept} in the table"
+                    );
+                    if host.wants(EventKind::Sync) {
+                        host.raise(&sync_event(kept));
+                    }
                 }
-                Effect::FullDone { .. } => {}
                 Effect::Log(level, text) => {
                     log::write(level, file!(), line!(), format_args!("{text}"));
                 }

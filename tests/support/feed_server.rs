@@ -64,6 +64,8 @@ struct State {
     /// Control ID, address, dataset; oldest first.
     entries: Vec<(u64, String, String)>,
     faults: VecDeque<(Fault, Option<u32>)>,
+    /// Addresses in a full page.
+    page: usize,
     log: Vec<Logged>,
     /// Requests that count for the rate limit.
     counted: Vec<Instant>,
@@ -103,6 +105,7 @@ impl FeedServer {
             state: Mutex::new(State {
                 entries: Vec::new(),
                 faults: VecDeque::new(),
+                page: PAGE,
                 log: Vec::new(),
                 counted: Vec::new(),
                 refused: 0,
@@ -158,6 +161,11 @@ impl FeedServer {
     /// Answers the next `times` requests (`None`: all from now on) with this fault. Faults queue up.
     pub fn set_fault(&self, fault: Fault, times: Option<u32>) {
         self.shared.state().faults.push_back((fault, times));
+    }
+
+    /// Sends at most so many addresses in a page from now on.
+    pub fn set_page(&self, addresses: usize) {
+        self.shared.state().page = addresses;
     }
 
     /// Behaves from now on.
@@ -351,7 +359,7 @@ impl Shared {
         let entries = state.entries.iter();
         let newer =
             entries.filter(|(id, _, dataset)| *id > after && (set == "all" || set == dataset));
-        let page: Vec<_> = newer.take(PAGE).collect();
+        let page: Vec<_> = newer.take(state.page).collect();
         match page.last() {
             None => nothing_newer(400),
             Some((id, ..)) => {

@@ -89,7 +89,7 @@ impl<'a> Live<'a> {
             let window = u64::from(config.rate_limit_window);
             let requests = config.rate_limit_requests;
             let mut budget = RequestBudget::new(requests, window, &saved.budget, now);
-            let wait = budget.ready_at(now, false).saturating_sub(now);
+            let wait = budget.ready_at(now, false, 1).saturating_sub(now);
             if wait > 0 {
                 messages::note(&format!(
                     "the service allows {requests} requests in {window} s: waiting {} s",

@@ -10,14 +10,12 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 use zeroize::Zeroizing;
 
-use super::{clean, redirect, Fetch, FetchError, Request, Response};
+use super::{clean, redirect, Fetch, FetchError, FetchErrorKind, Request, Response};
 use crate::feed::control_id::ControlId;
 use crate::feed::key::Key;
 use crate::feed::parse::MAX_BODY;
 use crate::feed::source::{ApiVersion, Source};
 
-/// The control ID that stands for the beginning of the list in version 2.
-const BEGINNING: &str = "100";
 /// Most redirects followed in one exchange.
 const MAX_REDIRECTS: u32 = 3;
 /// A connection idle for longer is not used again: pages follow each other fast or not at all.
@@ -41,6 +39,8 @@ pub struct HttpSettings {
 struct Question<'a> {
     key: &'a Key,
     about: About<'a>,
+    /// Most requests, redirects included.
+    allowed: u32,
 }
 
 /// What is asked.
@@ -68,7 +68,20 @@ impl HttpClient {
         }
     }
 
-    fn agent(&mut self) -> Result<Agent, FetchError> {
+    /// What an operator should know about the environment, as one line for the log.
+    pub fn notice(&self) -> Option<String> {
+        let base: Option<Uri> = self.settings.source.base().parse().ok();
+        let host = base.as_ref().and_then(Uri::host).unwrap_or_default();
+        let variable = socks_variable(|name| std::env::var(name).ok())?;
+        (!is_this_host(host)).then(|| {
+            format!(
+                "feed: {variable} names a SOCKS proxy, which is not supported: the service is asked \
+                 without a proxy; an http:// proxy would be used"
+            )
+        })
+    }
+
+    fn agent(&mut self) -> Result<Agent, FetchErrorKind> {
         if let Some(agent) = &self.agent {
             return Ok(agent.clone());
         }
@@ -85,13 +98,14 @@ impl HttpClient {
         self.exchange(&Question {
             key,
             about: About::Address(ip),
+            allowed: MAX_REDIRECTS + 1,
         })
     }
 
     fn exchange(&mut self, question: &Question<'_>) -> Result<Response, FetchError> {
         let deadline = Instant::now() + Duration::from_secs(self.settings.timeout.max(1));
         let result = self.exchange_until(question, deadline);
-        if matches!(result, Err(FetchError::Tls(_))) {
+        if matches!(&result, Err(error) if matches!(error.kind, FetchErrorKind::Tls(_))) {
             // The system's certificates may have been renewed since they were read.
             self.agent = None;
         }
@@ -106,20 +120,31 @@ impl HttpClient {
         let agent = self.agent()?;
         let mut uri = self.uri(question)?;
         for redirects in 0..=MAX_REDIRECTS {
-            let answer = self.send(&agent, &uri, question, deadline)?;
+            let counted = |kind| FetchError { kind, redirects };
+            let answer = self
+                .send(&agent, &uri, question, deadline)
+                .map_err(counted)?;
             if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
-                return self.read(answer, redirects, question.key);
+                return self.read(answer, redirects, question.key).map_err(counted);
             }
             let location = answer.headers().get(header::LOCATION);
             let location = location.and_then(|value| value.to_str().ok()).unwrap_or("");
-            uri = redirect::target(&uri, location)
-                .map_err(|reason| FetchError::Redirect(clean(question.key, &reason)))?;
+            uri = redirect::target(&uri, location).map_err(|reason| {
+                counted(FetchErrorKind::Redirect(clean(question.key, &reason)))
+            })?;
+            if redirects == MAX_REDIRECTS {
+                let reason = format!("more than {MAX_REDIRECTS} in a row");
+                return Err(counted(FetchErrorKind::Redirect(reason)));
+            }
+            if redirects + 1 >= question.allowed {
+                return Err(counted(FetchErrorKind::OverBudget));
+            }
         }
-        let reason = format!("more than {MAX_REDIRECTS} in a row");
-        Err(FetchError::Redirect(reason))
+        // The loop returns at its last turn.
+        Err(FetchErrorKind::Internal("too many redirects".to_owned()).into())
     }
 
-    fn uri(&self, question: &Question<'_>) -> Result<Uri, FetchError> {
+    fn uri(&self, question: &Question<'_>) -> Result<Uri, FetchErrorKind> {
         let base = self.settings.source.base();
         let text = match (self.settings.source.version(), &question.about) {
             (ApiVersion::V2, About::List(_)) => Zeroizing::new(format!("{base}/get")),
@@ -135,7 +160,7 @@ impl HttpClient {
             }
         };
         text.parse()
-            .map_err(|_| FetchError::Internal("api_url makes no valid URL".to_owned()))
+            .map_err(|_| FetchErrorKind::Internal("api_url makes no valid URL".to_owned()))
     }
 
     fn send(
@@ -144,10 +169,10 @@ impl HttpClient {
         uri: &Uri,
         question: &Question<'_>,
         deadline: Instant,
-    ) -> Result<http::Response<Body>, FetchError> {
+    ) -> Result<http::Response<Body>, FetchErrorKind> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(FetchError::Timeout(self.settings.timeout));
+            return Err(FetchErrorKind::Timeout(self.settings.timeout));
         }
         let sent = match self.settings.source.version() {
             ApiVersion::V1 => agent
@@ -162,7 +187,7 @@ impl HttpClient {
                 // All values are plain words: a set's name, digits, an address.
                 let body = match &question.about {
                     About::List(id) => {
-                        let id = id.map_or(BEGINNING, ControlId::as_str);
+                        let id = id.map_or(ControlId::BEGINNING, ControlId::as_str);
                         format!("{{\"set\":\"{set}\",\"id\":\"{id}\"}}")
                     }
                     About::Address(ip) => {
@@ -187,7 +212,7 @@ impl HttpClient {
         mut answer: http::Response<Body>,
         redirects: u32,
         key: &Key,
-    ) -> Result<Response, FetchError> {
+    ) -> Result<Response, FetchErrorKind> {
         let status = answer.status().as_u16();
         let retry_after = retry_after(answer.headers());
         let mut body = Vec::new();
@@ -203,7 +228,7 @@ impl HttpClient {
         let status_is_enough = matches!(status, 401 | 403 | 429 | 500..=599);
         let error = match outcome {
             Ok(_) if body.len() <= MAX_BODY => None,
-            Ok(_) => Some(FetchError::TooLong),
+            Ok(_) => Some(FetchErrorKind::TooLong),
             Err(error) => Some(self.explain(ureq::Error::from(error), key)),
         };
         match error {
@@ -220,35 +245,35 @@ impl HttpClient {
     }
 
     /// The library's error in our terms, without the key.
-    fn explain(&self, error: ureq::Error, key: &Key) -> FetchError {
+    fn explain(&self, error: ureq::Error, key: &Key) -> FetchErrorKind {
         let text = |error: &dyn std::fmt::Display| clean(key, &error.to_string());
         match &error {
-            ureq::Error::Timeout(_) => FetchError::Timeout(self.settings.timeout),
-            ureq::Error::HostNotFound => FetchError::Resolve(self.host()),
+            ureq::Error::Timeout(_) => FetchErrorKind::Timeout(self.settings.timeout),
+            ureq::Error::HostNotFound => FetchErrorKind::Resolve(self.host()),
             ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {
-                FetchError::Tls(text(&error))
+                FetchErrorKind::Tls(text(&error))
             }
             ureq::Error::Io(error) => self.explain_io(error, key),
             ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-                FetchError::Protocol(text(&error))
+                FetchErrorKind::Protocol(text(&error))
             }
-            _ => FetchError::Connection(text(&error)),
+            _ => FetchErrorKind::Connection(text(&error)),
         }
     }
 
-    fn explain_io(&self, error: &io::Error, key: &Key) -> FetchError {
+    fn explain_io(&self, error: &io::Error, key: &Key) -> FetchErrorKind {
         let inner = error.get_ref();
         let lookup = error.to_string().contains("lookup address");
         match error.kind() {
-            io::ErrorKind::TimedOut => FetchError::Timeout(self.settings.timeout),
+            io::ErrorKind::TimedOut => FetchErrorKind::Timeout(self.settings.timeout),
             // How rustls reports its own errors through the connection.
-            io::ErrorKind::InvalidData => FetchError::Tls(clean(key, &error.to_string())),
-            _ if lookup => FetchError::Resolve(self.host()),
+            io::ErrorKind::InvalidData => FetchErrorKind::Tls(clean(key, &error.to_string())),
+            _ if lookup => FetchErrorKind::Resolve(self.host()),
             _ => {
                 let cause = inner.and_then(|inner| inner.source());
                 let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
                 let text = format!("{}: {error}{cause}", self.host());
-                FetchError::Connection(clean(key, &text))
+                FetchErrorKind::Connection(clean(key, &text))
             }
         }
     }
@@ -265,14 +290,15 @@ impl Fetch for HttpClient {
         self.exchange(&Question {
             key: &request.key,
             about: About::List(request.after.as_ref()),
+            allowed: request.allowed,
         })
     }
 }
 
-fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchError> {
+fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchErrorKind> {
     let base: Option<Uri> = settings.source.base().parse().ok();
     let host = base.as_ref().and_then(Uri::host).unwrap_or_default();
-    let proxy = if is_this_host(host) {
+    let proxy = if is_this_host(host) || socks_variable(|name| std::env::var(name).ok()).is_some() {
         None
     } else {
         Proxy::try_from_env()
@@ -281,7 +307,7 @@ fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchError> {
     let roots = load_roots(settings);
     if roots.is_empty() && base.as_ref().and_then(Uri::scheme_str) == Some("https") {
         let advice = "no CA certificates found: install ca-certificates or set SSL_CERT_FILE";
-        return Err(FetchError::Tls(advice.to_owned()));
+        return Err(FetchErrorKind::Tls(advice.to_owned()));
     }
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::from(roots))
@@ -298,6 +324,28 @@ fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchError> {
         .tls_config(tls)
         .build();
     Ok(config.new_agent())
+}
+
+/// The variables that may name a proxy, in the order in which the library looks at them.
+const PROXY_VARIABLES: [&str; 6] = [
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+];
+
+/// The variable of the environment that decides on the proxy, if it names one that speaks SOCKS, which
+/// this client does not.
+fn socks_variable(value_of: impl Fn(&str) -> Option<String>) -> Option<&'static str> {
+    let (name, value) = PROXY_VARIABLES
+        .into_iter()
+        .find_map(|name| Some((name, value_of(name).filter(|value| !value.is_empty())?)))?;
+    let is_socks = value
+        .get(..5)
+        .is_some_and(|start| start.eq_ignore_ascii_case("socks"));
+    is_socks.then_some(name)
 }
 
 fn load_roots(settings: &HttpSettings) -> Vec<Certificate<'static>> {

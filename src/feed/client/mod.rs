@@ -21,6 +21,8 @@ pub struct Request {
     pub key: Key,
     /// Where to begin; `None`: from the beginning.
     pub after: Option<ControlId>,
+    /// How many requests the exchange may make in all, redirects included; 1 or more.
+    pub allowed: u32,
 }
 
 /// An answer, whatever it says.
@@ -36,9 +38,26 @@ pub struct Response {
     pub redirects: u32,
 }
 
-/// There is no answer. The text is one line and holds no key.
+/// There is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
+#[error("{kind}")]
+pub struct FetchError {
+    /// What went wrong.
+    pub kind: FetchErrorKind,
+    /// How many redirects were followed: each was a request of its own.
+    pub redirects: u32,
+}
+
+impl From<FetchErrorKind> for FetchError {
+    /// An error of the first request.
+    fn from(kind: FetchErrorKind) -> Self {
+        FetchError { kind, redirects: 0 }
+    }
+}
+
+/// Why there is no answer. The text is one line and holds no key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchErrorKind {
     /// The exchange took longer than `http_timeout`.
     #[error("timeout after {0} s")]
     Timeout(u64),
@@ -51,6 +70,9 @@ pub enum FetchError {
     /// No trust in the other side, or it speaks no TLS.
     #[error("TLS: {0}")]
     Tls(String),
+    /// A redirect that would need more requests than [`Request::allowed`].
+    #[error("the service redirects, and rate_limit_requests allows no further request now")]
+    OverBudget,
     /// A redirect that is not followed.
     #[error("redirect refused: {0}")]
     Redirect(String),

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::thread;
 
-use super::{Fetch, FetchError, Request, Response};
+use super::{Fetch, FetchError, FetchErrorKind, Request, Response};
 
 /// The main loop's end of the thread. Dropping it ends the thread after its current exchange.
 pub struct Worker {
@@ -29,9 +29,7 @@ pub fn spawn(mut fetch: Box<dyn Fetch>, waker: Box<dyn Fn() + Send>) -> io::Resu
             let exchange = AssertUnwindSafe(|| fetch.fetch(&request));
             let result = panic::catch_unwind(exchange).unwrap_or_else(|_| {
                 // The panic's own text might hold the request.
-                Err(FetchError::Internal(
-                    "the HTTP exchange panicked".to_owned(),
-                ))
+                Err(FetchErrorKind::Internal("the HTTP exchange panicked".to_owned()).into())
             });
             if outbox.send(result).is_err() {
                 return;
@@ -66,7 +64,7 @@ impl Worker {
             Ok(result) => result,
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Disconnected) => {
-                Err(FetchError::Internal("the HTTP thread is gone".to_owned()))
+                Err(FetchErrorKind::Internal("the HTTP thread is gone".to_owned()).into())
             }
         };
         self.busy = false;
@@ -97,13 +95,17 @@ mod tests {
         let request = Request {
             key: Key::new("key").unwrap(),
             after: None,
+            allowed: 1,
         };
         assert_eq!(worker.try_result(), None);
         worker.start(request.clone());
         told.recv().unwrap();
         assert!(matches!(
             worker.try_result(),
-            Some(Err(FetchError::Internal(_)))
+            Some(Err(FetchError {
+                kind: FetchErrorKind::Internal(_),
+                ..
+            }))
         ));
         worker.start(request);
         told.recv().unwrap();

@@ -1,36 +1,37 @@
 //! What to ask the service and when, and what its answers mean: a pure state machine.
 //!
 //! The main loop calls [`Engine::next`], hands a [`Step::Fetch`] to the HTTP thread, gives its result
-//! to [`Engine::on_result`] and carries out the effects in their order. All times passed in are Unix
-//! milliseconds of a clock that never runs backwards.
+//! to [`Engine::on_result`] and carries out what [`Engine::poll_effect`] gives, in that order. All
+//! times passed in are Unix milliseconds of a clock that never runs backwards.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use crate::address::Subnet;
 use crate::log::Level;
 
-use super::client::{FetchError, Request, Response};
+use super::client::{FetchError, FetchErrorKind, Request, Response};
 use super::control_id::ControlId;
 use super::key::ApiKey;
 use super::parse::{self, Answer, Page};
 use super::request_budget::RequestBudget;
 use super::schedule::{Jitter, Trouble};
 
+mod full_fetch;
 mod model;
 mod operator;
 mod outcome;
 mod status;
 mod walk;
 
+use full_fetch::FullFetch;
 pub use model::{Effect, FeedSettings, FeedState, Listed, Saved, Status, Step};
+use outcome::Outage;
 use walk::{Progress, Walk};
 
-/// A list shorter than this may shrink as it likes.
-const SHRINK_MIN: usize = 100;
-/// Percent by which polls and resyncs come early or late.
+/// Percent by which polls and full fetches come early or late.
 const POLL_SPREAD: u64 = 5;
-/// Where polls begin after a full fetch that brought nothing: the beginning of the list.
-const BEGINNING: &str = "100";
+/// A wait for the request budget of this length or more, in milliseconds, is logged.
+const LONG_WAIT: u64 = 2_000;
 
 /// The request under way.
 #[derive(Debug)]
@@ -38,6 +39,17 @@ struct InFlight {
     since: u64,
     /// The key or the list has changed meanwhile: its answer no longer matters.
     abandoned: bool,
+}
+
+/// What is counted since the start.
+#[derive(Debug, Default)]
+struct Counts {
+    requests: u64,
+    pages: u64,
+    ok: u64,
+    errors: u64,
+    rate_limited: u64,
+    skipped: u64,
 }
 
 /// The feed's state. One per updater; owned by its main loop.
@@ -53,35 +65,24 @@ pub struct Engine {
     walk: Option<Walk>,
     in_flight: Option<InFlight>,
     next_poll: u64,
-    /// `u64::MAX`: only on request.
-    next_full: u64,
-    /// Nothing is asked before: back-off or the service's wish.
-    blocked_until: u64,
-    /// No list has come through complete yet: speed matters more than the reserve.
-    filling: bool,
-    /// A further full fetch was asked for while one was running.
-    again: bool,
-    /// The next complete list is believed however short it is.
-    force: bool,
-    /// What a full fetch listed that nobody believed yet, and everything listed since.
-    held: Option<HashSet<Subnet>>,
-    trouble: Option<Trouble>,
-    failures: u32,
-    last_error: String,
+    full: FullFetch,
+    outage: Outage,
+    /// Redirects that the last exchange needed: the next one will need as many requests.
+    redirects: u32,
+    /// Items in a full page of this service.
+    page_size: walk::PageSize,
     last_success: Option<u64>,
-    last_full: Option<u64>,
-    requests: u64,
-    pages: u64,
-    fetch_ok: u64,
-    fetch_errors: u64,
-    rate_limited: u64,
-    skipped: u64,
-    warned_of_ended: bool,
+    /// The list's control ID says that our clock is wrong; shown until a page says otherwise.
+    clock_problem: Option<String>,
+    /// The present wait for the request budget is in the log.
+    wait_logged: bool,
+    counts: Counts,
+    effects: VecDeque<Effect>,
 }
 
 impl Engine {
-    /// Starts with what an earlier run has saved, where that was the same list. The budget of an
-    /// earlier run counts in any case.
+    /// Starts with what an earlier run has saved if that was the same list. The requests of an
+    /// earlier run count in any case.
     pub fn new(
         config: FeedSettings,
         key: impl Into<ApiKey>,
@@ -97,7 +98,7 @@ impl Engine {
         key: impl Into<ApiKey>,
         saved: Option<Saved>,
         now: u64,
-        jitter: Jitter,
+        mut jitter: Jitter,
     ) -> Self {
         let saved = saved.unwrap_or_default();
         let budget = RequestBudget::new(
@@ -112,7 +113,13 @@ impl Engine {
             Saved::default()
         };
         let past = |seconds: Option<u64>| seconds.map(|s| s.saturating_mul(1_000).min(now));
-        let mut engine = Engine {
+        let full = FullFetch::new(
+            config.resync_interval,
+            past(saved.last_full),
+            now,
+            &mut jitter,
+        );
+        Engine {
             budget,
             key: key.into(),
             jitter,
@@ -121,28 +128,22 @@ impl Engine {
             walk: None,
             in_flight: None,
             next_poll: now,
-            next_full: 0,
-            blocked_until: 0,
-            filling: saved.last_full.is_none(),
-            again: false,
-            force: false,
-            held: None,
-            trouble: None,
-            failures: 0,
-            last_error: String::new(),
+            full,
+            outage: Outage::default(),
+            redirects: 0,
+            page_size: walk::PageSize::default(),
             last_success: past(saved.last_success),
-            last_full: past(saved.last_full),
-            requests: 0,
-            pages: 0,
-            fetch_ok: 0,
-            fetch_errors: 0,
-            rate_limited: 0,
-            skipped: 0,
-            warned_of_ended: false,
+            clock_problem: None,
+            wait_logged: false,
+            counts: Counts::default(),
+            effects: VecDeque::new(),
             config,
-        };
-        engine.next_full = engine.resync_after(engine.last_full);
-        engine
+        }
+    }
+
+    /// The next thing for the caller to do, in order; `None`: nothing for now.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
     }
 
     /// What to do now. A [`Step::Fetch`] counts as sent: its result must be brought to
@@ -156,6 +157,7 @@ impl Engine {
         };
         let due = self.due(now);
         if now < due {
+            self.log_wait(now);
             return Step::Wait(due);
         }
         let poll_due = now >= self.next_poll;
@@ -165,13 +167,19 @@ impl Engine {
             id => Walk::full(id.is_none()),
         });
         let after = walk.cursor().cloned();
+        let allowed = self.budget.left(now);
         self.budget.sent(now);
-        self.requests += 1;
+        self.counts.requests += 1;
+        self.wait_logged = false;
         self.in_flight = Some(InFlight {
             since: now,
             abandoned: false,
         });
-        Step::Fetch(Request { key, after })
+        Step::Fetch(Request {
+            key,
+            after,
+            allowed,
+        })
     }
 
     /// Takes the result of the request under way. `known` gives the live entries of the feed's table;
@@ -181,190 +189,175 @@ impl Engine {
         now: u64,
         result: Result<Response, FetchError>,
         known: &dyn Fn() -> Vec<Subnet>,
-    ) -> Vec<Effect> {
-        let mut effects = Vec::new();
+    ) {
         let Some(flight) = self.in_flight.take() else {
-            return effects;
+            return;
         };
-        let redirects = result.as_ref().map_or(0, |response| response.redirects);
+        let redirects = match &result {
+            Ok(response) => response.redirects,
+            Err(error) => error.redirects,
+        };
         self.budget.ended(now, redirects);
+        self.counts.requests += u64::from(redirects);
+        self.redirects = match &result {
+            // It would have needed one more.
+            Err(error) if error.kind == FetchErrorKind::OverBudget => redirects + 1,
+            _ => redirects,
+        };
         if flight.abandoned {
-            return effects;
+            return;
         }
         let response = match result {
             Ok(response) => response,
-            Err(error) => {
-                self.failed(
-                    now,
-                    Trouble::Network,
-                    None,
-                    &error.to_string(),
-                    &mut effects,
-                );
-                return effects;
-            }
+            Err(error) => return self.failed(now, Trouble::Network, None, &error.to_string()),
         };
         match parse::parse(response.status, response.retry_after, &response.body) {
             Answer::Page(page) => {
-                self.succeeded(now, &mut effects);
-                self.page(now, page, known, &mut effects);
+                self.succeeded(now);
+                self.page(now, page, known);
             }
             Answer::Complete => {
-                self.succeeded(now, &mut effects);
-                self.complete(now, known, &mut effects);
+                self.succeeded(now);
+                self.complete(now, known);
             }
-            answer => self.refused(now, &answer, &mut effects),
+            answer => self.refused(now, &answer),
         }
-        effects
     }
 
     /// When the next request is due: after its date, every pause, and the budget.
     fn due(&self, now: u64) -> u64 {
+        self.wanted(now).max(self.budget_ready(now))
+    }
+
+    /// When the next request would be due if the budget had no end.
+    fn wanted(&self, now: u64) -> u64 {
         let wanted = if self.walk.is_some() {
             now
         } else {
-            self.next_poll.min(self.next_full)
+            self.next_poll.min(self.full.next)
         };
-        let due = wanted.max(self.blocked_until).max(now);
+        wanted.max(self.outage.until).max(now)
+    }
+
+    /// When the budget allows the next exchange.
+    fn budget_ready(&self, now: u64) -> u64 {
         // The reserve is for what was asked before we began to count: a window later there is none.
         let window = self.config.rate_limit_window.saturating_mul(1_000);
         let counted = now.saturating_sub(self.started) >= window;
-        let ready = self.budget.ready_at(now, self.filling && counted);
-        due.max(ready)
+        let whole = self.full.filling && counted;
+        self.budget.ready_at(now, whole, 1 + self.redirects)
     }
 
-    fn page(
-        &mut self,
-        now: u64,
-        page: Page,
-        known: &dyn Fn() -> Vec<Subnet>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.pages += 1;
-        self.count_skipped(&page, effects);
+    /// Logs once that the next request waits for the budget alone.
+    fn log_wait(&mut self, now: u64) {
+        let wait = self.budget_ready(now).saturating_sub(now);
+        if self.wanted(now) <= now && wait >= LONG_WAIT && !self.wait_logged {
+            self.wait_logged = true;
+            let text = format!(
+                "feed: the request budget (rate_limit_requests {} in {} s) is used up; next request in {} s",
+                self.config.rate_limit_requests,
+                self.config.rate_limit_window,
+                wait.div_ceil(1_000)
+            );
+            self.log(Level::Info, &text);
+        }
+    }
+
+    fn page(&mut self, now: u64, page: Page, known: &dyn Fn() -> Vec<Subnet>) {
+        self.counts.pages += 1;
+        self.count_skipped(&page);
+        self.judge_clock(&page, now / 1_000);
         let listed = self.config.ends(&page, now / 1_000);
         if !listed.is_empty() {
-            effects.push(Effect::Apply(listed));
-        } else if !page.addresses.is_empty() {
-            self.warn_of_ended(&page, effects);
+            self.effects.push_back(Effect::Apply(listed));
         }
-        if let Some(held) = &mut self.held {
-            held.extend(&page.addresses);
-            if held.len() > walk::MAX_LISTED {
-                // No list is that long: the next full fetch is judged as if it were the first.
-                self.held = None;
-            }
-        }
+        self.full.extend_held(&page.addresses);
         let Some(walk) = &mut self.walk else {
             return;
         };
-        let progress = walk.take(&page);
+        let is_first = walk.cursor().is_none();
+        let is_full = self.page_size.is_full(page.items(), is_first);
+        let progress = walk.take(&page, is_full);
         if walk.advances_id() && progress != Progress::Stuck {
             self.id = Some(page.id);
         }
-        effects.push(Effect::SaveSoon);
+        self.effects.push_back(Effect::SaveSoon);
         match progress {
             Progress::More => {}
-            Progress::Last => self.complete(now, known, effects),
-            Progress::Stuck | Progress::Endless => self.cut_short(now, progress, effects),
+            Progress::Last if self.needs_proof(known) => {}
+            Progress::Last => self.complete(now, known),
+            Progress::Stuck if self.walk.as_ref().is_some_and(Walk::waits_for_proof) => {
+                self.complete(now, known);
+            }
+            Progress::Stuck | Progress::Endless => self.cut_short(now, progress),
         }
     }
 
+    /// True if a short page may not end this walk: something would be dropped, and the service may
+    /// have begun to send smaller pages. Only its "no new bans" proves that the list ends here.
+    fn needs_proof(&mut self, known: &dyn Fn() -> Vec<Subnet>) -> bool {
+        let Some(walk) = &mut self.walk else {
+            return false;
+        };
+        walk.seen()
+            .is_some_and(|seen| known().iter().any(|subnet| !seen.contains(subnet)))
+            && walk.wait_for_proof()
+    }
+
     /// The walk has seen the end of the list.
-    fn complete(&mut self, now: u64, known: &dyn Fn() -> Vec<Subnet>, effects: &mut Vec<Effect>) {
+    fn complete(&mut self, now: u64, known: &dyn Fn() -> Vec<Subnet>) {
         let Some(walk) = self.walk.take() else {
             return;
         };
         self.poll_later(now);
         let Some((cursor, seen)) = walk.into_full() else {
-            // A poll. Where it finished the fill of an earlier run, the full fetch that follows is
-            // no longer urgent.
-            self.filling = false;
+            // A poll. If it finished the fill of an earlier run, the full fetch that follows is no
+            // longer urgent.
+            self.full.filling = false;
             return;
         };
         let known = known();
         let dropped = known.iter().filter(|subnet| !seen.contains(subnet)).count();
-        let keep = match self.believe(seen, dropped, known.len()) {
-            Ok(keep) => keep,
-            Err(seen) => {
-                self.hold(now, seen, dropped, known.len(), effects);
-                return;
+        let limit = self.config.feed_shrink_limit;
+        match self.full.believe(seen, dropped, known.len(), limit) {
+            Ok(keep) => {
+                self.id = Some(cursor.unwrap_or_else(ControlId::beginning));
+                self.accept(now, keep);
             }
-        };
-        self.id = cursor.or_else(|| ControlId::new(BEGINNING).ok());
-        self.accept(now, keep, effects);
-    }
-
-    /// The set to keep where the list may be believed, otherwise the list as it came.
-    fn believe(
-        &mut self,
-        mut seen: HashSet<Subnet>,
-        dropped: usize,
-        known: usize,
-    ) -> Result<HashSet<Subnet>, HashSet<Subnet>> {
-        let limit = usize::from(self.config.feed_shrink_limit);
-        let small = known < SHRINK_MIN || dropped * 100 <= known * limit;
-        match self.held.take() {
-            // Two lists agree on what neither of them holds.
-            Some(first) if !small && !self.force => {
-                seen.extend(first);
-                Ok(seen)
-            }
-            _ if small || self.force => Ok(seen),
-            _ => Err(seen),
+            Err(seen) => self.hold(now, seen, dropped, known.len()),
         }
     }
 
-    fn hold(
-        &mut self,
-        now: u64,
-        seen: HashSet<Subnet>,
-        dropped: usize,
-        known: usize,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn hold(&mut self, now: u64, seen: HashSet<Subnet>, dropped: usize, known: usize) {
         let text = format!(
             "the full fetch would drop {dropped} of {known} addresses (feed_shrink_limit {} %): \
              nothing is dropped until a second one agrees or apiban.reload force",
             self.config.feed_shrink_limit
         );
-        self.log(Level::Warn, &text, effects);
-        self.held = Some(seen);
+        self.log(Level::Warn, &text);
         // Not at once: what is wrong with the service needs a while to pass.
-        self.next_full = now.saturating_add(self.config.poll_interval.max(1).saturating_mul(1_000));
-        self.again = false;
+        let pause = self.config.poll_interval.max(1).saturating_mul(1_000);
+        self.full.hold(seen, now.saturating_add(pause));
     }
 
     /// A complete list that is believed: what it does not hold goes.
-    fn accept(&mut self, now: u64, keep: HashSet<Subnet>, effects: &mut Vec<Effect>) {
+    fn accept(&mut self, now: u64, keep: HashSet<Subnet>) {
         let count = keep.len();
-        effects.push(Effect::Sweep(keep));
-        effects.push(Effect::FullDone { count });
-        effects.push(Effect::SaveSoon);
-        let text = format!("full fetch complete: {count} addresses listed");
-        self.log(Level::Info, &text, effects);
-        self.filling = false;
-        self.force = false;
-        self.last_full = Some(now);
-        self.next_full = if std::mem::take(&mut self.again) {
-            now
-        } else {
-            self.resync_after(Some(now))
-        };
+        self.effects.push_back(Effect::Sweep(keep));
+        self.effects.push_back(Effect::FullDone { count });
+        self.effects.push_back(Effect::SaveSoon);
+        self.full.done(now, &mut self.jitter);
     }
 
     /// The service repeats itself or never ends. What came is kept, nothing is dropped.
-    fn cut_short(&mut self, now: u64, progress: Progress, effects: &mut Vec<Effect>) {
+    fn cut_short(&mut self, now: u64, progress: Progress) {
         let Some(walk) = self.walk.take() else {
             return;
         };
         self.poll_later(now);
-        self.filling = false;
+        self.full.filling = false;
         if walk.is_full() {
-            self.next_full = self.resync_after(Some(now));
-            // Force is for the fetch it was given with, never for one of next week.
-            self.force = false;
-            self.again = false;
+            self.full.give_up(now, &mut self.jitter);
         }
         let what = match progress {
             Progress::Endless => "the list does not end",
@@ -372,28 +365,14 @@ impl Engine {
             _ if !walk.is_full() => return,
             _ => "the service repeats itself: its control ID does not grow",
         };
-        let text = format!("{what}; kept what came, dropped nothing");
-        self.log(Level::Warn, &text, effects);
+        let text = format!("feed: {what}; what came is kept, nothing is dropped");
+        self.log(Level::Warn, &text);
     }
 
     fn poll_later(&mut self, now: u64) {
         let pause = self.config.poll_interval.max(1).saturating_mul(1_000);
         let pause = self.jitter.around(pause, POLL_SPREAD);
         self.next_poll = now.saturating_add(pause);
-    }
-
-    fn resync_after(&mut self, last: Option<u64>) -> u64 {
-        match (self.config.resync_interval, last) {
-            (0, _) => u64::MAX,
-            // A fill that an earlier run began is checked as soon as it is finished.
-            (_, None) => self.started,
-            (seconds, Some(last)) => {
-                let pause = self
-                    .jitter
-                    .around(seconds.saturating_mul(1_000), POLL_SPREAD);
-                last.saturating_add(pause)
-            }
-        }
     }
 }
 

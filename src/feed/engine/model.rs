@@ -31,13 +31,11 @@ pub struct FeedSettings {
 }
 
 impl FeedSettings {
-    /// The page's entries with their ends, without those that have ended before `now` (seconds).
+    /// The page's entries with their ends; `now` in seconds. If the control ID is no plausible time,
+    /// they count from now.
     pub(super) fn ends(&self, page: &Page, now: u64) -> Vec<Listed> {
-        let listed_at = page.id.listed_at(now).unwrap_or(now);
+        let listed_at = page.id.listed_at(now, self.feed_ttl).unwrap_or(now);
         let end = listed_at.saturating_add(self.feed_ttl);
-        if end <= now {
-            return Vec::new();
-        }
         let listed = |&subnet| Listed { subnet, end };
         page.addresses.iter().map(listed).collect()
     }
@@ -169,11 +167,14 @@ pub struct Status {
     pub id: Option<ControlId>,
     /// Time of the last answer of use.
     pub last_success: Option<u64>,
-    /// What is wrong now; empty where nothing is. At most 200 characters, without the key.
+    /// What is wrong now; empty if nothing is. At most 250 characters, without the key.
     pub last_error: String,
     /// Time of the next request; `None` where none is planned.
     pub next_poll: Option<u64>,
-    /// Requests sent since the start.
+    /// What the next request waits for if not for its usual time: `request budget` or `pause after an
+    /// error`; otherwise empty.
+    pub waiting_for: &'static str,
+    /// Requests sent since the start, redirects included.
     pub requests: u64,
     /// Pages received since the start.
     pub pages: u64,

@@ -1,5 +1,6 @@
-//! What operators can tell the feed: reload, flush.
+//! What operators can ask of the feed: reload, flush.
 
+use super::outcome::Outage;
 use super::{Effect, Engine, Trouble};
 use crate::feed::key::ApiKey;
 use crate::log::Level;
@@ -8,18 +9,11 @@ impl Engine {
     /// Takes the key as the configuration has it now and starts a full fetch. Pauses after errors and
     /// refused keys end; only a rate limit of the same key is waited for. `force` drops at once what
     /// was held back, and believes the full fetch that follows however short it is.
-    pub fn reload(&mut self, now: u64, key: impl Into<ApiKey>, force: bool) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        if force {
-            self.force = true;
-            if let Some(held) = self.held.take() {
-                effects.push(Effect::Sweep(held));
-                effects.push(Effect::SaveSoon);
-                let text = "the shrink that was held back is applied by force";
-                self.log(Level::Warn, text, &mut effects);
-            }
-        }
+    pub fn reload(&mut self, now: u64, key: impl Into<ApiKey>, force: bool) {
         let key = key.into();
+        if force {
+            self.force();
+        }
         let changed = self.key != key;
         if changed {
             self.abandon();
@@ -27,42 +21,47 @@ impl Engine {
         }
         if self.key.key().is_none() {
             self.walk = None;
-            self.trouble = None;
-            self.last_error.clear();
+            self.outage = Outage::default();
             if changed && self.key == ApiKey::NotSet {
                 let text = "no API key: the feed is disabled until a reload brings one";
-                self.log(Level::Warn, text, &mut effects);
+                self.log(Level::Warn, text);
             }
-            return effects;
+            return;
         }
-        if changed || self.trouble != Some(Trouble::RateLimited) {
-            self.blocked_until = 0;
-            self.failures = 0;
-            self.trouble = None;
-            self.last_error.clear();
+        if changed || self.outage.trouble != Some(Trouble::RateLimited) {
+            self.outage = Outage::default();
         }
         match &self.walk {
-            // One that has not begun yet is as good as a new one.
+            // A full fetch that has not received a page can be reused.
             Some(walk) if walk.is_full() && !walk.has_pages() => {}
-            Some(walk) if walk.is_full() => self.again = true,
+            Some(walk) if walk.is_full() => self.full.again = true,
             _ => {
-                self.next_full = now;
+                self.full.next = now;
                 self.walk = None;
                 self.abandon();
             }
         }
-        effects
+    }
+
+    fn force(&mut self) {
+        self.full.force = true;
+        if let Some(held) = self.full.take_held() {
+            self.effects.push_back(Effect::Sweep(held));
+            self.effects.push_back(Effect::SaveSoon);
+            let text = "the shrink that was held back is applied by force";
+            self.log(Level::Warn, text);
+        }
     }
 
     /// The feed's table was emptied: the next fetch, at its usual time, is a full one.
     pub fn flush_feed(&mut self) {
         self.abandon();
         self.walk = None;
-        self.held = None;
         self.id = None;
-        self.last_full = None;
-        self.filling = true;
-        self.again = false;
+        self.full.take_held();
+        self.full.last = None;
+        self.full.filling = true;
+        self.full.again = false;
     }
 
     fn abandon(&mut self) {

@@ -1,22 +1,44 @@
 //! How one exchange ended, and what that means for the next.
 
-use super::{Effect, Engine, Trouble, Walk};
+use super::{Engine, Trouble, Walk};
 use crate::feed::parse::{Answer, Page};
 use crate::log::Level;
 
-/// A resync that fails this often in a row makes way for the polls.
+/// A full fetch of a list that is there already is given up after so many failures in a row: polls
+/// matter more.
 const MAX_RESYNC_FAILURES: u32 = 5;
-/// Pause in ms before such a resync is tried again, or the poll interval where that is longer.
+/// Pause in ms before it is tried again, or the poll interval if that is longer.
 const RESYNC_RETRY: u64 = 3_600_000;
 
+/// What is wrong now.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    /// `None`: nothing.
+    pub trouble: Option<Trouble>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Nothing is asked before this time in Unix milliseconds.
+    pub until: u64,
+    /// For operators: one bounded line.
+    pub text: String,
+}
+
 impl Engine {
-    pub(super) fn refused(&mut self, now: u64, answer: &Answer, effects: &mut Vec<Effect>) {
+    pub(super) fn refused(&mut self, now: u64, answer: &Answer) {
         let Some(trouble) = Trouble::of(answer) else {
             return;
         };
         let (text, retry_after) = match answer {
-            Answer::Unauthorized => ("the service refused the API key".to_owned(), None),
-            Answer::RateLimited { retry_after } => ("rate limit exceeded".to_owned(), *retry_after),
+            Answer::Unauthorized => (
+                "the service refused the API key: correct api_key or the first line of \
+                 api_key_file, then run apiban.reload"
+                    .to_owned(),
+                None,
+            ),
+            Answer::RateLimited { retry_after } => (
+                "the service answered: rate limit exceeded (too many requests for this key)".to_owned(),
+                *retry_after,
+            ),
             Answer::ServerError {
                 status,
                 retry_after,
@@ -24,10 +46,16 @@ impl Engine {
                 format!("the service answered with status {status}"),
                 *retry_after,
             ),
-            Answer::Garbage(reason) => (format!("unexpected answer: {reason}"), None),
+            Answer::Garbage(reason) => (
+                format!(
+                    "unexpected answer: {reason}; is api_url right ({})? /get and the like are appended to it",
+                    self.config.source.base()
+                ),
+                None,
+            ),
             Answer::Page(_) | Answer::Complete => return,
         };
-        self.failed(now, trouble, retry_after, &text, effects);
+        self.failed(now, trouble, retry_after, &text);
     }
 
     pub(super) fn failed(
@@ -36,65 +64,81 @@ impl Engine {
         trouble: Trouble,
         retry_after: Option<u64>,
         text: &str,
-        effects: &mut Vec<Effect>,
     ) {
-        self.failures = self.failures.saturating_add(1);
         match trouble {
-            Trouble::RateLimited => self.rate_limited += 1,
-            _ => self.fetch_errors += 1,
+            Trouble::RateLimited => self.counts.rate_limited += 1,
+            _ => self.counts.errors += 1,
         }
+        let failures = self.outage.failures.saturating_add(1);
         let window = self.config.rate_limit_window;
-        let pause = trouble.pause(self.failures, retry_after, window, &mut self.jitter);
-        self.blocked_until = now.saturating_add(pause);
-        self.last_error = self.clean(text);
-        if self.trouble.replace(trouble) != Some(trouble) {
+        let pause = trouble.pause(failures, retry_after, window, &mut self.jitter);
+        let before = self.outage.trouble;
+        self.outage = Outage {
+            trouble: Some(trouble),
+            failures,
+            until: now.saturating_add(pause),
+            text: self.clean(text),
+        };
+        if before != Some(trouble) {
             let level = match trouble {
                 Trouble::Unauthorized => Level::Error,
                 _ => Level::Warn,
             };
-            let text = format!("{text}; next attempt in {} s", pause.div_ceil(1_000));
-            self.log(level, &text, effects);
+            let text = format!("feed: {text}; next attempt in {} s", pause.div_ceil(1_000));
+            self.log(level, &text);
         }
-        let resync = self.walk.as_ref().is_some_and(Walk::is_full) && self.id.is_some();
-        if resync && !self.filling && self.failures >= MAX_RESYNC_FAILURES {
+        let is_resync = self.walk.as_ref().is_some_and(Walk::is_full) && self.id.is_some();
+        if is_resync && !self.full.filling && failures >= MAX_RESYNC_FAILURES {
             self.walk = None;
-            self.force = false;
+            self.full.force = false;
             let interval = self.config.poll_interval.saturating_mul(1_000);
-            self.next_full = now.saturating_add(RESYNC_RETRY.max(interval));
+            self.full.next = now.saturating_add(RESYNC_RETRY.max(interval));
         }
     }
 
-    pub(super) fn succeeded(&mut self, now: u64, effects: &mut Vec<Effect>) {
-        self.fetch_ok += 1;
+    pub(super) fn succeeded(&mut self, now: u64) {
+        self.counts.ok += 1;
         self.last_success = Some(now);
-        self.blocked_until = 0;
-        self.last_error.clear();
-        let failures = std::mem::take(&mut self.failures);
-        if self.trouble.take().is_some() {
-            let text = format!("the service answers again after {failures} failed attempts");
-            self.log(Level::Info, &text, effects);
+        let outage = std::mem::take(&mut self.outage);
+        if outage.trouble.is_some() {
+            let text = format!(
+                "feed: the service answers again after {} failed attempts",
+                outage.failures
+            );
+            self.log(Level::Info, &text);
         }
     }
 
-    pub(super) fn count_skipped(&mut self, page: &Page, effects: &mut Vec<Effect>) {
-        if self.skipped == 0 && page.skipped > 0 {
+    pub(super) fn count_skipped(&mut self, page: &Page) {
+        if self.counts.skipped == 0 && page.skipped > 0 {
             let example = page.example.as_deref().unwrap_or_default();
             let text = format!(
-                "the list holds what is no address (\"{example}\"): such items are skipped and counted"
+                "the list holds items that are no address (\"{example}\"): they are skipped and counted"
             );
-            self.log(Level::Warn, &text, effects);
+            self.log(Level::Warn, &text);
         }
-        self.skipped += page.skipped as u64;
+        self.counts.skipped += page.skipped as u64;
     }
-    /// A service lists nothing that has ended, so our idea of the time or of `feed_ttl` is wrong.
-    pub(super) fn warn_of_ended(&mut self, page: &Page, effects: &mut Vec<Effect>) {
-        if !std::mem::replace(&mut self.warned_of_ended, true) {
+
+    /// A live service lists nothing that has ended. If the control ID of its page says otherwise, our
+    /// clock or `feed_ttl` is wrong; `now` is in seconds.
+    pub(super) fn judge_clock(&mut self, page: &Page, now: u64) {
+        let ttl = self.config.feed_ttl;
+        if page.addresses.is_empty() {
+            return;
+        }
+        if !page.id.is_too_old(now, ttl) {
+            self.clock_problem = None;
+            return;
+        }
+        if self.clock_problem.is_none() {
             let text = format!(
-                "the service lists addresses whose time is over (control ID {}, feed_ttl {} s): \
-                 they are skipped; check feed_ttl and this host's clock",
-                page.id, self.config.feed_ttl
+                "the service lists addresses since {} (control ID), more than feed_ttl ({ttl} s) ago: \
+                 this host's clock is ahead, or feed_ttl is too short; bans count from now",
+                page.id
             );
-            self.log(Level::Warn, &text, effects);
+            self.log(Level::Warn, &text);
+            self.clock_problem = Some(self.clean(&text));
         }
     }
 }

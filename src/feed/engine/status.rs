@@ -7,7 +7,7 @@ use crate::quote::foreign;
 use super::{Effect, Engine, FeedState, Saved, Status, Trouble, Walk};
 
 /// Longest line for operators, in characters.
-const MAX_TEXT: usize = 200;
+const MAX_TEXT: usize = 250;
 /// Poll intervals without success after which the list counts as stale.
 const STALE_INTERVALS: u64 = 3;
 
@@ -19,17 +19,35 @@ impl Engine {
             state: self.state(now),
             id: self.id.clone(),
             last_success: self.last_success.map(|ms| ms / 1_000),
-            last_error: match &self.key {
-                ApiKey::Unusable(problem) => self.clean(problem),
-                _ => self.last_error.clone(),
-            },
+            last_error: self.last_error(),
             next_poll: planned.then(|| self.due(now).div_ceil(1_000)),
-            requests: self.requests,
-            pages: self.pages,
-            fetch_ok: self.fetch_ok,
-            fetch_errors: self.fetch_errors,
-            rate_limited: self.rate_limited,
-            skipped: self.skipped,
+            waiting_for: if planned { self.waiting_for(now) } else { "" },
+            requests: self.counts.requests,
+            pages: self.counts.pages,
+            fetch_ok: self.counts.ok,
+            fetch_errors: self.counts.errors,
+            rate_limited: self.counts.rate_limited,
+            skipped: self.counts.skipped,
+        }
+    }
+
+    fn last_error(&self) -> String {
+        match &self.key {
+            ApiKey::Unusable(problem) => self.clean(problem),
+            _ if !self.outage.text.is_empty() => self.outage.text.clone(),
+            _ => self.clock_problem.clone().unwrap_or_default(),
+        }
+    }
+
+    /// What the next request waits for, if not for its usual date.
+    fn waiting_for(&self, now: u64) -> &'static str {
+        let wanted = self.wanted(now);
+        if self.budget_ready(now) > wanted {
+            "request budget"
+        } else if self.outage.until > now && self.outage.until == wanted {
+            "pause after an error"
+        } else {
+            ""
         }
     }
 
@@ -38,7 +56,7 @@ impl Engine {
         Saved {
             id: self.id.clone(),
             last_success: self.last_success.map(|ms| ms / 1_000),
-            last_full: self.last_full.map(|ms| ms / 1_000),
+            last_full: self.full.last.map(|ms| ms / 1_000),
             budget: self.budget.stamps(),
             source: self.config.source.fingerprint(),
         }
@@ -50,22 +68,22 @@ impl Engine {
             ApiKey::Unusable(_) => return FeedState::Unauthorized,
             ApiKey::Usable(_) => {}
         }
-        match self.trouble {
+        match self.outage.trouble {
             Some(Trouble::Unauthorized) => return FeedState::Unauthorized,
             Some(Trouble::RateLimited) => return FeedState::RateLimited,
             _ => {}
         }
         if self.is_stale(now) {
             FeedState::Stale
-        } else if self.held.is_some() {
+        } else if self.full.is_held() {
             FeedState::Held
-        } else if self.walk.as_ref().is_some_and(Walk::is_full) || self.filling {
-            if self.fetch_ok == 0 {
+        } else if self.walk.as_ref().is_some_and(Walk::is_full) || self.full.filling {
+            if self.counts.ok == 0 {
                 FeedState::Starting
             } else {
                 FeedState::Syncing
             }
-        } else if self.fetch_ok == 0 {
+        } else if self.counts.ok == 0 {
             FeedState::Starting
         } else {
             FeedState::Ok
@@ -81,7 +99,7 @@ impl Engine {
         let late = |since: u64| now.saturating_sub(since) > patience;
         let since = self.last_success.unwrap_or(0).max(self.started);
         let hanging = self.in_flight.as_ref().is_some_and(|f| late(f.since));
-        late(since) && (self.failures > 0 || hanging)
+        late(since) && (self.outage.failures > 0 || hanging)
     }
 
     /// One bounded line without the key.
@@ -93,7 +111,7 @@ impl Engine {
         foreign(&text, MAX_TEXT).to_string()
     }
 
-    pub(super) fn log(&self, level: Level, text: &str, effects: &mut Vec<Effect>) {
-        effects.push(Effect::Log(level, self.clean(text)));
+    pub(super) fn log(&mut self, level: Level, text: &str) {
+        self.effects.push_back(Effect::Log(level, self.clean(text)));
     }
 }

@@ -46,6 +46,10 @@ struct World {
     table: HashMap<Subnet, u64>,
     mood: Mood,
     latency: u64,
+    /// Addresses in a full page.
+    page: usize,
+    /// Redirects that each exchange needs.
+    redirects: u32,
     asked: Vec<(u64, Option<String>)>,
     logs: Vec<String>,
     full_done: usize,
@@ -64,6 +68,8 @@ impl World {
             table: HashMap::new(),
             mood: Mood::Serves,
             latency: 80,
+            page: 250,
+            redirects: 0,
             asked: Vec::new(),
             logs: Vec::new(),
             full_done: 0,
@@ -72,7 +78,18 @@ impl World {
 
     fn respond(&self, request: &Request) -> Result<Response, FetchError> {
         let (status, retry_after, body) = match self.mood {
-            Mood::Fails => return Err(FetchError::Timeout(10)),
+            _ if self.redirects >= request.allowed => {
+                return Err(FetchError {
+                    kind: FetchErrorKind::OverBudget,
+                    redirects: request.allowed - 1,
+                })
+            }
+            Mood::Fails => {
+                return Err(FetchError {
+                    kind: FetchErrorKind::Timeout(10),
+                    redirects: self.redirects,
+                })
+            }
             Mood::Says(status, wait, body) => (status, wait, body.to_owned()),
             Mood::Serves => {
                 let after = request
@@ -80,7 +97,7 @@ impl World {
                     .as_ref()
                     .map_or(0, |id| id.as_str().parse().unwrap());
                 let newer = self.list.iter().filter(|(id, _)| *id > after);
-                let page: Vec<_> = newer.take(250).collect();
+                let page: Vec<_> = newer.take(self.page).collect();
                 match page.last() {
                     None => (
                         400,
@@ -100,12 +117,12 @@ impl World {
             status,
             retry_after,
             body,
-            redirects: 0,
+            redirects: self.redirects,
         })
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
+    fn carry_out(&mut self) {
+        while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Apply(listed) => {
                     self.table.extend(listed.iter().map(|l| (l.subnet, l.end)));
@@ -127,8 +144,8 @@ impl World {
                 let result = self.respond(&request);
                 self.now += self.latency;
                 let known: Vec<Subnet> = self.table.keys().copied().collect();
-                let effects = self.engine.on_result(self.now, result, &|| known.clone());
-                self.carry_out(effects);
+                self.engine.on_result(self.now, result, &|| known.clone());
+                self.carry_out();
                 true
             }
             Step::Wait(until) => {
@@ -150,6 +167,14 @@ impl World {
         let before = self.asked.len();
         while self.asked.len() == before {
             assert!(self.step());
+        }
+    }
+
+    /// Until the full fetch asked for is complete or held.
+    fn full_fetch(&mut self) {
+        self.one_request();
+        while self.state() == FeedState::Syncing {
+            self.one_request();
         }
     }
 
@@ -329,7 +354,7 @@ fn a_sudden_shrink_waits_for_a_second_opinion() {
     // It agrees with itself: applied.
     world.list.truncate(10);
     world.engine.reload(world.now, key(), false);
-    world.one_request();
+    world.full_fetch();
     assert_eq!((world.state(), world.table.len()), (FeedState::Held, 600));
     let held_at = world.now;
     while world.full_done < 3 {
@@ -344,10 +369,10 @@ fn force_applies_what_is_held_back() {
     let mut world = World::filled(600);
     world.list.truncate(10);
     world.engine.reload(world.now, key(), false);
-    world.one_request();
+    world.full_fetch();
     assert_eq!(world.state(), FeedState::Held);
-    let effects = world.engine.reload(world.now, key(), true);
-    world.carry_out(effects);
+    world.engine.reload(world.now, key(), true);
+    world.carry_out();
     assert_eq!(world.table.len(), 10);
     while world.full_done < 2 {
         world.step();
@@ -368,7 +393,7 @@ fn short_lists_and_ended_entries_are_no_shrink() {
     let mut world = World::filled(99);
     world.list.truncate(1);
     world.engine.reload(world.now, key(), false);
-    world.one_request();
+    world.full_fetch();
     assert_eq!(world.table.len(), 1);
     let mut world = World::filled(600);
     world.list.truncate(5);
@@ -418,8 +443,10 @@ fn a_refused_key_is_left_alone_until_a_reload() {
 #[test]
 fn no_key_no_request() {
     let mut world = World::filled(10);
-    let effects = world.engine.reload(world.now, None, false);
-    assert!(matches!(effects.as_slice(), [Effect::Log(Level::Warn, _)]));
+    world.engine.reload(world.now, None, false);
+    let first = world.engine.poll_effect();
+    assert!(matches!(first, Some(Effect::Log(Level::Warn, _))));
+    assert_eq!(world.engine.poll_effect(), None);
     assert!(!world.step());
     assert_eq!(world.state(), FeedState::Disabled);
     assert_eq!(world.engine.status(world.now).next_poll, None);
@@ -462,7 +489,7 @@ fn a_service_that_repeats_itself_ends_the_walk_and_drops_nothing() {
     world.one_request();
     assert!(world.logs.last().unwrap().contains("repeats itself"));
     assert!(world.table.len() >= 600);
-    assert!(!world.engine.force);
+    assert!(!world.engine.full.force);
     let before = world.asked.len();
     world.run_until(world.now + 200_000);
     assert_eq!(world.asked.len(), before);
@@ -488,17 +515,112 @@ fn ends_come_from_the_control_id_where_it_is_a_time() {
     assert_eq!(end(now - 1_000), Some(now - 1_000 + 604_800));
     assert_eq!(end(12_345), Some(now + 604_800));
     assert_eq!(end(now + 86_400), Some(now + 604_800));
-    assert_eq!(end(now - 604_800), None);
+    assert_eq!(end(now - 604_799), Some(now + 1));
+    assert_eq!(end(now - 604_800), Some(now + 604_800));
 }
 
 #[test]
-fn a_clock_that_is_a_week_ahead_is_told_of() {
+fn with_a_clock_that_is_a_week_ahead_bans_count_from_the_fetch() {
     let mut world = World::new(300, None);
     world.now += 604_800_000;
     world.run_until(world.now + 1_000);
-    assert!(world.table.is_empty());
+    assert_eq!(world.table.len(), 300);
+    let end = world.now / 1_000 + 604_800;
+    assert!(world.table.values().all(|&found| end - found < 400));
     let told = world.logs.iter().filter(|text| text.contains("clock"));
     assert_eq!(told.count(), 1);
+    assert_eq!(world.state(), FeedState::Ok);
+    let shown = world.engine.status(world.now).last_error;
+    assert!(shown.contains("this host's clock is ahead"), "{shown}");
+    // A page that fits ends it.
+    world.list.push((world.now / 1_000, ip(9_999)));
+    world.one_request();
+    assert_eq!(world.engine.status(world.now).last_error, "");
+}
+
+#[test]
+fn smaller_pages_are_read_to_the_end_and_drop_nothing() {
+    let mut world = World::filled(600);
+    world.page = 100;
+    world.engine.reload(world.now, key(), false);
+    while world.full_done < 2 {
+        world.step();
+    }
+    assert_eq!((world.table.len(), world.state()), (600, FeedState::Ok));
+    assert!(!world.logs.iter().any(|text| text.contains("would drop")));
+    // From the start: the first page, and at the first poll all others.
+    let mut world = World::new(600, None);
+    world.page = 100;
+    world.one_request();
+    assert_eq!(world.table.len(), 100);
+    world.run_until(START + 320_000);
+    assert_eq!(world.table.len(), 600);
+}
+
+#[test]
+fn a_service_that_repeats_its_last_page_has_ended() {
+    let mut world = World::filled(10);
+    world.list.truncate(9);
+    let ips: Vec<String> = (0..9).map(|n| ip(n).to_string()).collect();
+    let page = serde_json::json!({"ipaddress": ips, "ID": "1795299999"}).to_string();
+    world.mood = Mood::Says(200, None, Box::leak(page.into_boxed_str()));
+    world.engine.reload(world.now, key(), false);
+    world.full_fetch();
+    assert_eq!((world.table.len(), world.full_done), (9, 2));
+}
+
+#[test]
+fn redirects_count_whether_the_exchange_succeeds_or_not() {
+    for mood in [Mood::Serves, Mood::Fails] {
+        let mut world = World::new(10, None);
+        world.engine.config.poll_interval = 1;
+        world.mood = mood;
+        for redirects in [3, 1, 2] {
+            world.redirects = redirects;
+            world.run_until(world.now + 600_000);
+        }
+        // Each exchange with all its requests, as the service counts them.
+        let mut asked: Vec<(u64, Option<String>)> = Vec::new();
+        for (at, id) in &world.asked {
+            let redirects = [3, 1, 2][((at - START) / 600_000).min(2) as usize];
+            asked.extend((0..=redirects).map(|_| (*at, id.clone())));
+        }
+        let least = if mood == Mood::Serves { 60 } else { 30 };
+        assert!(asked.len() > least, "{}", asked.len());
+        assert_eq!(refusals(&asked, 0), 0);
+        let counted = world.engine.status(world.now).requests;
+        assert!(
+            counted.abs_diff(asked.len() as u64) <= 4,
+            "{counted} {}",
+            asked.len()
+        );
+    }
+}
+
+#[test]
+fn a_wait_for_the_budget_is_shown_and_logged() {
+    let saved = Saved {
+        budget: vec![START; 11],
+        ..Saved::default()
+    };
+    let mut world = World::new(10, Some(saved));
+    assert!(world.step());
+    world.carry_out();
+    let waits = |world: &World| {
+        world
+            .logs
+            .iter()
+            .filter(|t| t.contains("request budget"))
+            .count()
+    };
+    assert_eq!(waits(&world), 1, "{:?}", world.logs);
+    assert_eq!(
+        world.engine.status(START + 10).waiting_for,
+        "request budget"
+    );
+    world.one_request();
+    assert_eq!(world.engine.status(world.now).waiting_for, "");
+    assert_eq!(waits(&world), 1);
 }
 
 #[test]
@@ -510,8 +632,8 @@ fn what_was_asked_before_a_flush_or_a_new_key_is_not_applied() {
     assert_eq!(world.engine.next(world.now), Step::Busy);
     world.engine.flush_feed();
     let result = world.respond(&request);
-    let effects = world.engine.on_result(world.now, result, &Vec::new);
-    assert_eq!(effects, []);
+    world.engine.on_result(world.now, result, &Vec::new);
+    assert_eq!(world.engine.poll_effect(), None);
     world.one_request();
     assert_eq!(world.asked[0].1, None);
     assert_eq!(world.table.len(), 10);

@@ -6,19 +6,48 @@ use crate::address::Subnet;
 use crate::feed::control_id::ControlId;
 use crate::feed::parse::{Page, FULL_PAGE};
 
+/// Fewer items are never taken for a full page.
+const MIN_FULL_PAGE: usize = 10;
+
 /// More pages than any list has (a million addresses): the service invents them.
 const MAX_PAGES: u32 = 4_000;
 /// More addresses than any list has: a service that sends huge pages must not fill the memory.
 pub(super) const MAX_LISTED: usize = 1_000_000;
 
+/// Tells a full page, behind which there is more, from the last one.
+///
+/// A page of 250 is full. Should the service begin to send smaller pages, two short ones of the same
+/// size in a row give that away; a coincidence costs one request.
+#[derive(Debug, Default)]
+pub(super) struct PageSize {
+    last_short: usize,
+}
+
+impl PageSize {
+    /// True if a page with so many items is taken for a full one. `is_first`: it is the beginning of
+    /// the list, so it follows no other.
+    pub fn is_full(&mut self, items: usize, is_first: bool) -> bool {
+        if is_first {
+            self.last_short = 0;
+        }
+        if items >= FULL_PAGE || (items >= MIN_FULL_PAGE && items == self.last_short) {
+            return true;
+        }
+        self.last_short = items;
+        false
+    }
+}
+
 /// From a control ID to the end of the list.
 #[derive(Debug)]
 pub(super) struct Walk {
     cursor: Option<ControlId>,
-    /// Everything listed, where the walk began at the beginning.
+    /// Everything listed, if the walk began at the beginning.
     seen: Option<HashSet<Subnet>>,
     advances_id: bool,
     pages: u32,
+    /// A short page has come, and the service is asked whether it was the last one.
+    waits_for_proof: bool,
 }
 
 /// What a page means for the walk.
@@ -42,6 +71,7 @@ impl Walk {
             seen: None,
             advances_id: true,
             pages: 0,
+            waits_for_proof: false,
         }
     }
 
@@ -52,6 +82,7 @@ impl Walk {
             seen: Some(HashSet::new()),
             advances_id: first,
             pages: 0,
+            waits_for_proof: false,
         }
     }
 
@@ -60,12 +91,12 @@ impl Walk {
         self.cursor.as_ref()
     }
 
-    /// True where the whole list is fetched.
+    /// True if the whole list is fetched.
     pub fn is_full(&self) -> bool {
         self.seen.is_some()
     }
 
-    /// True where each page's control ID is also where the next poll begins.
+    /// True if each page's control ID is also where the next poll begins.
     pub fn advances_id(&self) -> bool {
         self.advances_id
     }
@@ -75,8 +106,24 @@ impl Walk {
         self.pages > 0
     }
 
-    /// Takes note of a page.
-    pub fn take(&mut self, page: &Page) -> Progress {
+    /// Everything listed so far, if the whole list is fetched.
+    pub fn seen(&self) -> Option<&HashSet<Subnet>> {
+        self.seen.as_ref()
+    }
+
+    /// Goes on behind a short page until the service says that nothing follows; always true.
+    pub fn wait_for_proof(&mut self) -> bool {
+        self.waits_for_proof = true;
+        true
+    }
+
+    /// True if a short page has come: the same page once more is the end of the list too.
+    pub fn waits_for_proof(&self) -> bool {
+        self.waits_for_proof
+    }
+
+    /// Takes note of a page, which `is_full` or not.
+    pub fn take(&mut self, page: &Page, is_full: bool) -> Progress {
         self.pages += 1;
         if let Some(seen) = &mut self.seen {
             seen.extend(&page.addresses);
@@ -86,18 +133,17 @@ impl Walk {
             return Progress::Stuck;
         }
         self.cursor = Some(page.id.clone());
-        if page.items() < FULL_PAGE {
-            Progress::Last
-        } else if self.pages >= MAX_PAGES
-            || self.seen.as_ref().is_some_and(|s| s.len() > MAX_LISTED)
-        {
+        let listed = self.seen.as_ref().map_or(0, HashSet::len);
+        if self.pages >= MAX_PAGES || listed > MAX_LISTED {
             Progress::Endless
-        } else {
+        } else if is_full {
             Progress::More
+        } else {
+            Progress::Last
         }
     }
 
-    /// The end of the list and everything in it, where the whole list was fetched.
+    /// The end of the list and everything in it, if the whole list was fetched.
     pub fn into_full(self) -> Option<(Option<ControlId>, HashSet<Subnet>)> {
         self.seen.map(|seen| (self.cursor, seen))
     }

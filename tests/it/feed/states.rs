@@ -162,3 +162,78 @@ fn restarts_while_nothing_comes_do_not_make_it_ask_more_often() {
         restarts_stay_below_the_limit(&service, false);
     }
 }
+
+#[test]
+fn every_redirect_counts_even_if_no_answer_comes_of_it() {
+    let service = service();
+    service.set_fault(Fault::Redirect(302, "{path}".to_owned()), None);
+    let kamailio = fed(&service)
+        .param("rate_limit_requests", 4)
+        .param("rate_limit_window", 60)
+        .start();
+    // One exchange makes four requests. The pause after an error is shorter than the window.
+    kamailio.wait_for_log(
+        "the request budget (rate_limit_requests 4 in 60 s) is used up",
+        SOON,
+    );
+    assert_eq!(service.requests().len(), 4);
+    let status = kamailio.ask("apiban.status", &[]);
+    assert_eq!(status["feed"]["requests"], 4, "{status}");
+    assert_eq!(status["feed"]["waiting_for"], "request budget", "{status}");
+}
+
+#[test]
+fn a_list_that_seems_a_week_old_is_enforced_all_the_same() {
+    let service = service();
+    // As a host sees it whose clock is eight days ahead.
+    let first = apiban_testing::feed_server::now() - 8 * 86_400;
+    service.list_at("sip", first, &[LISTED]);
+    let kamailio = fed(&service).start();
+    kamailio.wait_dropped(LISTED, SOON);
+    wait_state(&kamailio, "ok");
+    let left = kamailio.verdict(LISTED)["expires"]
+        .as_u64()
+        .expect("seconds");
+    assert!((604_700..=604_800).contains(&left), "{left}");
+    let status = kamailio.ask("apiban.status", &[]);
+    let shown = status["feed"]["last_error"].as_str().expect("a text");
+    assert!(shown.contains("this host's clock is ahead"), "{status}");
+    kamailio.ask("apiban.reload", &[]);
+    wait_until("a second full fetch", SOON, || {
+        kamailio.log().matches("full fetch complete").count() == 2
+    });
+    assert_eq!(kamailio.log().matches("clock is ahead").count(), 1);
+}
+
+#[test]
+fn a_service_that_begins_to_send_smaller_pages_costs_no_ban() {
+    let service = service();
+    service.list(&[LISTED]);
+    service.list(&many(600));
+    // Whatever a full fetch drops is dropped at once.
+    let kamailio = fed(&service).param("feed_shrink_limit", 100).start();
+    wait_state(&kamailio, "ok");
+    assert_eq!(entries(&kamailio), 601);
+    service.set_page(100);
+    service.delist(&["10.0.0.1"]);
+    kamailio.ask("apiban.reload", &[]);
+    wait_until("a second full fetch", SOON, || {
+        kamailio.log().matches("full fetch complete").count() == 2
+    });
+    assert_eq!(entries(&kamailio), 600);
+}
+
+#[test]
+fn a_socks_proxy_is_not_ignored_in_silence() {
+    let kamailio = keyless(&service())
+        .param("api_key", KEY)
+        .param("api_url", "http://apiban.invalid/api")
+        .environment("ALL_PROXY", "socks5://user:secret@127.0.0.1:1")
+        .start();
+    let line = kamailio.wait_for_log("SOCKS", SOON);
+    assert!(
+        line.contains("WARNING: apiban") && line.contains("ALL_PROXY"),
+        "{line}"
+    );
+    assert!(!kamailio.log().contains("secret"), "{line}");
+}

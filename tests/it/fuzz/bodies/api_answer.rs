@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use apiban::address::Subnet;
-use apiban::feed::client::{FetchError, Response};
+use apiban::feed::client::{FetchErrorKind, Response};
 use apiban::feed::parse::{parse, Answer, MAX_ADDRESSES};
 use apiban::feed::{ControlId, Effect, Engine, FeedSettings, FeedState, Key, Step};
 
@@ -77,10 +77,9 @@ impl World {
         match first {
             "reload" | "force" => {
                 self.forced |= first == "force";
-                let effects = self
-                    .engine
+                self.engine
                     .reload(self.now, Key::new(KEY).ok(), first == "force");
-                return self.carry_out(effects);
+                return self.carry_out();
             }
             "flush" => {
                 self.table.clear();
@@ -98,15 +97,15 @@ impl World {
         self.ask();
         self.now += 700;
         let result = match first {
-            "error" => Err(FetchError::Timeout(10)),
+            "error" => Err(FetchErrorKind::Timeout(10).into()),
             _ => Ok(response),
         };
         let seconds = self.now / 1_000;
         self.table.retain(|_, end| *end > seconds);
         self.known = self.table.keys().copied().collect();
         let known = || self.known.clone();
-        let effects = self.engine.on_result(self.now, result, &known);
-        self.carry_out(effects);
+        self.engine.on_result(self.now, result, &known);
+        self.carry_out();
     }
 
     /// Lets time pass until the engine sends a request.
@@ -131,10 +130,10 @@ impl World {
         panic!("it waits for ever");
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    fn carry_out(&mut self) {
         let seconds = self.now / 1_000;
         self.table.retain(|_, end| *end > seconds);
-        for effect in effects {
+        while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Apply(listed) => {
                     for entry in listed {
@@ -155,7 +154,7 @@ impl World {
                     self.held = false;
                 }
                 Effect::Log(_, text) => {
-                    assert_presentable(&text, 200);
+                    assert_presentable(&text, 250);
                     assert!(!text.contains(KEY), "{text}");
                     self.held |= text.contains("would drop");
                 }
@@ -166,7 +165,7 @@ impl World {
         }
         let status = self.engine.status(self.now);
         assert!(!status.last_error.contains(KEY));
-        assert_presentable(&status.last_error, 200);
+        assert_presentable(&status.last_error, 250);
         assert_ne!(status.state, FeedState::Disabled);
         self.held |= status.state == FeedState::Held;
         assert!(self.engine.saved().budget.len() <= 12);

@@ -1,0 +1,130 @@
+//! The next full fetch: when it is due, and whether a complete list is believed.
+
+use std::collections::HashSet;
+
+use super::walk::MAX_LISTED;
+use super::POLL_SPREAD;
+use crate::address::Subnet;
+use crate::feed::schedule::Jitter;
+
+/// A list shorter than this may shrink as it likes.
+const SHRINK_MIN: usize = 100;
+
+/// What is known about past and coming full fetches. Times are Unix milliseconds.
+#[derive(Debug)]
+pub(super) struct FullFetch {
+    /// Seconds between two of them; 0: only on request.
+    interval: u64,
+    /// When the next one is due; `u64::MAX`: only on request.
+    pub next: u64,
+    /// When the last one was believed.
+    pub last: Option<u64>,
+    /// No list has come through complete yet: speed matters more than the reserve.
+    pub filling: bool,
+    /// A further one was asked for while one was running.
+    pub again: bool,
+    /// The next complete list is believed however short it is.
+    pub force: bool,
+    /// The list of a full fetch that nobody believed yet, and everything listed since.
+    held: Option<HashSet<Subnet>>,
+}
+
+impl FullFetch {
+    pub fn new(interval: u64, last: Option<u64>, now: u64, jitter: &mut Jitter) -> Self {
+        let mut full = FullFetch {
+            interval,
+            next: u64::MAX,
+            last,
+            filling: last.is_none(),
+            again: false,
+            force: false,
+            held: None,
+        };
+        match last {
+            Some(last) => full.after(last, jitter),
+            // A fill that an earlier run began is checked as soon as it is finished.
+            None if interval > 0 => full.next = now,
+            None => {}
+        }
+        full
+    }
+
+    /// Plans the next one after one that ended at `last`.
+    fn after(&mut self, last: u64, jitter: &mut Jitter) {
+        self.next = match self.interval {
+            0 => u64::MAX,
+            seconds => {
+                let pause = jitter.around(seconds.saturating_mul(1_000), POLL_SPREAD);
+                last.saturating_add(pause)
+            }
+        };
+    }
+
+    /// A complete list was believed at `now`.
+    pub fn done(&mut self, now: u64, jitter: &mut Jitter) {
+        self.filling = false;
+        self.force = false;
+        self.last = Some(now);
+        self.after(now, jitter);
+        if std::mem::take(&mut self.again) {
+            self.next = now;
+        }
+    }
+
+    /// One that did not come to its end is not tried again before the next date. Force is for the
+    /// fetch it was given with, never for one of next week.
+    pub fn give_up(&mut self, now: u64, jitter: &mut Jitter) {
+        self.force = false;
+        self.again = false;
+        self.after(now, jitter);
+    }
+
+    /// True if a list waits for a second one that agrees.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Keeps a list that is not believed until the next one, which comes at `next`.
+    pub fn hold(&mut self, seen: HashSet<Subnet>, next: u64) {
+        self.held = Some(seen);
+        self.next = next;
+        self.again = false;
+    }
+
+    /// The list that is held, which is held no longer.
+    pub fn take_held(&mut self) -> Option<HashSet<Subnet>> {
+        self.held.take()
+    }
+
+    /// Adds what has been listed since to the list that is held.
+    pub fn extend_held(&mut self, addresses: &[Subnet]) {
+        if let Some(held) = &mut self.held {
+            held.extend(addresses);
+            if held.len() > MAX_LISTED {
+                // No list is that long: the next full fetch is judged as if it were the first.
+                self.held = None;
+            }
+        }
+    }
+
+    /// The set to keep if the list may be believed, otherwise the list as it came. It would drop
+    /// `dropped` of `known` entries; `limit` is `feed_shrink_limit` in percent.
+    pub fn believe(
+        &mut self,
+        mut seen: HashSet<Subnet>,
+        dropped: usize,
+        known: usize,
+        limit: u8,
+    ) -> Result<HashSet<Subnet>, HashSet<Subnet>> {
+        let small = known < SHRINK_MIN || dropped * 100 <= known * usize::from(limit);
+        match self.held.take() {
+            // Two lists agree on what neither of them holds.
+            Some(first) if !small && !self.force => {
+                seen.extend(first);
+                Ok(seen)
+            }
+            _ if small || self.force => Ok(seen),
+            _ => Err(seen),
+        }
+    }
+}
