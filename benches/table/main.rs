@@ -22,7 +22,7 @@ use apiban::shared::counters::ProcessCounters;
 use apiban::shared::origin::Origin;
 use apiban::shared::Shared;
 use apiban::sys::mmap::SharedArena;
-use apiban::table::Table;
+use apiban::table::{Table, TableLayout};
 use apiban::trust;
 use measure::{median, median_ns, scatter, shared_bytes};
 
@@ -60,8 +60,16 @@ fn address(n: u32) -> u32 {
     }
 }
 
+fn layout(capacity: usize) -> TableLayout {
+    TableLayout {
+        purpose: "benchmark",
+        capacity,
+        reasons: false,
+    }
+}
+
 fn filled(size: u32) -> Table {
-    let table = Table::new(&mut SharedArena, "benchmark", size as usize, 42, false);
+    let table = Table::new(&mut SharedArena, layout(size as usize), 42);
     let table = table.unwrap();
     for n in 0..size {
         table.insert(Subnet::host(v4(address(n))), END, NOW, "");
@@ -171,7 +179,7 @@ fn inserts(size: u32) {
 fn memory() {
     let size = 100_000;
     let before = shared_bytes();
-    let table = Table::new(&mut SharedArena, "benchmark", size as usize, 42, false).unwrap();
+    let table = Table::new(&mut SharedArena, layout(size as usize), 42).unwrap();
     for n in 0..size {
         table.insert(Subnet::host(v4(address(n))), END, NOW, "");
     }

@@ -7,6 +7,9 @@
 
 #[cfg(loom)]
 mod model;
+mod pages;
+
+use std::ops::Index;
 
 #[cfg(loom)]
 pub use loom::sync::atomic::fence;
@@ -18,12 +21,26 @@ pub use std::sync::atomic::Ordering;
 #[cfg(not(loom))]
 pub use std::sync::atomic::{fence, AtomicU32, AtomicU64};
 
+pub use pages::WrittenPages;
+
+/// The page size of the machines that this module supports, in bytes. Where pages are larger, memory is used
+/// in larger steps.
+pub const PAGE_BYTES: usize = 4096;
 /// Words in a cache line.
 pub const LINE_WORDS: usize = if cfg!(loom) { 5 } else { 8 };
 
 /// One cache line of shared memory: 64 bytes on every machine this module supports.
 #[repr(C, align(64))]
 pub struct Line(pub [AtomicU64; LINE_WORDS]);
+
+impl Index<usize> for Line {
+    type Output = AtomicU64;
+
+    #[inline(always)]
+    fn index(&self, word: usize) -> &AtomicU64 {
+        &self.0[word]
+    }
+}
 
 impl Default for Line {
     fn default() -> Self {

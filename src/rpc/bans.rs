@@ -88,10 +88,7 @@ pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault>
     let mut bans: Vec<(Entry, Origin)> = Vec::new();
     let mut network_of_each: Vec<Subnet> = Vec::new();
     for (origin, table) in service.shared().tables() {
-        table.for_each(|entry| {
-            if entry.value <= now {
-                return;
-            }
+        table.for_each_live(now, |entry| {
             let length = if entry.subnet.is_v4() { 24 } else { 64 };
             let length = length.min(entry.subnet.prefix_len());
             network_of_each.extend(Subnet::new(entry.subnet.address(), length));

@@ -67,11 +67,7 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
     let mut bans: Vec<(Entry, Origin)> = Vec::new();
     for (origin, table) in service.shared().tables() {
         if wanted.is_none_or(|wanted| wanted == origin) {
-            table.for_each(|entry| {
-                if entry.value > now {
-                    bans.push((entry, origin));
-                }
-            });
+            table.for_each_live(now, |entry| bans.push((entry, origin)));
         }
     }
     let shown = limit.min(MOST) as usize;

@@ -22,7 +22,7 @@ impl Budget {
             return true;
         }
         let minute = u64::from(now / 60);
-        self.line.0[0]
+        self.line[0]
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| match word {
                 _ if word >> 32 != minute => Some(minute << 32 | 1),
                 _ if word as u32 >= limit => None,
@@ -33,7 +33,7 @@ impl Budget {
 
     /// True where nothing is left of this minute's `limit`.
     pub fn is_spent(&self, now: u32, limit: u32) -> bool {
-        let word = self.line.0[0].load(Ordering::Acquire);
+        let word = self.line[0].load(Ordering::Acquire);
         limit != 0 && word >> 32 == u64::from(now / 60) && word as u32 >= limit
     }
 }

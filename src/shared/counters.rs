@@ -97,7 +97,7 @@ impl Counters {
         self.own
             .iter()
             .chain([self.common])
-            .map(|line| line.0[index].load(Ordering::Relaxed))
+            .map(|line| line[index].load(Ordering::Relaxed))
             .sum()
     }
 }
@@ -108,12 +108,12 @@ impl ProcessCounters {
     pub fn add(self, counter: Counter) {
         match self {
             ProcessCounters::Own(line) => {
-                let word = &line.0[counter as usize];
+                let word = &line[counter as usize];
                 let next = word.load(Ordering::Relaxed).wrapping_add(1);
                 word.store(next, Ordering::Relaxed);
             }
             ProcessCounters::Common(line) => {
-                line.0[counter as usize].fetch_add(1, Ordering::Relaxed);
+                line[counter as usize].fetch_add(1, Ordering::Relaxed);
             }
         }
     }

@@ -13,7 +13,7 @@ pub mod ring;
 
 use crate::config::Config;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
-use crate::table::Table;
+use crate::table::{Table, TableLayout};
 use crate::trust::Trust;
 use budget::Budget;
 use changes::BanChanges;
@@ -55,24 +55,30 @@ impl Shared {
             clock: &arena.lines("the clock", 1)?[0],
             feed: Table::new(
                 arena,
-                "the feed table (max_feed_entries)",
-                config.max_feed_entries,
+                TableLayout {
+                    purpose: "the feed table (max_feed_entries)",
+                    capacity: config.max_feed_entries,
+                    reasons: false,
+                },
                 seed,
-                false,
             )?,
             local: Table::new(
                 arena,
-                "the local table (max_local_entries)",
-                config.max_local_entries,
+                TableLayout {
+                    purpose: "the local table (max_local_entries)",
+                    capacity: config.max_local_entries,
+                    reasons: true,
+                },
                 seed,
-                true,
             )?,
             peer: Table::new(
                 arena,
-                "the peer table (max_local_entries)",
-                config.max_local_entries,
+                TableLayout {
+                    purpose: "the peer table (max_local_entries)",
+                    capacity: config.max_local_entries,
+                    reasons: true,
+                },
                 seed,
-                true,
             )?,
             trust: Trust::new(arena, seed, config.block_v6_prefix)?,
             counters: Counters::new(arena)?,
@@ -102,7 +108,7 @@ impl Shared {
     /// The current Unix second, as somebody wrote it within the last second: reading it is no system call.
     #[inline]
     pub fn now(&self) -> u32 {
-        self.clock.0[0].load(Ordering::Relaxed) as u32
+        self.clock[0].load(Ordering::Relaxed) as u32
     }
 
     /// Publishes the start of the server.
@@ -113,6 +119,6 @@ impl Shared {
 
     /// Sets the current Unix second. Never goes back: two processes keep this clock.
     pub fn set_now(&self, unix_seconds: u64) {
-        self.clock.0[0].fetch_max(unix_seconds, Ordering::Relaxed);
+        self.clock[0].fetch_max(unix_seconds, Ordering::Relaxed);
     }
 }

@@ -67,19 +67,19 @@ impl Published {
     /// A number.
     pub fn number(&self, number: Number) -> u64 {
         let index = number as usize;
-        self.numbers[index / LINE_WORDS].0[index % LINE_WORDS].load(Ordering::Relaxed)
+        self.numbers[index / LINE_WORDS][index % LINE_WORDS].load(Ordering::Relaxed)
     }
 
     /// Sets a number.
     pub fn set_number(&self, number: Number, value: u64) {
         let index = number as usize;
-        self.numbers[index / LINE_WORDS].0[index % LINE_WORDS].store(value, Ordering::Relaxed);
+        self.numbers[index / LINE_WORDS][index % LINE_WORDS].store(value, Ordering::Relaxed);
     }
 
     /// A text.
     pub fn text(&self, text: Text) -> String {
         let lines = self.lines(text);
-        let sequence = &lines[0].0[0];
+        let sequence = &lines[0][0];
         for _ in 0..READ_TRIES {
             let before = sequence.load(Ordering::Acquire);
             let mut words = lines
@@ -109,7 +109,7 @@ impl Published {
         while !value.is_char_boundary(length) {
             length -= 1;
         }
-        let sequence = &lines[0].0[0];
+        let sequence = &lines[0][0];
         let odd = sequence.load(Ordering::Relaxed) | 1;
         sequence.store(odd, Ordering::Relaxed);
         fence(Ordering::Release);

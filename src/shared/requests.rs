@@ -40,12 +40,12 @@ impl Requests {
 
     /// Adds one; asking twice is asking once. The caller wakes the updater.
     pub fn ask(&self, request: Request) {
-        self.line.0[0].fetch_or(request.bit(), Ordering::AcqRel);
+        self.line[0].fetch_or(request.bit(), Ordering::AcqRel);
     }
 
     /// Takes all that wait.
     pub fn take(&self) -> Taken {
-        Taken(self.line.0[0].swap(0, Ordering::AcqRel))
+        Taken(self.line[0].swap(0, Ordering::AcqRel))
     }
 }
 

@@ -49,11 +49,11 @@ impl<const LINES: usize> Ring<LINES> {
 
     /// Adds an item; words that are not given keep what they had. False where the queue is full.
     pub fn push(&self, words: impl IntoIterator<Item = u64>) -> bool {
-        let tail = &self.header.0[TAIL];
+        let tail = &self.header[TAIL];
         let mut position = tail.load(Ordering::Relaxed);
         loop {
             let slot = self.slot(position);
-            let turn = slot[0].0[0].load(Ordering::Acquire);
+            let turn = slot[0][0].load(Ordering::Acquire);
             let mine = self.turn(position);
             if turn == mine {
                 match tail.compare_exchange_weak(
@@ -67,13 +67,13 @@ impl<const LINES: usize> Ring<LINES> {
                         {
                             word.store(value, Ordering::Relaxed);
                         }
-                        slot[0].0[0].store(mine + 1, Ordering::Release);
+                        slot[0][0].store(mine + 1, Ordering::Release);
                         return true;
                     }
                     Err(now) => position = now,
                 }
             } else if turn < mine {
-                self.header.0[DROPPED].store(1, Ordering::Release);
+                self.header[DROPPED].store(1, Ordering::Release);
                 return false;
             } else {
                 position = tail.load(Ordering::Relaxed);
@@ -83,11 +83,11 @@ impl<const LINES: usize> Ring<LINES> {
 
     /// Takes the oldest item and shows its words to `take`. One process only may call this.
     pub fn pop<T>(&self, take: impl FnOnce(&mut dyn Iterator<Item = u64>) -> T) -> Option<T> {
-        let head = &self.header.0[HEAD];
+        let head = &self.header[HEAD];
         let position = head.load(Ordering::Relaxed);
         let slot = self.slot(position);
         let mine = self.turn(position);
-        if slot[0].0[0].load(Ordering::Acquire) != mine + 1 {
+        if slot[0][0].load(Ordering::Acquire) != mine + 1 {
             return None;
         }
         let mut words = slot
@@ -96,25 +96,25 @@ impl<const LINES: usize> Ring<LINES> {
             .skip(1)
             .map(|word| word.load(Ordering::Relaxed));
         let item = take(&mut words);
-        slot[0].0[0].store(mine + 2, Ordering::Release);
+        slot[0][0].store(mine + 2, Ordering::Release);
         head.store(position + 1, Ordering::Relaxed);
         Some(item)
     }
 
     /// True where items were dropped since the last call.
     pub fn take_dropped(&self) -> bool {
-        self.header.0[DROPPED].swap(0, Ordering::AcqRel) != 0
+        self.header[DROPPED].swap(0, Ordering::AcqRel) != 0
     }
 
     /// Announces work; true where the consumer must be woken, false where somebody has done that.
     pub fn announce(&self) -> bool {
-        self.header.0[PENDING].swap(1, Ordering::AcqRel) == 0
+        self.header[PENDING].swap(1, Ordering::AcqRel) == 0
     }
 
     /// The consumer is awake: from here on the next [`Ring::announce`] wakes it again. Called before
     /// the queue is emptied.
     pub fn awake(&self) {
-        self.header.0[PENDING].swap(0, Ordering::AcqRel);
+        self.header[PENDING].swap(0, Ordering::AcqRel);
     }
 
     /// How many words an item has.

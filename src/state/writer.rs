@@ -88,11 +88,7 @@ pub fn collect(shared: &Shared, feed: Saved) -> State {
     let now = shared.now();
     let bans = |table: &Table| {
         let mut bans = Vec::new();
-        table.for_each(|entry| {
-            if entry.value > now {
-                bans.push(Ban::from(entry));
-            }
-        });
+        table.for_each_live(now, |entry| bans.push(Ban::from(entry)));
         bans
     };
     State {

@@ -5,6 +5,7 @@
 //! so a removed entry leaves nothing behind. The other seven bytes and the other seven words belong to
 //! the table built on top.
 
+use super::slot::Placed;
 use crate::memory::{AtomicU64, Line, Ordering};
 
 /// One entry that went past, in the highest byte of the control word.
@@ -76,6 +77,25 @@ impl Buckets {
         None
     }
 
+    /// Offers the buckets of this hash to `place_in` until one of them takes the entry or has it, and keeps
+    /// the counts of entries that went past.
+    pub fn place(&self, hash: u64, mut place_in: impl FnMut(usize) -> Placed) -> Placed {
+        let home = self.home(hash);
+        for distance in 0..self.reach() {
+            let bucket = self.at(home, distance);
+            match place_in(bucket) {
+                Placed::Full => self.pass(bucket),
+                Placed::Known => {
+                    self.unpass(home, distance);
+                    return Placed::Known;
+                }
+                placed => return placed,
+            }
+        }
+        self.unpass(home, self.reach());
+        Placed::Full
+    }
+
     /// How far a search may go: every bucket once, at most [`PROBE_LIMIT`].
     pub fn reach(&self) -> usize {
         self.lines.len().min(PROBE_LIMIT)
@@ -96,7 +116,7 @@ impl Buckets {
     /// The control word of a bucket.
     #[inline]
     pub fn control(&self, bucket: usize) -> &'static AtomicU64 {
-        &self.lines[bucket].0[0]
+        &self.lines[bucket][0]
     }
 
     /// True where some entry went past this bucket.
@@ -106,7 +126,7 @@ impl Buckets {
     }
 
     /// Announces an entry that goes past `bucket`; done before the entry is placed.
-    pub fn pass(&self, bucket: usize) {
+    fn pass(&self, bucket: usize) {
         self.count(bucket, |control| control + PASSED_ONE);
     }
 

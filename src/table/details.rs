@@ -6,11 +6,9 @@
 
 use crate::quote::printable;
 
-use super::hosts::Slot;
-use crate::memory::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS};
+use super::slot::Slot;
+use crate::memory::{Arena, AtomicU32, Line, Ordering, OutOfMemory, LINE_WORDS, PAGE_BYTES};
 
-/// The page size of the machines that this module supports.
-pub const PAGE_BYTES: usize = 4096;
 /// Longest reason kept, in bytes; a longer one is cut.
 pub const REASON_MAX: usize = (LINE_WORDS - 1) * 8;
 
@@ -92,7 +90,7 @@ impl Details {
         while !reason.is_char_boundary(length) {
             length -= 1;
         }
-        line.0[0].store(length as u64, Ordering::Relaxed);
+        line[0].store(length as u64, Ordering::Relaxed);
         for (word, chunk) in line.0[1..]
             .iter()
             .zip(reason.as_bytes()[..length].chunks(8))
@@ -108,7 +106,7 @@ impl Details {
         let Some(line) = self.reasons.get(slot.index()) else {
             return String::new();
         };
-        let length = (line.0[0].load(Ordering::Relaxed) as usize).min(REASON_MAX);
+        let length = (line[0].load(Ordering::Relaxed) as usize).min(REASON_MAX);
         let bytes: Vec<u8> = line.0[1..]
             .iter()
             .flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes())

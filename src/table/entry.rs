@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU64;
 
-use super::hosts::Slot;
 use super::nets::Key;
+use super::slot::Slot;
 use crate::address::Subnet;
 
 /// An entry that a lookup found: one word, so that a lookup returns it in a register.

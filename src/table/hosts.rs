@@ -22,8 +22,8 @@
 //!   all, and the sweep takes an address for ended only when its last copy went.
 
 use super::buckets::{passed, Buckets};
-use super::details::PAGE_BYTES;
-use crate::memory::{AtomicU64, Line, Ordering, LINE_WORDS};
+use super::slot::{Placed, Raise, Slot};
+use crate::memory::{AtomicU64, Line, Ordering, LINE_WORDS, PAGE_BYTES};
 
 /// Slots in a bucket. The model checker gets two: every further one multiplies its states.
 pub const SLOTS: usize = if cfg!(loom) { 2 } else { LINE_WORDS - 1 };
@@ -32,46 +32,6 @@ pub const SLOTS: usize = if cfg!(loom) { 2 } else { LINE_WORDS - 1 };
 #[derive(Clone, Copy)]
 pub struct Hosts {
     buckets: Buckets,
-}
-
-/// Where an entry stands: index for the arrays that go with the slots. Here it is the number of the word,
-/// which is never that of a control word.
-/// 32 bits, so that what a lookup found is returned in registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(u32);
-
-impl Slot {
-    /// The slot with this index.
-    #[inline]
-    pub fn new(index: usize) -> Self {
-        Slot(index as u32)
-    }
-
-    /// The index.
-    #[inline]
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// What became of an entry that was there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Raise {
-    /// It now has the higher value.
-    Raised(Slot),
-    /// Its value was at least as high.
-    Kept(Slot),
-}
-
-/// What became of an entry that was to be placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placed {
-    /// It stands here.
-    At(Slot),
-    /// Another writer was faster: to be raised instead.
-    Known,
-    /// No room.
-    Full,
 }
 
 #[inline]
@@ -208,20 +168,8 @@ impl Hosts {
 
     /// Places an address that [`Hosts::raise`] did not find. `value` is not zero.
     pub fn place(&self, address: u32, hash: u64, value: u32) -> Placed {
-        let home = self.buckets.home(hash);
-        for distance in 0..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            match self.place_in(bucket, address, hash, value) {
-                Placed::Full => self.buckets.pass(bucket),
-                Placed::Known => {
-                    self.buckets.unpass(home, distance);
-                    return Placed::Known;
-                }
-                placed => return placed,
-            }
-        }
-        self.buckets.unpass(home, self.buckets.reach());
-        Placed::Full
+        self.buckets
+            .place(hash, |bucket| self.place_in(bucket, address, hash, value))
     }
 
     fn place_in(&self, bucket: usize, address: u32, hash: u64, value: u32) -> Placed {
@@ -310,16 +258,17 @@ impl Hosts {
         changed
     }
 
-    /// Shows every entry to `judge`, clears those for which it answers something, and hands the answer to
-    /// `gone`; returns how many went. `hash` must be the table's hash of an address.
+    /// Shows the entries in these buckets to `judge`, clears those for which it answers something, and hands the
+    /// answer to `gone`; returns how many it cleared. `hash` must be the table's hash of an address.
     pub fn sweep<T>(
         &self,
+        buckets: impl Iterator<Item = usize>,
         hash: impl Fn(u32) -> u64,
         mut judge: impl FnMut(u32, u32, Slot) -> Option<T>,
         mut gone: impl FnMut(T),
     ) -> usize {
         let mut removed = 0;
-        for slot in (0..self.buckets.len()).flat_map(Self::slots_of) {
+        for slot in buckets.flat_map(Self::slots_of) {
             // Only the very word that was shown is cleared: an entry raised since then is shown again.
             while let Some((address, value)) = self.entry(slot) {
                 let Some(answer) = judge(address, value, slot) else {
@@ -354,7 +303,7 @@ impl Hosts {
     }
 
     fn at(&self, slot: Slot) -> &'static AtomicU64 {
-        &self.buckets.line(Self::bucket(slot)).0[slot.index() % LINE_WORDS]
+        &self.buckets.line(Self::bucket(slot))[slot.index() % LINE_WORDS]
     }
 
     /// Slot `index` of a bucket, from 0.
@@ -366,11 +315,18 @@ impl Hosts {
         (0..SLOTS).map(move |index| Self::slot(bucket, index))
     }
 
-    fn bucket(slot: Slot) -> usize {
+    /// The bucket of a slot.
+    pub fn bucket(slot: Slot) -> usize {
         slot.index() / LINE_WORDS
     }
 
-    /// True where no bucket is passed by any entry: for tests of emptied tables.
+    /// Number of buckets.
+    #[cfg(all(test, loom))]
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// True if no bucket is passed by any entry: for tests of emptied tables.
     #[cfg(test)]
     pub fn is_settled(&self) -> bool {
         (0..self.buckets.len()).all(|bucket| !self.buckets.overflowed(bucket))

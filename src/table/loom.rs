@@ -21,9 +21,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use super::buckets::Buckets;
-use super::hosts::{Hosts, Placed};
+use super::hosts::Hosts;
 use super::nets::{Key, Nets};
-use super::{Inserted, Table};
+use super::slot::Placed;
+use super::{Inserted, Table, TableLayout};
 use crate::address::Subnet;
 use crate::memory::explore::{all, beside, bounded, Memory};
 use crate::memory::Arena;
@@ -89,7 +90,7 @@ impl Part for Hosts {
     fn sweep(self, kept: u8) -> Vec<u8> {
         let mut keys = Vec::new();
         let judge = |key, _, _| Some(key as u8).filter(|key| *key != kept);
-        Hosts::sweep(&self, |_| 0, judge, |key| keys.push(key));
+        Hosts::sweep(&self, 0..self.len(), |_| 0, judge, |key| keys.push(key));
         keys
     }
     fn is_settled(self) -> bool {
@@ -133,12 +134,12 @@ impl Part for Nets {
             whole(key);
             None::<()>
         };
-        Nets::sweep(&self, |_| 0, judge, drop);
+        Nets::sweep(&self, 0..self.len(), |_| 0, judge, drop);
     }
     fn sweep(self, kept: u8) -> Vec<u8> {
         let mut keys = Vec::new();
         let judge = |key, _, _| Some(whole(key)).filter(|key| *key != kept);
-        Nets::sweep(&self, |_| 0, judge, |key| keys.push(key));
+        Nets::sweep(&self, 0..self.len(), |_| 0, judge, |key| keys.push(key));
         keys
     }
     fn is_settled(self) -> bool {

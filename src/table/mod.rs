@@ -8,7 +8,9 @@ mod buckets;
 mod details;
 mod entry;
 mod hosts;
+mod lengths;
 mod nets;
+mod slot;
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -16,14 +18,16 @@ use std::net::IpAddr;
 use foldhash::fast::FixedState;
 
 use crate::address::Subnet;
-use crate::memory::{fence, Arena, Line, Ordering, OutOfMemory};
+use crate::memory::{fence, Arena, Line, Ordering, OutOfMemory, WrittenPages};
 use buckets::Buckets;
 use details::Details;
 pub use details::REASON_MAX;
 use entry::{host_address, key_of, subnet_of};
 pub use entry::{Entry, Found, Further, Inserted};
-use hosts::{Hosts, Placed, Raise, Slot};
+use hosts::Hosts;
+use lengths::{Length, Lengths};
 use nets::{Key, Nets};
+use slot::{Placed, Raise, Slot};
 
 /// Longest ban in seconds: ten years.
 pub const MAX_TTL: u32 = 315_360_000;
@@ -31,43 +35,61 @@ pub const MAX_TTL: u32 = 315_360_000;
 /// Buckets are this full, in percent, when a table holds as many entries as it may.
 const LOAD_PERCENT: usize = 60;
 
+/// The largest table whose pages [`Table::prepare`] makes.
+const PREPARED: usize = 262_144;
+
 // Words of the header line.
 const COUNT: usize = 0;
-const V4_LENGTHS: usize = 1;
-const V6_LENGTHS: usize = 2; // and the next
-const EARLIEST: usize = 4;
+const V4_PREFIXES: usize = 1;
+const V6_PREFIXES: usize = 2; // IPv6 addresses included
+const EARLIEST: usize = 3;
+
+/// What a table is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct TableLayout {
+    /// Names the table if memory cannot be had.
+    pub purpose: &'static str,
+    /// The most entries of both families together.
+    pub capacity: usize,
+    /// True if the table keeps a reason for each entry, 64 bytes more.
+    pub reasons: bool,
+}
 
 /// A table of addresses and prefixes.
 #[derive(Clone)]
 pub struct Table {
     header: &'static Line,
     hosts: Hosts,
+    written_hosts: WrittenPages,
     nets: Nets,
+    written_nets: WrittenPages,
+    lengths: Lengths,
     details: Details,
     hasher: FixedState,
     capacity: usize,
 }
 
 impl Table {
-    /// A table for `capacity` entries of either family. `seed` keys the hash: who chooses addresses
-    /// must not know it. `purpose` names the table where memory cannot be had.
-    pub fn new(
-        arena: &mut dyn Arena,
-        purpose: &'static str,
-        capacity: usize,
-        seed: u64,
-        reasons: bool,
-    ) -> Result<Self, OutOfMemory> {
+    /// An empty table. `seed` keys the hash: it must be unknown to whoever chooses addresses.
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    pub fn new(arena: &mut dyn Arena, layout: TableLayout, seed: u64) -> Result<Self, OutOfMemory> {
+        let TableLayout {
+            purpose,
+            capacity,
+            reasons,
+        } = layout;
         let room = capacity.max(1) * 100 / LOAD_PERCENT;
-        let hosts = Hosts::new(Buckets::new(
-            arena.lines(purpose, room.div_ceil(hosts::SLOTS))?,
-        ));
-        let nets = Nets::new(Buckets::new(
-            arena.lines(purpose, room.div_ceil(nets::SLOTS))?,
-        ));
-        let header = arena.lines(purpose, 1)?;
+        let host_lines = arena.lines(purpose, room.div_ceil(hosts::SLOTS))?;
+        let net_lines = arena.lines(purpose, room.div_ceil(nets::SLOTS))?;
+        let hosts = Hosts::new(Buckets::new(host_lines));
+        let nets = Nets::new(Buckets::new(net_lines));
         Ok(Table {
-            header: &header[0],
+            header: &arena.lines(purpose, 1)?[0],
+            written_hosts: WrittenPages::new(arena, purpose, host_lines)?,
+            written_nets: WrittenPages::new(arena, purpose, net_lines)?,
+            lengths: Lengths::new(arena, purpose)?,
             details: Details::new(arena, purpose, hosts.slots() + nets.slots(), reasons)?,
             hosts,
             nets,
@@ -76,11 +98,14 @@ impl Table {
         })
     }
 
-    /// Makes the pages for IPv4 addresses exist, so that the first inserts do not pay for them. To be
-    /// called where nobody waits; a table of 65,536 entries takes 1.5 MB so.
+    /// Makes the pages for IPv4 addresses exist, so that the first inserts do not pay for them; nothing for a
+    /// table of more than 262,144 entries, which is to use memory only as it fills. To be called before
+    /// anybody waits; a table of 65,536 entries takes 1.5 MB so.
     pub fn prepare(&self) {
-        self.hosts.prepare();
-        self.details.prepare(self.hosts.slots());
+        if self.capacity <= PREPARED {
+            self.hosts.prepare();
+            self.details.prepare(self.hosts.slots());
+        }
     }
 
     /// How many entries it may hold.
@@ -90,13 +115,13 @@ impl Table {
 
     /// How many entries it holds, those included that ended and were not yet swept.
     pub fn len(&self) -> usize {
-        self.header.0[COUNT].load(Ordering::Relaxed) as usize
+        self.header[COUNT].load(Ordering::Relaxed) as usize
     }
 
     /// True where it holds nothing.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.header.0[COUNT].load(Ordering::Relaxed) == 0
+        self.header[COUNT].load(Ordering::Relaxed) == 0
     }
 
     /// The entry with a value above `now` that covers `ip`: the address itself, then the prefixes in use.
@@ -126,7 +151,7 @@ impl Table {
         if more {
             return Err(Further::Hosts(hash));
         }
-        if self.header.0[V4_LENGTHS].load(Ordering::Relaxed) != 0 {
+        if self.header[V4_PREFIXES].load(Ordering::Relaxed) != 0 {
             return Err(Further::Prefixes);
         }
         Ok(None)
@@ -139,38 +164,32 @@ impl Table {
                 return Found::new(value, slot);
             }
         }
-        let lengths = self.header.0[V4_LENGTHS].load(Ordering::Relaxed);
-        self.lookup_lengths(0xffff << 32 | u128::from(bits), 96, lengths, now)
+        if self.header[V4_PREFIXES].load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.lookup_lengths(0xffff << 32 | u128::from(bits), true, now)
     }
 
     #[inline(never)]
     fn lookup_v6(&self, bits: u128, now: u32) -> Option<Found> {
-        if self.is_empty() {
+        if self.header[V6_PREFIXES].load(Ordering::Relaxed) == 0 {
             return None;
         }
-        // The longest first: hosts and /64 stand in the second word.
-        let long = self.header.0[V6_LENGTHS + 1].load(Ordering::Relaxed);
-        let short = self.header.0[V6_LENGTHS].load(Ordering::Relaxed);
-        self.lookup_lengths(bits, 64, long, now)
-            .or_else(|| self.lookup_lengths(bits, 0, short, now))
+        self.lookup_lengths(bits, false, now)
     }
 
-    /// One probe for each length in `lengths`; bit `n` stands for a prefix of `base + n + 1` bits.
+    /// One probe for each length in use; `bits` in the form of [`Key`].
     #[inline(never)]
-    fn lookup_lengths(&self, bits: u128, base: u8, mut lengths: u64, now: u32) -> Option<Found> {
-        while lengths != 0 {
-            let bit = 63 - lengths.leading_zeros() as u8;
-            lengths &= !(1 << bit);
-            let length = base + bit + 1;
+    fn lookup_lengths(&self, bits: u128, is_v4: bool, now: u32) -> Option<Found> {
+        self.lengths.find(is_v4, |length| {
+            let length = if is_v4 { length + 96 } else { length };
             let key = Key {
                 bits: bits & (u128::MAX << (128 - u32::from(length))),
                 length,
             };
-            if let Some((slot, value)) = self.nets.lookup(key, self.hash_net(key), now) {
-                return Found::new(value, self.after_hosts(slot));
-            }
-        }
-        None
+            let (slot, value) = self.nets.lookup(key, self.hash_net(key), now)?;
+            Found::new(value, self.after_hosts(slot))
+        })
     }
 
     /// The entry for exactly this address or prefix, ended or not.
@@ -212,19 +231,21 @@ impl Table {
         Slot::new(self.hosts.slots() + slot.index())
     }
 
-    /// Adds an entry, or lets the longer end win. `value` is not zero; `since` in Unix seconds.
+    /// Adds an entry, or lets the longer end win. `value` is not zero; `since` in Unix seconds. There is no room
+    /// for a prefix of length 0.
     pub fn insert(&self, subnet: Subnet, value: u32, since: u32, reason: &str) -> Inserted {
         loop {
             if let Some(known) = self.raise(subnet, value, reason) {
                 return known;
             }
-            let count = &self.header.0[COUNT];
+            let count = &self.header[COUNT];
             if count.fetch_add(1, Ordering::AcqRel) >= self.capacity as u64 {
                 count.fetch_sub(1, Ordering::AcqRel);
                 return Inserted::Full;
             }
             let placed = self.place(subnet, value);
             if let Placed::At(slot) = placed {
+                self.mark_written(slot);
                 self.details.begin(slot, since, reason);
                 self.lower_mark(value);
                 return Inserted::New;
@@ -260,35 +281,51 @@ impl Table {
         if let Some(address) = host_address(subnet) {
             return self.hosts.place(address, self.hash_host(address), value);
         }
-        // Before the entry is there: who sees the entry probes for its length.
-        self.use_length(subnet);
+        if subnet.prefix_len() == 0 {
+            return Placed::Full;
+        }
         let key = key_of(subnet);
-        match self.nets.place(key, self.hash_net(key), value) {
+        self.enter(key);
+        let placed = self.nets.place(key, self.hash_net(key), value);
+        match placed {
             Placed::At(slot) => Placed::At(self.after_hosts(slot)),
-            other => other,
+            other => {
+                self.left(key, 1);
+                other
+            }
         }
     }
 
-    /// BanChanges the end of a new entry for [`Table::expire`].
+    /// Counts an entry of the prefixes before it is placed: a lookup that can find it probes for it.
+    fn enter(&self, key: Key) {
+        let (prefixes, length) = length_of(key);
+        self.header[prefixes].fetch_add(1, Ordering::AcqRel);
+        self.lengths.enter(length);
+    }
+
+    /// Takes entries of the prefixes off the count after they are gone.
+    fn left(&self, key: Key, entries: usize) {
+        let (prefixes, length) = length_of(key);
+        self.lengths.leave(length, entries);
+        self.header[prefixes].fetch_sub(entries as u64, Ordering::AcqRel);
+    }
+
+    /// Marks the page of a new entry for the sweeps.
+    fn mark_written(&self, slot: Slot) {
+        match slot.index().checked_sub(self.hosts.slots()) {
+            None => self.written_hosts.mark(Hosts::bucket(slot)),
+            Some(index) => self.written_nets.mark(Nets::bucket(Slot::new(index))),
+        }
+    }
+
+    /// Notes the end of a new entry for [`Table::expire`].
     fn lower_mark(&self, value: u32) {
         // Pairs with the fence in `expire`: the sweep sees the entry, or this sees the mark it raised.
         fence(Ordering::SeqCst);
-        let mark = &self.header.0[EARLIEST];
+        let mark = &self.header[EARLIEST];
         if mark.load(Ordering::Relaxed) > u64::from(value) {
             mark.fetch_min(u64::from(value), Ordering::Relaxed);
         }
-    }
-
-    /// A length once used stays in use until the table is emptied: clearing its bit while another
-    /// process inserts could hide that entry.
-    fn use_length(&self, subnet: Subnet) {
-        let (word, bit) = match (subnet.is_v4(), subnet.prefix_len()) {
-            (_, 0) => return,
-            (true, length) => (V4_LENGTHS, length - 1),
-            (false, length) if length <= 64 => (V6_LENGTHS, length - 1),
-            (false, length) => (V6_LENGTHS + 1, length - 65),
-        };
-        self.header.0[word].fetch_or(1 << bit, Ordering::AcqRel);
     }
 
     /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
@@ -308,20 +345,22 @@ impl Table {
             Some(address) => self.hosts.remove(address, self.hash_host(address)),
             None => {
                 let key = key_of(subnet);
-                self.nets.remove(key, self.hash_net(key))
+                let removed = self.nets.remove(key, self.hash_net(key));
+                self.left(key, removed);
+                removed
             }
         };
-        self.header.0[COUNT].fetch_sub(removed as u64, Ordering::AcqRel);
+        self.header[COUNT].fetch_sub(removed as u64, Ordering::AcqRel);
         removed > 0
     }
 
     /// Removes what ended at or before `now` and shows each to `ended`. Costs nothing before the
     /// earliest end. One process at a time may call this.
     pub fn expire(&self, now: u32, mut ended: impl FnMut(Entry)) {
-        if self.is_empty() || self.header.0[EARLIEST].load(Ordering::Relaxed) > u64::from(now) {
+        if self.is_empty() || self.header[EARLIEST].load(Ordering::Relaxed) > u64::from(now) {
             return;
         }
-        self.header.0[EARLIEST].store(u64::MAX, Ordering::Relaxed);
+        self.header[EARLIEST].store(u64::MAX, Ordering::Relaxed);
         // Pairs with the fence in `lower_mark`.
         fence(Ordering::SeqCst);
         let mut earliest = u64::MAX;
@@ -340,7 +379,7 @@ impl Table {
                 }
             },
         );
-        self.header.0[EARLIEST].fetch_min(earliest, Ordering::Relaxed);
+        self.header[EARLIEST].fetch_min(earliest, Ordering::Relaxed);
     }
 
     /// Removes the entries for which `keep` says no; returns how many went.
@@ -351,12 +390,17 @@ impl Table {
         )
     }
 
-    /// Shows every entry once, in no order.
-    pub fn for_each(&self, mut visit: impl FnMut(Entry)) {
+    /// Shows every entry once, in no order, those that ended included.
+    pub fn for_each(&self, visit: impl FnMut(Entry)) {
+        self.for_each_live(0, visit);
+    }
+
+    /// Shows every entry with a value above `now` once, in no order.
+    pub fn for_each_live(&self, now: u32, mut visit: impl FnMut(Entry)) {
         self.sweep(
             |subnet, value, slot| {
                 // Of two copies (see `hosts`) the one that a search finds.
-                if self.find(subnet).is_none_or(|found| found.slot() == slot) {
+                if value > now && self.find(subnet).is_none_or(|found| found.slot() == slot) {
                     visit(self.describe(subnet, value, slot));
                 }
                 None
@@ -374,20 +418,21 @@ impl Table {
             return 0;
         }
         let mut removed = self.hosts.sweep(
+            self.written_hosts.lines(),
             |address| self.hash_host(address),
             |address, value, slot| judge(Subnet::host(IpAddr::V4(address.into())), value, slot),
             &mut gone,
         );
-        let lengths = &self.header.0[V4_LENGTHS..=V6_LENGTHS + 1];
-        // No look at memory that was never touched.
-        if lengths.iter().any(|word| word.load(Ordering::Relaxed) != 0) {
-            removed += self.nets.sweep(
-                |key| self.hash_net(key),
-                |key, value, slot| judge(subnet_of(key)?, value, self.after_hosts(slot)),
-                &mut gone,
-            );
-        }
-        self.header.0[COUNT].fetch_sub(removed as u64, Ordering::AcqRel);
+        removed += self.nets.sweep(
+            self.written_nets.lines(),
+            |key| self.hash_net(key),
+            |key, value, slot| Some((key, judge(subnet_of(key)?, value, self.after_hosts(slot))?)),
+            |(key, answer)| {
+                self.left(key, 1);
+                gone(answer);
+            },
+        );
+        self.header[COUNT].fetch_sub(removed as u64, Ordering::AcqRel);
         removed
     }
 
@@ -414,6 +459,20 @@ impl Table {
         hasher.write_u128(key.bits);
         hasher.write_u8(key.length);
         hasher.finish()
+    }
+}
+
+/// The word of the header that counts entries of this family, and the prefix length in the family.
+fn length_of(key: Key) -> (usize, Length) {
+    match subnet_of(key) {
+        Some(subnet) if subnet.is_v4() => {
+            let bits = subnet.prefix_len();
+            (V4_PREFIXES, Length { is_v4: true, bits })
+        }
+        _ => {
+            let bits = key.length;
+            (V6_PREFIXES, Length { is_v4: false, bits })
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //! unused; nobody waits for it.
 
 use super::buckets::Buckets;
-use super::hosts::{Placed, Raise, Slot};
+use super::slot::{Placed, Raise, Slot};
 use crate::memory::{fence, Line, Ordering};
 
 /// Slots in a bucket. The model checker gets one: every further one multiplies its states.
@@ -97,12 +97,10 @@ impl Nets {
     #[inline]
     pub fn lookup(&self, key: Key, hash: u64, floor: u32) -> Option<(Slot, u32)> {
         self.buckets.search(hash, |bucket, _| {
-            (bucket * SLOTS..(bucket + 1) * SLOTS)
-                .map(Slot::new)
-                .find_map(|slot| {
-                    let value = self.matches(slot, key)?.value();
-                    (value > floor).then_some((slot, value))
-                })
+            Self::slots_of(bucket).find_map(|slot| {
+                let value = self.matches(slot, key)?.value();
+                (value > floor).then_some((slot, value))
+            })
         })
     }
 
@@ -123,29 +121,24 @@ impl Nets {
 
     /// Places a key that [`Nets::raise`] did not find. `value` is not zero.
     pub fn place(&self, key: Key, hash: u64, value: u32) -> Placed {
-        let home = self.buckets.home(hash);
-        for distance in 0..self.buckets.reach() {
-            let bucket = self.buckets.at(home, distance);
-            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
+        self.buckets.place(hash, |bucket| {
+            for slot in Self::slots_of(bucket) {
                 if self.claim(slot, key, value) {
                     return Placed::At(slot);
                 }
                 if self.matches(slot, key).is_some() {
-                    self.buckets.unpass(home, distance);
                     return Placed::Known;
                 }
             }
-            self.buckets.pass(bucket);
-        }
-        self.buckets.unpass(home, self.buckets.reach());
-        Placed::Full
+            Placed::Full
+        })
     }
 
     /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
     pub fn replace(&self, key: Key, hash: u64, value: u32) -> bool {
         let mut replaced = false;
         self.buckets.search(hash, |bucket, _| {
-            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
+            for slot in Self::slots_of(bucket) {
                 replaced |= self.change(slot, key, |state| Some(state.with_value(value)));
             }
             None::<()>
@@ -158,7 +151,7 @@ impl Nets {
         let home = self.buckets.home(hash);
         let mut removed = 0;
         self.buckets.search(hash, |bucket, distance| {
-            for slot in (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new) {
+            for slot in Self::slots_of(bucket) {
                 if self.change(slot, key, |state| Some(state.emptied())) {
                     self.buckets.unpass(home, distance);
                     removed += 1;
@@ -172,18 +165,19 @@ impl Nets {
     /// As [`super::hosts::Hosts::sweep`].
     pub fn sweep<T>(
         &self,
+        buckets: impl Iterator<Item = usize>,
         hash: impl Fn(Key) -> u64,
         mut judge: impl FnMut(Key, u32, Slot) -> Option<T>,
         mut gone: impl FnMut(T),
     ) -> usize {
         let mut removed = 0;
-        for slot in (0..self.slots()).map(Slot::new) {
+        for slot in buckets.flat_map(Self::slots_of) {
             while let Some((state, key)) = self.read(slot) {
                 let Some(answer) = judge(key, state.value(), slot) else {
                     break;
                 };
                 if self.swap(slot, state, state.emptied()) {
-                    self.buckets.leave(slot.index() / SLOTS, hash(key));
+                    self.buckets.leave(Self::bucket(slot), hash(key));
                     removed += 1;
                     gone(answer);
                     break;
@@ -191,6 +185,15 @@ impl Nets {
             }
         }
         removed
+    }
+
+    fn slots_of(bucket: usize) -> impl Iterator<Item = Slot> {
+        (bucket * SLOTS..(bucket + 1) * SLOTS).map(Slot::new)
+    }
+
+    /// The bucket of a slot.
+    pub fn bucket(slot: Slot) -> usize {
+        slot.index() / SLOTS
     }
 
     /// Key and value in a slot; `None` where it is empty.
@@ -201,7 +204,7 @@ impl Nets {
     /// Takes an empty slot, writes the key, publishes it.
     fn claim(&self, slot: Slot, key: Key, value: u32) -> bool {
         let (line, base) = self.words(slot);
-        let empty = State(line.0[base].load(Ordering::Relaxed));
+        let empty = State(line[base].load(Ordering::Relaxed));
         if empty.kind() != State::EMPTY {
             return false;
         }
@@ -211,10 +214,10 @@ impl Nets {
         }
         // Pairs with the acquire fence in `read`: who sees a word of the new key sees the slot busy.
         fence(Ordering::Release);
-        line.0[base + 1].store((key.bits >> 64) as u64, Ordering::Relaxed);
-        line.0[base + 2].store(key.bits as u64, Ordering::Relaxed);
+        line[base + 1].store((key.bits >> 64) as u64, Ordering::Relaxed);
+        line[base + 2].store(key.bits as u64, Ordering::Relaxed);
         let live = State::new(State::LIVE, key.length, version, value);
-        line.0[base].store(live.0, Ordering::Release);
+        line[base].store(live.0, Ordering::Release);
         true
     }
 
@@ -235,7 +238,7 @@ impl Nets {
     #[inline]
     fn matches(&self, slot: Slot, key: Key) -> Option<State> {
         let (line, base) = self.words(slot);
-        let state = State(line.0[base].load(Ordering::Acquire));
+        let state = State(line[base].load(Ordering::Acquire));
         if state.kind() != State::LIVE || state.length() != key.length {
             return None;
         }
@@ -247,14 +250,14 @@ impl Nets {
     fn read(&self, slot: Slot) -> Option<(State, Key)> {
         let (line, base) = self.words(slot);
         loop {
-            let before = State(line.0[base].load(Ordering::Acquire));
+            let before = State(line[base].load(Ordering::Acquire));
             if before.kind() != State::LIVE {
                 return None;
             }
-            let high = line.0[base + 1].load(Ordering::Relaxed);
-            let low = line.0[base + 2].load(Ordering::Relaxed);
+            let high = line[base + 1].load(Ordering::Relaxed);
+            let low = line[base + 2].load(Ordering::Relaxed);
             fence(Ordering::Acquire);
-            let after = State(line.0[base].load(Ordering::Relaxed));
+            let after = State(line[base].load(Ordering::Relaxed));
             if before.same_entry(after) {
                 let bits = u128::from(high) << 64 | u128::from(low);
                 return Some((
@@ -270,7 +273,7 @@ impl Nets {
 
     fn swap(&self, slot: Slot, from: State, to: State) -> bool {
         let (line, base) = self.words(slot);
-        line.0[base]
+        line[base]
             .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
     }
@@ -279,12 +282,18 @@ impl Nets {
     #[inline]
     fn words(&self, slot: Slot) -> (&'static Line, usize) {
         (
-            self.buckets.line(slot.index() / SLOTS),
+            self.buckets.line(Self::bucket(slot)),
             1 + slot.index() % SLOTS * SLOT_WORDS,
         )
     }
 
-    /// True where no bucket is passed by any entry: for tests of emptied tables.
+    /// Number of buckets.
+    #[cfg(all(test, loom))]
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// True if no bucket is passed by any entry: for tests of emptied tables.
     #[cfg(test)]
     pub fn is_settled(&self) -> bool {
         (0..self.buckets.len()).all(|bucket| !self.buckets.overflowed(bucket))

@@ -6,12 +6,21 @@ use std::sync::Barrier;
 
 use proptest::prelude::*;
 
-use super::{Inserted, Table};
+use super::{Further, Inserted, Table, TableLayout};
 use crate::address::Subnet;
 use crate::memory::HeapArena;
 
 fn table(capacity: usize) -> Table {
-    Table::new(&mut HeapArena, "test table", capacity, 42, true).unwrap()
+    Table::new(
+        &mut HeapArena,
+        TableLayout {
+            purpose: "test table",
+            capacity,
+            reasons: true,
+        },
+        42,
+    )
+    .unwrap()
 }
 
 fn subnet(text: &str) -> Subnet {
@@ -20,6 +29,36 @@ fn subnet(text: &str) -> Subnet {
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+/// One ban of a prefix sends each check of an address that is not listed beyond its one line, but only while
+/// it is there.
+#[test]
+fn a_prefix_that_is_gone_costs_nothing() {
+    let table = table(10);
+    let fast = || table.lookup_fast(0x0a00_0001, || 50);
+    table.insert(subnet("192.0.2.7"), 200, 50, "");
+    assert!(matches!(fast(), Ok(None)));
+    for remove in [
+        |table: &Table| assert!(table.remove(subnet("198.51.100.0/24"))),
+        |table: &Table| table.expire(100, |_| ()),
+        |table: &Table| {
+            table.retain(|subnet, _| subnet.is_host());
+        },
+    ] {
+        table.insert(subnet("198.51.100.0/24"), 100, 50, "");
+        assert!(matches!(fast(), Err(Further::Prefixes)));
+        assert!(table.lookup(ip("198.51.100.9"), 50).is_some());
+        remove(&table);
+        assert!(matches!(fast(), Ok(None)));
+        assert!(table.lookup(ip("198.51.100.9"), 50).is_none());
+    }
+    assert_eq!(
+        table.insert(subnet("0.0.0.0/0"), 100, 50, ""),
+        Inserted::Full
+    );
+    assert_eq!(table.insert(subnet("::/0"), 100, 50, ""), Inserted::Full);
+    assert_eq!(table.len(), 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use crate::address::Subnet;
 use crate::memory::{Arena, OutOfMemory};
-use crate::table::{Inserted, Table};
+use crate::table::{Inserted, Table, TableLayout};
 pub use list::{check_length, loopback, parse_file, parse_parameter, ListError};
 use regions::Regions;
 pub use rule::{Rule, Trusted};
@@ -40,9 +40,14 @@ impl Trust {
     /// # Errors
     /// There is not enough memory.
     pub fn new(arena: &mut dyn Arena, seed: u64, v6_ban_length: u8) -> Result<Self, OutOfMemory> {
+        let layout = TableLayout {
+            purpose: "the trusted addresses",
+            capacity: CAPACITY,
+            reasons: false,
+        };
         Ok(Trust {
-            rules: Table::new(arena, "the trusted addresses", CAPACITY, seed, false)?,
-            neighbours: Table::new(arena, "the trusted addresses", CAPACITY, seed, false)?,
+            rules: Table::new(arena, layout, seed)?,
+            neighbours: Table::new(arena, layout, seed)?,
             regions: Regions::new(arena)?,
             v6_ban_length,
         })

@@ -31,7 +31,7 @@ impl Regions {
             IpAddr::V4(v4) => Self::of_v4(v4),
             IpAddr::V6(v6) => Self::of_v6(v6),
         };
-        self.marks.0[region / 64].load(Ordering::Relaxed) >> (region % 64) & 1 != 0
+        self.marks[region / 64].load(Ordering::Relaxed) >> (region % 64) & 1 != 0
     }
 
     /// Marks every part that `subnet` touches.
@@ -46,7 +46,7 @@ impl Regions {
             (IpAddr::V6(v6), _) => (Self::of_v6(v6), Self::of_v6(v6)),
         };
         for region in first..=last {
-            self.marks.0[region / 64].fetch_or(1 << (region % 64), Ordering::Release);
+            self.marks[region / 64].fetch_or(1 << (region % 64), Ordering::Release);
         }
     }
 

@@ -134,14 +134,12 @@ impl Firewalls {
         for (origin, table) in shared.tables() {
             let set = origin.set();
             if self.wants(set) {
-                table.for_each(|entry| {
-                    if entry.value > now {
-                        elements.push(Element {
-                            subnet: entry.subnet,
-                            set,
-                            seconds_left: entry.value - now,
-                        });
-                    }
+                table.for_each_live(now, |entry| {
+                    elements.push(Element {
+                        subnet: entry.subnet,
+                        set,
+                        seconds_left: entry.value - now,
+                    });
                 });
             }
         }

@@ -392,10 +392,8 @@ fn sync_event(count: usize) -> Event {
 fn live(shared: &Shared) -> Vec<Subnet> {
     let now = shared.now();
     let mut subnets = Vec::new();
-    shared.feed.for_each(|entry| {
-        if entry.value > now {
-            subnets.push(entry.subnet);
-        }
-    });
+    shared
+        .feed
+        .for_each_live(now, |entry| subnets.push(entry.subnet));
     subnets
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use apiban::address::Subnet;
 use apiban::memory::{Arena, Line, Ordering};
 use apiban::sys::mmap::SharedArena;
-use apiban::table::{Inserted, Table};
+use apiban::table::{Inserted, Table, TableLayout};
 use fork::in_processes;
 use history::{explainable, Action, Operation};
 
@@ -103,7 +103,16 @@ fn history(log: &[Line], key: usize) -> Vec<Operation> {
 #[test]
 fn every_answer_has_an_explanation() {
     let mut arena = SharedArena;
-    let table = Table::new(&mut arena, "the test", 20, 42, false).unwrap();
+    let table = Table::new(
+        &mut arena,
+        TableLayout {
+            purpose: "the test",
+            capacity: 20,
+            reasons: false,
+        },
+        42,
+    )
+    .unwrap();
     let gate = &arena.lines("the gate", 1).unwrap()[0].0[0];
     let logs: Vec<&[Line]> = (0..PROCESSES)
         .map(|_| arena.lines("the log", OPERATIONS).unwrap())

@@ -141,7 +141,7 @@ fn no_load_hides_another() {
     let seen = Arc::new([const { AtomicUsize::new(0) }; 2]);
     let count = seen.clone();
     all("a load and a swap", move || {
-        let word = &Memory::default().lines("a model", 1).unwrap()[0].0[0];
+        let word = &Memory::default().lines("a model", 1).unwrap()[0][0];
         let count = count.clone();
         beside(
             [

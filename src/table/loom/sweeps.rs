@@ -4,7 +4,16 @@
 use super::*;
 
 fn table() -> (Table, [Subnet; 3]) {
-    let table = Table::new(&mut Memory::default(), "a model", 3, 42, false).unwrap();
+    let table = Table::new(
+        &mut Memory::default(),
+        TableLayout {
+            purpose: "a model",
+            capacity: 3,
+            reasons: false,
+        },
+        42,
+    )
+    .unwrap();
     let subnet = |text: &str| text.parse().unwrap();
     (table, ["192.0.2.7", "192.0.2.8", "192.0.2.9"].map(subnet))
 }
@@ -61,6 +70,49 @@ fn longer_end() {
             assert_eq!(end.len(), 0);
         },
     );
+}
+
+/// A prefix is there throughout while the only other one of its length goes, by removal or sweep, and comes
+/// again: every lookup probes for it. Afterwards no length is counted.
+fn lengths() {
+    let table = Table::new(
+        &mut Memory::default(),
+        TableLayout {
+            purpose: "a model",
+            capacity: 3,
+            reasons: false,
+        },
+        42,
+    )
+    .unwrap();
+    let subnet = |text: &str| text.parse::<Subnet>().unwrap();
+    let (lasting, other) = (subnet("192.0.2.0/24"), subnet("198.51.100.0/24"));
+    table.insert(lasting, 9, 1, "");
+    table.insert(other, 9, 1, "");
+    let [a, b, c, end] = std::array::from_fn(|_| table.clone());
+    beside(
+        [
+            Box::new(move || assert!(a.lookup(lasting.address(), 5).is_some())),
+            Box::new(move || {
+                b.remove(other);
+            }),
+            Box::new(move || {
+                c.insert(other, 9, 1, "");
+            }),
+        ],
+        move || {
+            end.retain(|_, _| false);
+            assert_eq!(end.len(), 0);
+            assert!(matches!(end.lookup_fast(1, || 5), Ok(None)));
+            let probed = end.lengths.find(true, |length| Some(length));
+            assert_eq!(probed, None, "a length that no entry has");
+        },
+    );
+}
+
+#[test]
+fn a_prefix_is_found_while_others_of_its_length_come_and_go() {
+    bounded("lengths: remove, insert and lookup", 2, lengths);
 }
 
 #[test]

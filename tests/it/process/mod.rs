@@ -1,6 +1,7 @@
 //! The processes: start, parameters, releases, updater.
 
 mod entry_points;
+mod memory;
 mod parameters;
 mod releases;
 mod updater;
