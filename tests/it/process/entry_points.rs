@@ -55,13 +55,13 @@ const COMMANDS: &[&[&str]] = &[
 #[test]
 fn every_entry_point_from_start_to_end() {
     in_namespace(|| {
-        let feed = FeedServer::start(Options::new("k")).expect("a feed");
+        let feed = FeedServer::start(Options::new("key")).expect("a feed");
         let listed: Vec<String> = (0..300)
             .map(|n| format!("198.18.{}.{}", n / 250, n % 250))
             .collect();
         feed.list(&listed);
         let kamailio = Kamailio::builder()
-            .param("api_key", "k")
+            .param("api_key", "key")
             .param("api_url", feed.url())
             .param("poll_interval", 1)
             .param("resync_interval", 2)

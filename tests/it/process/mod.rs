@@ -4,4 +4,5 @@ mod entry_points;
 mod memory;
 mod parameters;
 mod releases;
+mod starts;
 mod updater;

@@ -7,10 +7,30 @@ use crate::tls::Certificate;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The modules that a test's Kamailio always has: what the stock configuration has at the least.
-const MODULES: &[&str] = &[
-    "ctl", "jsonrpcs", "kex", "pv", "tm", "sl", "xlog", "textops", "siputils", "corex",
+/// What a test asks it by (ctl, jsonrpcs, statistics of kex), and what answers requests.
+const CONTROL: &[&str] = &["ctl", "jsonrpcs", "kex", "sl"];
+/// Modules that a script needs if it has one of these words. No others are loaded: our module must not
+/// lean on one that happens to be there.
+const NEEDED: &[(&str, &[&str])] = &[
+    ("pv", &["$"]),
+    (
+        "tm",
+        &[
+            "t_relay(",
+            "t_reply(",
+            "t_on_",
+            "route[tm:",
+            "\"tm\"",
+            "dmq.so",
+            "tmx.so",
+            "uac.so",
+        ],
+    ),
+    ("xlog", &["xlog("]),
+    ("textops", &["is_method(", "search("]),
 ];
+/// Variables of the core, without the dollar.
+const CORE_VARIABLES: &[&str] = &["rc", "def", "apiban("];
 
 /// Value of a module parameter.
 #[derive(Clone, Debug)]
@@ -61,6 +81,8 @@ pub struct Builder {
     pub(super) privileges: Vec<String>,
     pub(super) children: u32,
     pub(super) tcp: bool,
+    pub(super) forks: bool,
+    own_sockets: bool,
     pub(super) ipv6: bool,
     pub(super) tls: bool,
     pub(super) files: Vec<(String, Vec<u8>)>,
@@ -86,6 +108,8 @@ impl Builder {
             privileges: Vec::new(),
             children: 2,
             tcp: true,
+            forks: true,
+            own_sockets: true,
             ipv6: false,
             tls: false,
             files: Vec::new(),
@@ -217,6 +241,18 @@ impl Builder {
         self
     }
 
+    /// `-D`: the main process takes the packets of the first UDP socket itself.
+    pub fn without_forks(mut self) -> Builder {
+        self.forks = false;
+        self.without_tcp()
+    }
+
+    /// Listens on what the [`Builder::global`] lines say, and nowhere else.
+    pub fn only_global_sockets(mut self) -> Builder {
+        self.own_sockets = false;
+        self
+    }
+
     /// UDP only.
     pub fn without_tcp(mut self) -> Builder {
         self.tcp = false;
@@ -265,6 +301,11 @@ impl Builder {
         Kamailio::check(&self)
     }
 
+    /// Whether it can be asked anything.
+    pub(super) fn has_control(&self) -> bool {
+        self.whole.as_ref().is_none_or(|text| text.contains("ctl"))
+    }
+
     /// The configuration for a Kamailio in `dir` (as it sees it).
     pub(super) fn text(&self, dir: &Path, module: Option<&Path>, port: u16, tls: u16) -> String {
         let text = match &self.whole {
@@ -273,6 +314,26 @@ impl Builder {
         };
         text.replace("@DIR@", &dir.display().to_string())
             .replace("@PORT@", &port.to_string())
+    }
+
+    /// The modules that the script cannot do without.
+    fn needed(&self) -> impl Iterator<Item = &'static str> {
+        let mut script = [self.request_route.as_str(), &self.routes].concat();
+        script.extend(self.globals.iter().chain(&self.params).map(String::as_str));
+        script.extend(self.loads.iter().map(|name| format!("{name}.so")));
+        let texts = self
+            .files
+            .iter()
+            .map(|(_, text)| String::from_utf8_lossy(text));
+        script.extend(texts);
+        for name in CORE_VARIABLES {
+            script = script.replace(&format!("${name}"), "");
+        }
+        let names = move |word: &&str| script.contains(*word);
+        NEEDED
+            .iter()
+            .filter(move |(_, words)| words.iter().any(&names))
+            .map(|(module, _)| *module)
     }
 
     fn generated(&self, module: Option<&Path>, tls: u16) -> String {
@@ -284,7 +345,10 @@ impl Builder {
         line("log_stderror=yes\nauto_aliases=no\ndns=no\nrev_dns=no\nalias=\"localhost\"");
         line(&format!("children={}\ntcp_children=2", self.children));
         line("tcp_connection_lifetime=60");
-        let mut hosts = vec!["127.0.0.1"];
+        let mut hosts = Vec::new();
+        if self.own_sockets {
+            hosts.push("127.0.0.1");
+        }
         if self.ipv6 {
             hosts.push("[::1]");
         }
@@ -304,7 +368,7 @@ impl Builder {
             line("enable_tls=yes");
         }
         self.globals.iter().for_each(|global| line(global));
-        for name in MODULES {
+        for name in CONTROL.iter().copied().chain(self.needed()) {
             line(&format!("loadmodule \"{name}.so\""));
         }
         if self.tls {

@@ -103,7 +103,7 @@ impl Kamailio {
         let (dir, place, mut command) = prepare(builder, &wrapper);
         let log = File::create(dir.path().join("log")).expect("log file");
         let main = command
-            .args(["-DD", "-E"])
+            .args([if builder.forks { "-DD" } else { "-D" }, "-E"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)
@@ -128,16 +128,20 @@ impl Kamailio {
             if let Some(status) = kamailio.main.try_wait().expect("wait") {
                 return Some(Some(status));
             }
-            let exists = kamailio.dir().join("ctl").exists();
-            let processes = if exists {
-                kamailio.processes()
+            let (pids, all) = if builder.has_control() {
+                let exists = kamailio.dir().join("ctl").exists();
+                let processes = exists.then(|| kamailio.processes()).unwrap_or_default();
+                let all = processes.iter().any(|p| p.name == last);
+                (processes.iter().map(|p| p.pid).collect(), all)
             } else {
-                Vec::new()
+                // It can only be looked at: all wait, and its workers are not the only ones.
+                let pids = members(kamailio.pid());
+                let all = pids.len() > kamailio.children as usize + 1;
+                (pids, all)
             };
-            let all = processes.iter().any(|p| p.name == last);
             // Kamailio loses a SIGTERM that reaches a child between its fork and its first steps,
             // and then hangs at its end: each of them must have come to its first wait.
-            (all && processes.iter().all(|p| is_waiting(p.pid))).then_some(None)
+            (all && pids.iter().all(|pid| is_waiting(*pid))).then_some(None)
         });
         match outcome {
             Some(None) => Ok(kamailio),
