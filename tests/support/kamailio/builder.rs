@@ -321,11 +321,8 @@ impl Builder {
         let mut script = [self.request_route.as_str(), &self.routes].concat();
         script.extend(self.globals.iter().chain(&self.params).map(String::as_str));
         script.extend(self.loads.iter().map(|name| format!("{name}.so")));
-        let texts = self
-            .files
-            .iter()
-            .map(|(_, text)| String::from_utf8_lossy(text));
-        script.extend(texts);
+        let texts = self.files.iter().map(|(_, text)| std::str::from_utf8(text));
+        script.extend(texts.flatten());
         for name in CORE_VARIABLES {
             script = script.replace(&format!("${name}"), "");
         }
@@ -368,7 +365,8 @@ impl Builder {
             line("enable_tls=yes");
         }
         self.globals.iter().for_each(|global| line(global));
-        for name in CONTROL.iter().copied().chain(self.needed()) {
+        // sl looks for tm at its start.
+        for name in self.needed().chain(CONTROL.iter().copied()) {
             line(&format!("loadmodule \"{name}.so\""));
         }
         if self.tls {

@@ -130,7 +130,11 @@ impl Kamailio {
             }
             let (pids, all) = if builder.has_control() {
                 let exists = kamailio.dir().join("ctl").exists();
-                let processes = exists.then(|| kamailio.processes()).unwrap_or_default();
+                let processes = if exists {
+                    kamailio.processes()
+                } else {
+                    Vec::new()
+                };
                 let all = processes.iter().any(|p| p.name == last);
                 (processes.iter().map(|p| p.pid).collect(), all)
             } else {
