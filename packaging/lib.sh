@@ -51,6 +51,16 @@ compile_here() {
         cargo build --release --locked --lib --bins
 }
 
+# generator ARCH BUILT: an `apiban` that runs here and prints man pages and completions.
+generator() {
+    if [ "$1" = "$(dpkg --print-architecture)" ]; then
+        echo "$2/apiban"
+    else
+        cargo build --release --locked --quiet --no-default-features --features cli --bin apiban >&2
+        echo "$(target_dir)/release/apiban"
+    fi
+}
+
 # path_flags SOURCE CARGO_HOME: what keeps paths of this machine out of the files.
 path_flags() {
     echo "--remap-path-prefix=$1=/usr/src/apiban --remap-path-prefix=$2=/usr/src/cargo"

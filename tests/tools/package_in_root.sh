@@ -2,11 +2,11 @@
 # Installs, upgrades, removes and purges the module's package in a copy of a Debian tree: called by
 # tests/tools/packages in namespaces of its own.
 #
-#   bin=FOLDER package_in_root.sh ROOT WORK OLDER.deb CURRENT.deb
+#   bin=FOLDER package_in_root.sh ROOT WORK OLDER.deb CURRENT.deb PROGRAM.deb
 set -euo pipefail
 . "$(dirname "$0")/debian_tree.sh"
 
-lower=$1 work=$2 older=$3 current=$4
+lower=$1 work=$2 older=$3 current=$4 program=$5
 listed=127.0.0.66 unlisted=127.0.0.5 sip=127.0.0.1:5060 feed=127.0.0.1:8080
 feed_pid=''
 : "${bin:?}" # the folder of feed_server and sip_ping
@@ -24,6 +24,7 @@ copy_tree "$lower"
 ip link set lo up
 cp "$older" "$tree/older.deb"
 cp "$current" "$tree/current.deb"
+cp "$program" "$tree/program.deb"
 modules=usr/lib/$(inside dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || basename "$(dirname "$(find "$tree/usr/lib" -maxdepth 2 -name kamailio -type d | head -n 1)")")/kamailio/modules
 
 echo "-- install"
@@ -53,6 +54,15 @@ start_like_unit
 "$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is listed and still answered"
 "$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "$unlisted is not answered"
 wait_until 20 test -s "$tree/var/lib/kamailio/apiban.state" || fail "no state file"
+
+echo "-- the program beside it"
+inside dpkg -i /program.deb >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the program's package cannot be installed"; }
+inside apiban check 198.51.100.7 --state-file /var/lib/kamailio/apiban.state >/dev/null || fail "the program does not read the module's state"
+[ "$(find "$tree/etc/systemd/system" -name 'apiban*' | wc -l)" = 0 ] || fail "the installation enabled a unit"
+exists usr/share/man/man1/apiban-check.1.gz
+inside dpkg -P apiban >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the program's package cannot be purged"; }
+gone usr/bin/apiban
+gone etc/apiban/apiban.toml
 
 echo "-- upgrade under a running Kamailio"
 inside dpkg -i /current.deb >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the upgrade failed"; }
