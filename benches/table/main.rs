@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use apiban::address::Subnet;
-use apiban::bans::check::{check, check_fast, check_v4, Verdict};
+use apiban::bans::check::{check, check_and_keep, check_fast, Verdict};
 use apiban::config::Config;
 use apiban::memory::Ordering;
 use apiban::shared::counters::ProcessCounters;
@@ -23,7 +23,7 @@ use apiban::shared::origin::Origin;
 use apiban::shared::Shared;
 use apiban::sys::mmap::SharedArena;
 use apiban::table::{Table, TableLayout};
-use apiban::trust;
+use apiban::trust::{self, Recent};
 use measure::{median, median_ns, scatter, shared_bytes};
 
 const SIZES: [u32; 4] = [1_300, 5_000, 100_000, 1_000_000];
@@ -249,13 +249,17 @@ fn checks() {
     }
 }
 
+/// As in a SIP worker.
+static RECENT: Recent = Recent::new();
+
 /// As `apiban_check()` does it.
 #[inline(always)]
 fn whole_check(shared: &Shared, lane: ProcessCounters, ip: IpAddr) -> Verdict {
     let IpAddr::V4(v4) = ip else {
         return check(shared, lane, ip);
     };
-    check_fast(shared, || Some(lane), v4).unwrap_or_else(|| check_v4(shared, lane, v4))
+    check_fast(shared, || Some(lane), &RECENT, v4)
+        .unwrap_or_else(|| check_and_keep(shared, lane, &RECENT, v4))
 }
 
 /// `count` checks of one kind and nothing else worth counting.

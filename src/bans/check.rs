@@ -6,6 +6,7 @@ use crate::config::Mode;
 use crate::shared::counters::{Counter, ProcessCounters};
 use crate::shared::origin::Origin;
 use crate::shared::Shared;
+use crate::trust::Recent;
 
 /// What a check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,16 +64,38 @@ fn counted(counters: ProcessCounters, verdict: Verdict) -> Verdict {
     verdict
 }
 
-/// Same result as [`check_v4`], or `None` (nothing counted) if one cache line of each table does not decide or
-/// `counters` returns none. Inlined into the caller. The two tables stand here one by one, not in a loop over
+/// [`check_v4`], which keeps the address in `recent` if it is trusted: the next [`check_fast`] knows it.
+pub fn check_and_keep(
+    shared: &Shared,
+    counters: ProcessCounters,
+    recent: &Recent,
+    ip: Ipv4Addr,
+) -> Verdict {
+    let generation = shared.trust.generation();
+    let verdict = check_v4(shared, counters, ip);
+    if verdict == Verdict::Trusted {
+        recent.keep(generation, ip);
+    }
+    verdict
+}
+
+/// Same result as [`check_v4`], or `None` (nothing counted) if neither `recent` nor one cache line of each table
+/// decides or `counters` returns none. Inlined into the caller. The two tables stand here one by one, not in a loop over
 /// [`Origin::ALL`]: the compiler then keeps the address in a register and needs few others.
 #[inline(always)]
 pub fn check_fast(
     shared: &Shared,
     counters: impl Fn() -> Option<ProcessCounters>,
+    recent: &Recent,
     ip: Ipv4Addr,
 ) -> Option<Verdict> {
-    if shared.trust.may_have(IpAddr::V4(ip)) || !shared.peer.is_empty() {
+    if shared.trust.may_have(IpAddr::V4(ip)) {
+        if !recent.trusts(&shared.trust, ip) {
+            return None;
+        }
+        return Some(counted(counters()?, Verdict::Trusted));
+    }
+    if !shared.peer.is_empty() {
         return None;
     }
     for (table, origin) in [(&shared.feed, Origin::Feed), (&shared.local, Origin::Local)] {
@@ -115,10 +138,11 @@ mod tests {
         let subnet = "192.0.2.7".parse().unwrap();
         let v4: Ipv4Addr = "192.0.2.7".parse().unwrap();
         // First the fast check, as the module does.
+        let recent = Recent::new();
         let look = || {
             let counters = shared.counters.of_process(3);
-            check_fast(&shared, || Some(counters), v4)
-                .unwrap_or_else(|| check_v4(&shared, counters, v4))
+            check_fast(&shared, || Some(counters), &recent, v4)
+                .unwrap_or_else(|| check_and_keep(&shared, counters, &recent, v4))
         };
         assert_eq!(look(), Verdict::Clear);
         shared.peer.insert(subnet, 1010, 1000, "");
@@ -162,7 +186,9 @@ mod tests {
             let mut seen = 0;
             for n in 0..5_000 {
                 let counters = shared.counters.of_process(1);
-                if let Some(verdict) = check_fast(&shared, || Some(counters), address(n)) {
+                if let Some(verdict) =
+                    check_fast(&shared, || Some(counters), &Recent::new(), address(n))
+                {
                     assert_eq!(verdict, check_v4(&shared, counters, address(n)), "{n}");
                     seen += 1;
                 }
@@ -188,6 +214,51 @@ mod tests {
         let trusted = trust::parse_parameter("192.0.3.0/24").unwrap();
         shared.trust.replace(&trusted);
         assert_eq!(answered(), 0, "their region holds a trusted address");
+    }
+
+    /// An address found trusted is answered at once until a rule goes; then it is looked up again.
+    #[test]
+    fn a_trusted_address_is_remembered_until_a_rule_goes() {
+        let shared = Shared::new(&mut HeapArena, &Config::default(), 1).unwrap();
+        shared.set_now(1000);
+        let set = |text: &str| {
+            let rules = trust::parse_parameter(text).unwrap();
+            shared.trust.replace(&rules);
+        };
+        let counters = shared.counters.of_process(0);
+        let recent = Recent::new();
+        let fast = |ip: &str| check_fast(&shared, || Some(counters), &recent, ip.parse().unwrap());
+        let whole = |ip: &str| check_and_keep(&shared, counters, &recent, ip.parse().unwrap());
+        for rule in ["192.0.2.7", "192.0.2.0/28"] {
+            set(rule);
+            for ip in ["192.0.2.7", "192.0.2.9"] {
+                assert_eq!(fast(ip), None);
+                let trusted = rule.ends_with("/28") || ip.ends_with(".7");
+                let verdict = if trusted {
+                    Verdict::Trusted
+                } else {
+                    Verdict::Clear
+                };
+                assert_eq!(whole(ip), verdict, "{rule} {ip}");
+                assert_eq!(fast(ip), trusted.then_some(Verdict::Trusted), "{rule} {ip}");
+            }
+        }
+        let subnet = "192.0.2.7".parse().unwrap();
+        shared.local.insert(subnet, 1010, 1000, "");
+        assert_eq!(fast("192.0.2.7"), Some(Verdict::Trusted));
+        set("192.0.2.9");
+        assert_eq!(fast("192.0.2.7"), None);
+        assert_eq!(whole("192.0.2.7"), Verdict::Banned(Origin::Local));
+        assert_eq!(fast("192.0.2.7"), None);
+        // A further rule takes nothing away.
+        assert_eq!(whole("192.0.2.9"), Verdict::Trusted);
+        assert!(shared.trust.add((subnet, trust::Rule::Own)));
+        assert_eq!(fast("192.0.2.9"), Some(Verdict::Trusted));
+        // A search that began before a rule went is not kept.
+        let generation = shared.trust.generation();
+        set("192.0.2.10");
+        recent.keep(generation, "192.0.2.9".parse().unwrap());
+        assert_eq!(fast("192.0.2.9"), None);
     }
 
     #[test]

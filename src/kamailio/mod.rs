@@ -18,6 +18,7 @@ mod bindings;
 mod child;
 mod events;
 mod exports;
+mod fast_path;
 mod guard;
 mod lifecycle;
 mod load;

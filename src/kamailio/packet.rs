@@ -3,22 +3,12 @@
 use std::ffi::c_char;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::bindings as k;
+use super::fast_path::{self, v4, Layout};
 use super::pvar;
 use crate::{address, error};
-
-/// What this process knows of reading the source address from the message.
-static TRUSTED_LAYOUT: AtomicU8 = AtomicU8::new(UNKNOWN);
-const UNKNOWN: u8 = 0;
-const RIGHT: u8 = 1;
-const WRONG: u8 = 2;
-
-/// The last message that was found to be a received one, in the known layout. The message of the core's own
-/// making is static, so no other one ever has its address: what is here stays true. Kamailio mostly gets
-/// the same memory for each packet.
-static RECEIVED: AtomicPtr<k::sip_msg_t> = AtomicPtr::new(ptr::dangling_mut());
 
 /// The text of the faked message, by which its copies are known: modules that run an event route often run it
 /// with a copy.
@@ -51,28 +41,15 @@ pub unsafe fn source(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
         {
             return from_ip_addr(event_source()?);
         }
-        if TRUSTED_LAYOUT.load(Ordering::Relaxed) != RIGHT {
+        if fast_path::layout() != Layout::Right {
             return verified_source(msg);
         }
-        RECEIVED.store(msg, Ordering::Relaxed);
+        fast_path::note_received(msg);
         from_ip_addr(&(*msg).rcv.src_ip)
     }
 }
 
-/// The source of a message whose like was seen before, where it is IPv4: it stays in a register.
-///
-/// # Safety
-/// As for [`source`].
-#[inline(always)]
-pub unsafe fn received_v4(msg: *mut k::sip_msg_t) -> Option<Ipv4Addr> {
-    if msg != RECEIVED.load(Ordering::Relaxed) {
-        return None;
-    }
-    // SAFETY: not NULL and in the known layout, since it is the message that was seen.
-    v4(unsafe { &(*msg).rcv.src_ip })
-}
-
-/// The source of the packet in an event route before parsing, where it is IPv4.
+/// The source of the packet in an event route before parsing, if it is IPv4.
 ///
 /// # Safety
 /// As for [`source`].
@@ -109,14 +86,14 @@ unsafe fn verified_source(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
     if !has_variable {
         // $si belongs to the module pv. Without it there is nothing to compare with, and asking for the
         // variable would log an error for each packet.
-        TRUSTED_LAYOUT.store(RIGHT, Ordering::Relaxed);
+        fast_path::set_layout(Layout::Right);
         return direct;
     }
     // SAFETY: as in `source`.
     let shown = unsafe { from_variable(msg) };
-    if TRUSTED_LAYOUT.load(Ordering::Relaxed) == UNKNOWN && shown.is_some() {
+    if fast_path::layout() == Layout::Unknown && shown.is_some() {
         let right = direct == shown;
-        TRUSTED_LAYOUT.store(if right { RIGHT } else { WRONG }, Ordering::Relaxed);
+        fast_path::set_layout(if right { Layout::Right } else { Layout::Wrong });
         if !right {
             error!("the source address of the first message is not where this Kamailio keeps it: using $si, which is slower");
         }
@@ -139,13 +116,6 @@ unsafe fn from_variable(msg: *mut k::sip_msg_t) -> Option<IpAddr> {
         let text = pvar::variable(msg, spec)?;
         address::parse_address(std::str::from_utf8(text).ok()?).ok()
     }
-}
-
-#[inline(always)]
-fn v4(ip: &k::ip_addr_t) -> Option<Ipv4Addr> {
-    // SAFETY: both members of the union are plain bytes.
-    let bytes = unsafe { ip.u.addr.first_chunk::<4>()? };
-    (ip.af as i32 == libc::AF_INET).then(|| Ipv4Addr::from(*bytes))
 }
 
 /// The address in its IPv4 form if it has one: a socket for both families shows IPv4 sources as mapped.

@@ -1,54 +1,48 @@
 //! Script functions, for the native script and for KEMI.
 
 use std::ffi::{c_int, c_void};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ptr;
-use std::sync::atomic::AtomicPtr;
 
 use super::bindings as k;
 use super::guard::guard;
 use super::module::{module, Module};
-use super::{packet, pvar, text};
+use super::{fast_path, packet, pvar, text};
 use crate::address::parse_address;
-use crate::bans::check::check_fast;
 use crate::bans::{By, Order, Refusal, BAD_ARGUMENT, DONE, NOT_DONE};
-use crate::config::Mode;
-use crate::memory::{Line, Ordering};
-use crate::shared::counters::ProcessCounters;
 
-/// `apiban_check()`. What one line of each table tells is told here, with nothing to call and so nothing
-/// to save; the rest is one jump away.
+/// `apiban_check()`. The fast path, fully inlined; if it does not decide, one jump to the rest.
 pub unsafe extern "C" fn check_source(
     msg: *mut k::sip_msg_t,
     _: *mut c_void,
     _: *mut c_void,
 ) -> c_int {
-    let told = guard(None, "apiban_check", || {
+    let decided = guard(None, "apiban_check", || {
         // SAFETY: the message that the core gave.
-        check_fast_v4(unsafe { packet::received_v4(msg) }?)
+        fast_path::check_v4(unsafe { fast_path::received_v4(msg) }?)
     });
-    match told {
+    match decided {
         Some(code) => code,
         // SAFETY: as above.
         None => unsafe { check_whole(msg) },
     }
 }
 
-/// `apiban_check()` where a glance did not tell.
+/// `apiban_check()` beside the fast path.
 #[inline(never)]
 unsafe extern "C" fn check_whole(msg: *mut k::sip_msg_t) -> c_int {
     guard(NOT_DONE, "apiban_check", || {
         // SAFETY: the message that the core gave.
         unsafe {
-            let seen = packet::received_v4(msg).is_some();
+            let seen = fast_path::received_v4(msg).is_some();
             // In the event routes before parsing there is a packet and no message.
             let packet = if seen { None } else { packet::event_v4(msg) };
             if seen || packet.is_some() {
-                enable_fast_path();
+                fast_path::enable();
             }
             packet
-                .and_then(check_fast_v4)
-                .unwrap_or_else(|| with(packet::source(msg), look_up))
+                .and_then(fast_path::check_v4)
+                .unwrap_or_else(|| with(packet::source(msg), fast_path::check_whole))
         }
     })
 }
@@ -237,29 +231,6 @@ pub unsafe extern "C" fn kemi_unblock_ip(_: *mut k::sip_msg_t, ip: *mut k::str_)
 fn look_up(module: &Module, ip: IpAddr) -> c_int {
     let bans = module.bans();
     bans.check(ip).code(bans.policy.mode)
-}
-
-/// The counters of this process, once it may take the hot path: where bans are not only observed.
-static FAST_COUNTERS: AtomicPtr<Line> = AtomicPtr::new(ptr::null_mut());
-
-/// Opens the hot path. To be called with a packet from the net in hand: who receives has its number as a
-/// process, and forks no other one, which would count in the same line.
-fn enable_fast_path() {
-    let Some(module) = module() else { return };
-    if let (ProcessCounters::Own(line), Mode::Enforce) = (module.counters(), module.config.mode) {
-        FAST_COUNTERS.store(ptr::from_ref(line).cast_mut(), Ordering::Relaxed);
-    }
-}
-
-/// The hot path: `None` where one line of each table does not tell.
-#[inline(always)]
-fn check_fast_v4(ip: Ipv4Addr) -> Option<c_int> {
-    let counters = || {
-        // SAFETY: NULL, or the line that `enable_fast_path` found, which lives as long as the process.
-        let line = unsafe { FAST_COUNTERS.load(Ordering::Relaxed).as_ref() };
-        line.map(ProcessCounters::Own)
-    };
-    check_fast(&module()?.shared, counters, ip).map(|verdict| verdict.code(Mode::Enforce))
 }
 
 fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {

@@ -4,6 +4,7 @@
 //! was and stays trusted is trusted at every moment in between.
 
 mod list;
+mod recent;
 mod regions;
 mod rule;
 
@@ -11,9 +12,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::address::Subnet;
-use crate::memory::{Arena, OutOfMemory};
+use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 use crate::table::{Inserted, Table, TableLayout};
 pub use list::{check_length, loopback, parse_file, parse_parameter, ListError};
+pub use recent::Recent;
 use regions::Regions;
 pub use rule::{Rule, Trusted};
 
@@ -31,6 +33,8 @@ pub struct Trust {
     /// The prefixes of `v6_ban_length` bits that hold a trusted address: see [`Trust::spares`].
     neighbours: Table,
     regions: Regions,
+    /// In its first word how often rules were removed: see [`Trust::generation`].
+    removals: &'static Line,
     v6_ban_length: u8,
 }
 
@@ -49,6 +53,7 @@ impl Trust {
             rules: Table::new(arena, layout, seed)?,
             neighbours: Table::new(arena, layout, seed)?,
             regions: Regions::new(arena)?,
+            removals: &arena.lines("the trusted addresses", 1)?[0],
             v6_ban_length,
         })
     }
@@ -57,6 +62,14 @@ impl Trust {
     #[inline(always)]
     pub fn may_have(&self, ip: IpAddr) -> bool {
         self.regions.have(ip)
+    }
+
+    /// A number, never 0, that changes after rules were removed: what was found trusted by a search that began
+    /// after it was read is trusted as long as it stays the same.
+    #[inline(always)]
+    pub fn generation(&self) -> u32 {
+        // Pairs with the store in `replace`: a search that sees the new number does not see the old rules.
+        self.removals.0[0].load(Ordering::Acquire) as u32 | 1
     }
 
     /// The rule that trusts this address.
@@ -148,6 +161,8 @@ impl Trust {
         rules.keys().for_each(|&subnet| self.regions.mark(subnet));
         swap(&self.neighbours, &neighbours);
         swap(&self.rules, &rules);
+        // The number of removals counts in steps of two: see `generation`.
+        self.removals.0[0].fetch_add(2, Ordering::Release);
     }
 
     /// The prefix of the usual IPv6 ban length in which this trusted subnet is only a part.

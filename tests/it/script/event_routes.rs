@@ -354,8 +354,9 @@ fn routes_leave_no_shared_memory_behind() {
             ))
             .start();
         let mut banned = 0;
-        let mut ban = |count: usize| {
-            for _ in 0..count {
+        // Fewer than wait for the process at most, so that none is lost on a busy machine.
+        let mut ban_some = || {
+            for _ in 0..100 {
                 banned += 1;
                 let ip = format!("10.1.{}.{}", banned / 250, banned % 250);
                 kamailio.ask("apiban.block", &[&ip, "600"]);
@@ -368,10 +369,10 @@ fn routes_leave_no_shared_memory_behind() {
             kamailio.statistic("shmem", "used_size")
         };
         // What is made once is made by the first.
-        let before = ban(100);
-        let after = ban(2_000);
+        let before = ban_some();
+        let after = (0..10).map(|_| ban_some()).max().unwrap_or(0);
         let grown = after.saturating_sub(before);
-        println!("{}: 2,000 routes, {grown} bytes", release.name());
+        println!("{}: 1,000 routes, {grown} bytes", release.name());
         assert!(grown < 20_000, "{before} bytes, then {after}");
     }
 }
