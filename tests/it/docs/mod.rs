@@ -1,5 +1,4 @@
 //! The documents say what the code does.
 
 mod readme;
-mod security;
 mod structure;
