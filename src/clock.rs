@@ -1,36 +1,227 @@
-//! Unix time that never jumps.
+//! The time: one that never jumps for all that is counted, and the wall clock for all that is shown or kept.
 //!
-//! Bans end at a point in time. Were the system's clock set forward by an hour, all of them would end;
-//! so the clock is read once, at the start, and counted on from there by the monotonic one.
+//! The system's clock may be wrong at the start and right later: a Raspberry Pi has no clock of its own and
+//! boots in the past, a virtual machine wakes up with the time at which it was put to sleep, an operator
+//! mistypes a date; NTP then sets it. If bans ended by that clock, one step forward would end all of them and one
+//! step back would make them last for days. So everything is counted in *internal time*: the wall clock at the
+//! start, and from there `CLOCK_BOOTTIME`, which no step moves and which counts while the machine sleeps. Ends in
+//! the tables, the schedule of the feed and the request budget are internal times. Wherever a time leaves
+//! or enters the process, the current difference between wall clock and internal time is added or taken off: in
+//! the state file, in RPC, and where a control ID, which is a wall-clock time of the service, becomes the end of an
+//! entry.
+//!
+//! After a step of the wall clock:
+//! - bans that were placed since the start keep the duration that they were given: nothing moves;
+//! - bans that came from the state file have an end by the wall clock: their internal ends are made
+//!   again, and bans that seemed to be over come back (see `state::restore`);
+//! - entries of the list keep their internal ends, which are at most `feed_ttl` away whatever the clock said; a
+//!   full fetch gives each its right end. They are not moved with the step, because a step to a wrong time must not
+//!   end the whole list.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A clock; a copy in a forked process shows the same time.
+use nix::time::{clock_gettime, ClockId};
+
+/// Both clocks of the system, read together.
 #[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Time since 1970 by the wall clock, which may be set at any moment.
+    pub wall: Duration,
+    /// Time since the machine was started, sleep included. Never steps.
+    pub boot: Duration,
+}
+
+/// Where the time comes from: the system, or a test.
+pub trait TimeSource: Sync {
+    /// Reads both clocks.
+    fn read(&self) -> Reading;
+}
+
+/// The clocks of the system.
+struct System;
+
+impl TimeSource for System {
+    fn read(&self) -> Reading {
+        Reading {
+            wall: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            // Every Linux since 2.6.39 has this clock, so the read cannot fail.
+            boot: clock_gettime(ClockId::CLOCK_BOOTTIME)
+                .map(Duration::from)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Internal time. A copy, also one in a forked process, shows the same time.
+#[derive(Clone, Copy)]
 pub struct Clock {
-    unix: Duration,
-    start: Instant,
+    source: &'static dyn TimeSource,
+    start: Reading,
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("start", &self.start).finish()
+    }
 }
 
 impl Clock {
-    /// Takes the system's time as the start.
+    /// Internal time begins as the wall clock of the system.
     pub fn start() -> Self {
-        let unix = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        Self::with(&System)
+    }
+
+    /// The same with other clocks.
+    pub fn with(source: &'static dyn TimeSource) -> Self {
         Clock {
-            unix,
-            start: Instant::now(),
+            source,
+            start: source.read(),
         }
     }
 
-    /// Milliseconds since 1970.
+    /// Internal time in milliseconds since 1970.
     pub fn unix_ms(&self) -> u64 {
-        (self.unix + self.start.elapsed()).as_millis() as u64
+        self.internal_ms(self.source.read())
     }
 
-    /// Seconds since 1970.
+    /// Internal time in seconds since 1970.
     pub fn unix(&self) -> u64 {
         self.unix_ms() / 1000
+    }
+
+    /// How far the wall clock is ahead of internal time now.
+    pub fn wall_offset(&self) -> WallOffset {
+        let reading = self.source.read();
+        let wall = reading.wall.as_millis() as i64;
+        WallOffset(wall - self.internal_ms(reading) as i64)
+    }
+
+    fn internal_ms(&self, reading: Reading) -> u64 {
+        let run = reading.boot.saturating_sub(self.start.boot);
+        (self.start.wall + run).as_millis() as u64
+    }
+}
+
+/// Milliseconds by which the wall clock is ahead of internal time; negative if it is behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WallOffset(pub i64);
+
+impl WallOffset {
+    /// The wall-clock time of an internal one, both in seconds since 1970.
+    pub fn wall(self, internal: u64) -> u64 {
+        internal.saturating_add_signed(self.seconds())
+    }
+
+    /// The internal time of a wall-clock one, both in seconds since 1970.
+    pub fn internal(self, wall: u64) -> u64 {
+        wall.saturating_add_signed(-self.seconds())
+    }
+
+    /// The same as [`WallOffset::wall`], both in milliseconds.
+    pub fn wall_ms(self, internal: u64) -> u64 {
+        internal.saturating_add_signed(self.0)
+    }
+
+    /// How far the wall clock was set between `earlier` and this, in milliseconds.
+    pub fn step_from(self, earlier: WallOffset) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Rounded to the nearest second, so that jitter of a millisecond does not show as a second.
+    fn seconds(self) -> i64 {
+        self.0.saturating_add(500).div_euclid(1000)
+    }
+}
+
+#[cfg(test)]
+pub mod simulated {
+    //! Clocks that a test moves.
+
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A machine whose clocks stand still unless they are moved.
+    pub struct Simulated {
+        boot_ms: AtomicU64,
+        wall_ahead_ms: AtomicI64,
+    }
+
+    impl Simulated {
+        /// Starts at this wall-clock time in seconds. Lives as long as the test program.
+        pub fn at(unix: u64) -> &'static Self {
+            Box::leak(Box::new(Simulated {
+                boot_ms: AtomicU64::new(5_000),
+                wall_ahead_ms: AtomicI64::new(unix as i64 * 1000 - 5_000),
+            }))
+        }
+
+        /// Lets time pass.
+        pub fn pass(&self, time: Duration) {
+            self.boot_ms
+                .fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+        }
+
+        /// Sets the wall clock forward or, below 0, back by this many seconds.
+        pub fn set_wall(&self, step: i64) {
+            self.wall_ahead_ms.fetch_add(step * 1000, Ordering::Relaxed);
+        }
+
+        /// The wall clock in seconds since 1970.
+        pub fn wall(&self) -> u64 {
+            self.read().wall.as_secs()
+        }
+    }
+
+    impl TimeSource for Simulated {
+        fn read(&self) -> Reading {
+            let boot = self.boot_ms.load(Ordering::Relaxed);
+            let ahead = self.wall_ahead_ms.load(Ordering::Relaxed);
+            Reading {
+                wall: Duration::from_millis(boot.saturating_add_signed(ahead)),
+                boot: Duration::from_millis(boot),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::simulated::Simulated;
+    use super::*;
+
+    #[test]
+    fn the_system_has_both_clocks() {
+        let reading = System.read();
+        assert!(reading.wall > Duration::from_secs(1_700_000_000));
+        assert!(reading.boot > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_moves_the_offset_and_nothing_else() {
+        let time = Simulated::at(1_000_000);
+        let clock = Clock::with(time);
+        assert_eq!((clock.unix(), clock.wall_offset().0), (1_000_000, 0));
+        time.pass(Duration::from_millis(1_500));
+        let before = clock.wall_offset();
+        time.set_wall(-86_400);
+        assert_eq!(clock.unix_ms(), 1_000_001_500);
+        let offset = clock.wall_offset();
+        assert_eq!(offset.step_from(before), -86_400_000);
+        assert_eq!(offset.wall(clock.unix()), time.wall());
+        assert_eq!(offset.internal(time.wall()), clock.unix());
+        assert_eq!(offset.wall_ms(clock.unix_ms()), 913_601_500);
+    }
+
+    #[test]
+    fn offsets_round_to_the_nearest_second() {
+        let shown = |ms| WallOffset(ms).wall(100);
+        assert_eq!(
+            [-1400, -501, -2, 0, 3, 499, 500].map(shown),
+            [99, 99, 100, 100, 100, 100, 101]
+        );
     }
 }

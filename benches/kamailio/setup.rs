@@ -66,6 +66,7 @@ pub fn state_file(count: usize, api_url: Option<&str>) -> Vec<u8> {
     let source = config.source().expect("source").fingerprint();
     let now = apiban_testing::feed_server::now();
     let state = State {
+        written: now,
         feed: Some(Saved {
             id: None,
             last_success: Some(now),

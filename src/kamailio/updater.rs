@@ -10,7 +10,7 @@ use super::module::Module;
 use super::{other_modules, own};
 use crate::bans::Wake;
 use crate::shared::events::{Event, EventKind};
-use crate::updater::{Discovered, Host, Parts, Updater};
+use crate::updater::{Discovered, Discovery, EventSink, Parts, Updater};
 use crate::{error, warning};
 
 /// No other module initialises itself in this process: it needs none.
@@ -33,7 +33,7 @@ pub const CHILD: Child = Child {
 struct Updating {
     module: &'static Module,
     /// `None` until it could be started.
-    updater: Option<Updater<'static>>,
+    updater: Option<Updater<'static, KamailioHost>>,
     /// A start has failed, and that was logged.
     failed: bool,
 }
@@ -52,17 +52,17 @@ impl Work for Updating {
                 }
             },
         };
-        updater.turn(&KamailioHost(self.module))
+        updater.turn()
     }
 
     fn end(&mut self) {
         if let Some(updater) = &mut self.updater {
-            updater.end(&KamailioHost(self.module));
+            updater.end();
         }
     }
 }
 
-fn start(module: &'static Module) -> Result<Updater<'static>, String> {
+fn start(module: &'static Module) -> Result<Updater<'static, KamailioHost>, String> {
     let parts = Parts {
         config: &module.config,
         shared: &module.shared,
@@ -73,7 +73,7 @@ fn start(module: &'static Module) -> Result<Updater<'static>, String> {
         trusted: module.trusted.clone(),
         resumed: module.resumed.clone(),
     };
-    Updater::new(parts, || module.wake())
+    Updater::new(parts, KamailioHost(module), || module.wake())
 }
 
 /// The nodes configured for the dmq module; a warning, once, if they cannot be read.
@@ -92,7 +92,7 @@ fn dmq_nodes() -> Vec<String> {
 /// What the updater asks of Kamailio.
 struct KamailioHost(&'static Module);
 
-impl Host for KamailioHost {
+impl Discovery for KamailioHost {
     fn is_own(&self, ip: IpAddr) -> bool {
         own::is_own(ip)
     }
@@ -111,7 +111,9 @@ impl Host for KamailioHost {
         }
         discovered
     }
+}
 
+impl EventSink for KamailioHost {
     fn wants(&self, kind: EventKind) -> bool {
         self.0.event_kinds.contains(&kind)
     }

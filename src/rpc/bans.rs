@@ -106,7 +106,7 @@ pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault>
         (Reverse(entry.hits), entry.subnet, *origin)
     })
     .iter()
-    .map(|(entry, origin)| describe(entry, *origin, now));
+    .map(|(entry, origin)| describe(service.shared(), entry, *origin));
     let networks = page(&mut networks, 0, rows, |(network, count)| {
         (Reverse(*count), *network)
     })

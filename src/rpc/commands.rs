@@ -107,6 +107,12 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
 
 fn feed_status(service: &Service<'_>) -> Fields {
     let published = &service.shared().published;
+    let offset = service.shared().wall_offset();
+    // 0 says that there is none.
+    let wall = |time| match published.number(time) {
+        0 => 0,
+        time => offset.wall(time),
+    };
     vec![
         text("dataset", service.config.dataset.as_str()),
         number("entries", service.shared().feed.len() as u64),
@@ -115,9 +121,9 @@ fn feed_status(service: &Service<'_>) -> Fields {
             "state",
             FeedState::from_number(published.number(Number::FeedState)).as_str(),
         ),
-        number("last_success", published.number(Number::FeedLastSuccess)),
+        number("last_success", wall(Number::FeedLastSuccess)),
         text("last_error", published.text(Text::FeedLastError)),
-        number("next_poll", published.number(Number::FeedNextPoll)),
+        number("next_poll", wall(Number::FeedNextPoll)),
         number("requests", published.number(Number::FeedRequests)),
         number("pages", published.number(Number::FeedPages)),
         number("refused", published.number(Number::FeedRefused)),
@@ -169,7 +175,7 @@ fn check_ip(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
     let now = shared.now();
     for (origin, table) in shared.tables() {
         if let Some(entry) = table.lookup(ip, now).and_then(|found| table.entry(found)) {
-            let mut fields = listing::describe(&entry, origin, now);
+            let mut fields = listing::describe(shared, &entry, origin);
             // The question was for the address; a prefix that covers it stands in the reason.
             if !entry.subnet.is_host() {
                 fields[0] = text("ip", ip.to_string());

@@ -3,6 +3,7 @@
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
 use crate::shared::origin::Origin;
+use crate::shared::Shared;
 use crate::table::Entry;
 
 /// Entries that fit every transport: kamcmd takes 128 KiB and a JSON-RPC datagram 64 KiB, an entry with
@@ -11,13 +12,15 @@ const MOST: u64 = 250;
 const USUAL: u64 = 100;
 
 /// One ban.
-pub fn describe(entry: &Entry, origin: Origin, now: u32) -> Fields {
+pub fn describe(shared: &Shared, entry: &Entry, origin: Origin) -> Fields {
+    let now = shared.now();
+    let since = shared.wall_offset().wall(u64::from(entry.since));
     vec![
         text("ip", entry.subnet.to_string()),
         number("banned", 1u32),
         text("source", origin.name()),
         number("expires", entry.value.saturating_sub(now)),
-        number("since", entry.since),
+        number("since", since),
         number("hits", entry.hits),
         text("reason", &entry.reason),
     ]
@@ -75,7 +78,7 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
         (entry.subnet, *origin)
     })
     .iter()
-    .map(|(entry, origin)| describe(entry, *origin, now))
+    .map(|(entry, origin)| describe(service.shared(), entry, *origin))
     .collect();
     let next = offset + reply.len() as u64;
     if limit > MOST && next < bans.len() as u64 {

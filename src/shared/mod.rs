@@ -11,6 +11,7 @@ pub mod published;
 pub mod requests;
 pub mod ring;
 
+use crate::clock::WallOffset;
 use crate::config::Config;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 use crate::table::{Table, TableLayout};
@@ -22,6 +23,10 @@ use events::Events;
 use origin::Origin;
 use published::Published;
 use requests::Requests;
+
+// Words of the clock's line.
+const NOW: usize = 0;
+const WALL_OFFSET: usize = 1;
 
 /// The shared memory of the module.
 pub struct Shared {
@@ -105,20 +110,31 @@ impl Shared {
         Origin::ALL.map(|origin| (origin, self.table(origin)))
     }
 
-    /// The current Unix second, as somebody wrote it within the last second: reading it is no system call.
+    /// The current second in internal time (see [`crate::clock`]), as one of the processes wrote it within the
+    /// last second: reading it is no system call.
     #[inline]
     pub fn now(&self) -> u32 {
-        self.clock[0].load(Ordering::Relaxed) as u32
+        self.clock[NOW].load(Ordering::Relaxed) as u32
     }
 
-    /// Publishes the start of the server.
+    /// Publishes the start of the server, in internal time.
     pub fn started(&self, unix_seconds: u64) {
         self.published
             .set_number(published::Number::Started, unix_seconds);
     }
 
-    /// Sets the current Unix second. Never goes back: two processes keep this clock.
+    /// How far the wall clock is ahead of internal time.
+    pub fn wall_offset(&self) -> WallOffset {
+        WallOffset(self.clock[WALL_OFFSET].load(Ordering::Relaxed) as i64)
+    }
+
+    /// Sets how far the wall clock is ahead. Only the updater calls this.
+    pub fn set_wall_offset(&self, offset: WallOffset) {
+        self.clock[WALL_OFFSET].store(offset.0 as u64, Ordering::Relaxed);
+    }
+
+    /// Sets the current second in internal time. Never goes back: two processes keep this clock.
     pub fn set_now(&self, unix_seconds: u64) {
-        self.clock[0].fetch_max(unix_seconds, Ordering::Relaxed);
+        self.clock[NOW].fetch_max(unix_seconds, Ordering::Relaxed);
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::WallOffset;
 use crate::feed::Saved;
 use crate::table::Entry;
 
@@ -23,21 +24,23 @@ const MAX_BYTES: u64 = 1 << 30;
 pub struct Ban {
     /// Address or prefix.
     pub ip: String,
-    /// Unix second at which it ends.
+    /// Wall-clock second at which it ends.
     pub end: u32,
-    /// Unix second at which it came.
+    /// Wall-clock second at which it was placed.
     pub since: u32,
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
 
-impl From<Entry> for Ban {
-    fn from(entry: Entry) -> Self {
+impl Ban {
+    /// The ban of a table, its times by the wall clock.
+    pub fn new(entry: Entry, offset: WallOffset) -> Self {
+        let wall = |time: u32| u32::try_from(offset.wall(u64::from(time))).unwrap_or(u32::MAX);
         Ban {
             ip: entry.subnet.to_string(),
-            end: entry.value,
-            since: entry.since,
+            end: wall(entry.value),
+            since: wall(entry.since),
             reason: entry.reason,
         }
     }
@@ -46,6 +49,9 @@ impl From<Entry> for Ban {
 /// Everything that survives a restart.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct State {
+    /// Wall-clock second at which the file was written; 0 if it does not say.
+    #[serde(default)]
+    pub written: u64,
     /// Where the walk through the list stands, and the requests already spent.
     pub feed: Option<Saved>,
     /// The list.

@@ -83,16 +83,23 @@ impl StateWriter {
     }
 }
 
-/// Everything that the state file holds.
+/// Everything that the state file holds, all times by the wall clock.
 pub fn collect(shared: &Shared, feed: Saved) -> State {
-    let now = shared.now();
+    let (now, offset) = (shared.now(), shared.wall_offset());
     let bans = |table: &Table| {
         let mut bans = Vec::new();
-        table.for_each_live(now, |entry| bans.push(Ban::from(entry)));
+        table.for_each_live(now, |entry| bans.push(Ban::new(entry, offset)));
         bans
     };
+    let wall = |time: Option<u64>| time.map(|time| offset.wall(time));
     State {
-        feed: Some(feed),
+        written: offset.wall(u64::from(now)),
+        feed: Some(Saved {
+            last_success: wall(feed.last_success),
+            last_full: wall(feed.last_full),
+            budget: feed.budget.iter().map(|&ms| offset.wall_ms(ms)).collect(),
+            ..feed
+        }),
         listed: bans(&shared.feed),
         local: bans(&shared.local),
     }

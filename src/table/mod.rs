@@ -330,13 +330,17 @@ impl Table {
 
     /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
     pub fn replace(&self, subnet: Subnet, value: u32) -> bool {
-        match host_address(subnet) {
+        let replaced = match host_address(subnet) {
             Some(address) => self.hosts.replace(address, self.hash_host(address), value),
             None => {
                 let key = key_of(subnet);
                 self.nets.replace(key, self.hash_net(key), value)
             }
+        };
+        if replaced {
+            self.lower_mark(value);
         }
+        replaced
     }
 
     /// Removes exactly this address or prefix; false where it was not there.

@@ -100,13 +100,6 @@ impl Firewalls {
         }
     }
 
-    /// A table was emptied.
-    pub fn clear(&self, set: Set) {
-        if self.wants(set) {
-            self.runner.clear(set);
-        }
-    }
-
     /// Looks after the runner: its log lines, its state, and everything anew where it asks for that or
     /// notes were `lost`.
     pub fn tend(&self, shared: &Shared, lost: bool) {

@@ -22,8 +22,8 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Puts entries into the table; what is there gets the later end. `own` is true for addresses that
-    /// this server listens on; `changed` is told of every entry that is new or ends later.
+    /// Puts entries into the table; an entry that is there gets the later end. `own` is true for addresses that
+    /// this server listens on; `changed` is called for each entry that is new or ends later.
     pub fn apply(
         &mut self,
         shared: &Shared,
@@ -31,14 +31,14 @@ impl Intake {
         own: impl Fn(IpAddr) -> bool,
         mut changed: impl FnMut(Subnet),
     ) {
-        let now = shared.now();
+        let (now, offset) = (shared.now(), shared.wall_offset());
         let mut full = 0;
         for &Listed { subnet, end } in listed {
             if let Some(reason) = refusal(shared, subnet, &own) {
                 self.refuse(shared, subnet, &reason);
                 continue;
             }
-            let end = u32::try_from(end).unwrap_or(u32::MAX);
+            let end = u32::try_from(offset.internal(end)).unwrap_or(u32::MAX);
             // The entry came when it was listed; that is not known better than now.
             match shared.feed.insert(subnet, end, now, "") {
                 Inserted::New | Inserted::Extended => changed(subnet),

@@ -11,6 +11,7 @@ mod resolver;
 mod tests;
 mod trust;
 pub mod uri;
+mod wall;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -21,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::files;
 use crate::config::Config;
 use crate::feed::client::{self, HttpClient, HttpSettings};
-use crate::feed::{self, ApiKey, Effect, Engine, Source, Step};
+use crate::feed::{self, ApiKey, Effect, Engine, Listed, Source, Step};
 use crate::shared::changes::ChangeKind;
 use crate::shared::events::{Event, EventKind};
 use crate::shared::origin::Origin;
@@ -38,17 +39,60 @@ use intake::Intake;
 use resolver::Resolver;
 pub use trust::Discovered;
 use trust::TrustWatch;
+use wall::WallWatch;
 
-/// What the updater asks of the program it runs in.
-pub trait Host {
+/// What the program around the updater knows of addresses.
+pub trait Discovery {
     /// True for an address that this server listens on.
     fn is_own(&self, ip: IpAddr) -> bool;
-    /// Whom the program knows by itself, as far as the parameters trust them.
+    /// The addresses that the program found by itself, as far as the parameters trust them.
     fn discovered(&self) -> Discovered;
-    /// True where somebody listens to such events.
+}
+
+impl<T: Discovery> Discovery for &T {
+    fn is_own(&self, ip: IpAddr) -> bool {
+        (**self).is_own(ip)
+    }
+
+    fn discovered(&self) -> Discovered {
+        (**self).discovered()
+    }
+}
+
+/// Takes the events of the updater.
+pub trait EventSink {
+    /// True if anybody is told of such events.
     fn wants(&self, kind: EventKind) -> bool;
-    /// Tells an event.
+    /// Passes an event on. Must not block.
     fn raise(&self, event: &Event);
+}
+
+impl<T: EventSink> EventSink for &T {
+    fn wants(&self, kind: EventKind) -> bool {
+        (**self).wants(kind)
+    }
+
+    fn raise(&self, event: &Event) {
+        (**self).raise(event);
+    }
+}
+
+/// Exchanges with the service. They take place elsewhere: neither call waits.
+pub trait Exchange {
+    /// Begins one. The engine never has two at a time.
+    fn start(&mut self, request: client::Request);
+    /// The result of the exchange that was begun last, once it is there.
+    fn try_result(&mut self) -> Option<Result<client::Response, client::FetchError>>;
+}
+
+impl Exchange for client::Worker {
+    fn start(&mut self, request: client::Request) {
+        client::Worker::start(self, request);
+    }
+
+    fn try_result(&mut self) -> Option<Result<client::Response, client::FetchError>> {
+        client::Worker::try_result(self)
+    }
 }
 
 /// What an updater is made from.
@@ -71,45 +115,41 @@ pub struct Parts<'a> {
     pub resumed: Resumed,
 }
 
-/// The state of the updater process.
-pub struct Updater<'a> {
+/// The state of the updater process. `H` is the program around it.
+pub struct Updater<'a, H> {
+    host: H,
     config: &'a Config,
     shared: &'a Shared,
     clock: Clock,
     key: ApiKey,
     engine: Engine,
-    exchange: client::Worker,
+    exchange: Box<dyn Exchange>,
     intake: Intake,
     state_writer: StateWriter,
     capacity: CapacityWatch,
     trust: TrustWatch,
+    wall: WallWatch,
     firewalls: Option<Firewalls>,
     /// The firewall must be compared with the tables as a whole.
     refill: bool,
+    /// Lost events of bans were logged.
+    loss_logged: bool,
 }
 
-impl<'a> Updater<'a> {
+impl<'a, H: Discovery + EventSink> Updater<'a, H> {
     /// Starts the threads for HTTP and the firewall; `waker` ends the caller's sleep from there.
     ///
     /// # Errors
     /// The system refuses a thread; trying again later may help.
     pub fn new(
         parts: Parts<'a>,
+        host: H,
         waker: impl Fn() + Clone + Send + 'static,
     ) -> Result<Self, String> {
-        let Parts {
-            config,
-            shared,
-            clock,
-            source,
-            key,
-            product,
-            trusted,
-            resumed,
-        } = parts;
+        let config = parts.config;
         let client = HttpClient::new(HttpSettings {
-            product: product.to_owned(),
-            source: source.clone(),
+            product: parts.product.to_owned(),
+            source: parts.source.clone(),
             timeout: u64::from(config.http_timeout),
             ca_file: None,
         });
@@ -119,42 +159,75 @@ impl<'a> Updater<'a> {
         let exchange = client::spawn(Box::new(client), Box::new(waker.clone()))
             .map_err(|error| error.to_string())?;
         let resolver = Resolver::spawn(Box::new(waker.clone()))
-            .inspect_err(|error| warning!("names of discovered are not followed: {error}"))
+            .inspect_err(|error| {
+                warning!("names of nodes and destinations are not followed: {error}")
+            })
             .ok();
         let firewalls = Firewalls::new(config, Box::new(waker)).unwrap_or_else(|problem| {
             error!("firewall: {problem}; going on without it");
             None
         });
+        let trust = TrustWatch::new(parts.trusted.clone(), resolver);
+        Ok(Self::assemble(
+            parts,
+            host,
+            Box::new(exchange),
+            trust,
+            firewalls,
+        ))
+    }
+
+    /// Puts an updater together from parts that run already.
+    fn assemble(
+        parts: Parts<'a>,
+        host: H,
+        exchange: Box<dyn Exchange>,
+        trust: TrustWatch,
+        firewalls: Option<Firewalls>,
+    ) -> Self {
+        let Parts {
+            config,
+            shared,
+            clock,
+            source,
+            key,
+            resumed,
+            ..
+        } = parts;
         let settings = feed_settings(config, source);
-        Ok(Updater {
+        Updater {
+            host,
             engine: Engine::new(settings, key.clone(), resumed.feed, clock.unix_ms()),
             exchange,
             intake: Intake::default(),
             state_writer: StateWriter::new(resumed.state_file),
             capacity: CapacityWatch::default(),
-            trust: TrustWatch::new(trusted, resolver),
+            trust,
+            wall: WallWatch::new(resumed.saved, clock.unix()),
             firewalls,
             refill: false,
+            loss_logged: false,
             config,
             shared,
             clock,
             key,
-        })
+        }
     }
 
     /// Does what is to be done now; returns how long there is nothing to do unless somebody wakes us.
-    pub fn turn(&mut self, host: &dyn Host) -> Duration {
+    pub fn turn(&mut self) -> Duration {
         let now = self.clock.unix_ms();
         self.shared.set_now(now / 1000);
+        self.follow_wall_clock(now);
         self.shared.ban_changes.awake();
-        self.serve_requests(now, host);
+        self.serve_requests(now);
         if self.trust.is_due(now) {
-            self.follow_trust(now, host);
+            self.follow_trust(now);
         }
-        self.follow_ban_changes(host);
-        self.expire(host);
+        self.follow_ban_changes();
+        self.expire();
         self.capacity.look(self.shared, self.config);
-        let next = self.drive_feed(now, host);
+        let next = self.drive_feed(now);
         self.state_writer
             .save_if_due(now, || writer::collect(self.shared, self.engine.saved()));
         if let Some(firewalls) = &self.firewalls {
@@ -170,8 +243,8 @@ impl<'a> Updater<'a> {
     }
 
     /// The last turn: what must survive goes to the state file, and the firewall is left as configured.
-    pub fn end(&mut self, host: &dyn Host) {
-        self.follow_ban_changes(host);
+    pub fn end(&mut self) {
+        self.follow_ban_changes();
         // A request without an answer yet counts for the service, so for the next run, too.
         let saved = self.engine.saved();
         if !saved.budget.is_empty() {
@@ -184,33 +257,51 @@ impl<'a> Updater<'a> {
         }
     }
 
-    fn serve_requests(&mut self, now: u64, host: &dyn Host) {
+    /// The feed as operators see it.
+    pub fn feed(&self) -> feed::Status {
+        self.engine.status(self.clock.unix_ms())
+    }
+
+    /// Takes over a step of the wall clock: see [`crate::clock`].
+    fn follow_wall_clock(&mut self, now: u64) {
+        let offset = self.clock.wall_offset();
+        self.shared.set_wall_offset(offset);
+        self.engine.set_wall_offset(offset);
+        if self.wall.is_step(offset) {
+            if self.wall.settle(self.shared, self.config, offset) {
+                self.refill = true;
+            }
+            self.engine.refetch(now);
+            self.state_writer.changed();
+        }
+        self.wall.forget_when_old(self.shared.now());
+    }
+
+    fn serve_requests(&mut self, now: u64) {
         let asked = self.shared.requests.take();
         for origin in Origin::ALL {
             if !asked.has(Request::Flushed(origin)) {
                 continue;
             }
-            self.state_writer.changed();
             if origin == Origin::Feed {
                 self.engine.flush_feed();
-                if let Some(firewalls) = &self.firewalls {
-                    firewalls.clear(origin.set());
-                }
-            } else {
-                // Local bans and those of peers share a set of the firewall: what is left must go back in.
-                self.refill = true;
             }
+            self.wall.forget(origin);
+            self.state_writer.changed();
+            // Bans may have come since the table was emptied, and other origins may hold the same address: the
+            // firewall is compared with the tables.
+            self.refill = true;
         }
         if asked.has(Request::Reload) {
-            self.reload_files(now, host);
+            self.reload_files(now);
             let force = asked.has(Request::Force);
             self.engine.reload(now, self.key.clone(), force);
-            self.carry_out(host);
+            self.carry_out();
         }
     }
 
     /// Reads key and trust files again; what cannot be read stays as it was.
-    fn reload_files(&mut self, now: u64, host: &dyn Host) {
+    fn reload_files(&mut self, now: u64) {
         let (key, open) = files::read_key(self.config);
         if let Some(text) = open {
             warning!("{text}");
@@ -224,14 +315,14 @@ impl<'a> Updater<'a> {
             _ => self.key = key,
         }
         match self.trust.reload(self.config) {
-            Ok(()) => self.follow_trust(now, host),
+            Ok(()) => self.follow_trust(now),
             Err(error) => error!("{error}; the trust list stays as it was"),
         }
     }
 
-    /// Brings the trust set up to date, and throws out of tables and firewall who is trusted by now.
-    fn follow_trust(&mut self, now: u64, host: &dyn Host) {
-        let evicted = self.trust.follow(now, self.shared, host);
+    /// Brings the trust set up to date, and removes what is trusted now from tables and firewall.
+    fn follow_trust(&mut self, now: u64) {
+        let evicted = self.trust.follow(now, self.shared, &self.host);
         if evicted.is_empty() {
             return;
         }
@@ -244,19 +335,27 @@ impl<'a> Updater<'a> {
     }
 
     /// Brings the firewall and the event routes up to date with bans that other processes changed.
-    fn follow_ban_changes(&mut self, host: &dyn Host) {
+    fn follow_ban_changes(&mut self) {
         if self.shared.ban_changes.lost() {
             self.refill = true;
             self.state_writer.changed();
+            if self.host.wants(EventKind::Block) && !std::mem::replace(&mut self.loss_logged, true)
+            {
+                warning!(
+                    "bans come faster than they are followed: events of apiban:block are lost"
+                );
+            }
         }
         while let Some(change) = self.shared.ban_changes.take() {
             self.state_writer.changed();
             self.tell_firewalls(change.origin, change.subnet);
-            if change.kind == ChangeKind::Blocked && host.wants(EventKind::Block) {
+            let raises = change.kind == ChangeKind::Blocked && change.origin == Origin::Local;
+            if raises && self.host.wants(EventKind::Block) {
                 let table = self.shared.table(change.origin);
                 let found = table.find(change.subnet);
                 if let Some(entry) = found.and_then(|found| table.entry(found)) {
-                    host.raise(&ban_event(EventKind::Block, change.origin, entry));
+                    self.host
+                        .raise(&ban_event(EventKind::Block, change.origin, entry));
                 }
             }
         }
@@ -268,8 +367,8 @@ impl<'a> Updater<'a> {
         }
     }
 
-    fn expire(&mut self, host: &dyn Host) {
-        let (shared, firewalls) = (self.shared, &self.firewalls);
+    fn expire(&mut self) {
+        let (shared, firewalls, host) = (self.shared, &self.firewalls, &self.host);
         let now = shared.now();
         let mut any = false;
         for (origin, table) in shared.tables() {
@@ -288,9 +387,9 @@ impl<'a> Updater<'a> {
         }
     }
 
-    /// Takes a result where there is one, and sends the next request when it is due; returns when to
-    /// look again, in Unix milliseconds.
-    fn drive_feed(&mut self, now: u64, host: &dyn Host) -> u64 {
+    /// Takes the result of an exchange, and sends the next request when it is due; returns when to look again, in
+    /// milliseconds of internal time.
+    fn drive_feed(&mut self, now: u64) -> u64 {
         if let Some(result) = self.exchange.try_result() {
             let shared = self.shared;
             self.engine.on_result(now, result, &|| live(shared));
@@ -303,30 +402,25 @@ impl<'a> Updater<'a> {
             Step::Wait(until) => until,
             Step::Busy | Step::Idle => u64::MAX,
         };
-        self.carry_out(host);
+        self.carry_out();
         next
     }
 
-    fn carry_out(&mut self, host: &dyn Host) {
+    fn carry_out(&mut self) {
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
-                Effect::Apply(listed) => {
-                    let own = |ip| self.config.trust_self && host.is_own(ip);
-                    let (shared, firewalls) = (self.shared, &self.firewalls);
-                    self.intake.apply(shared, &listed, own, |subnet| {
-                        if let Some(firewalls) = firewalls {
-                            firewalls.follow(shared, Origin::Feed.set(), subnet);
-                        }
-                    });
+                Effect::Apply(listed) => self.apply(&listed),
+                Effect::Sweep(keep) => {
+                    self.wall.forget(Origin::Feed);
+                    self.sweep(&keep);
                 }
-                Effect::Sweep(keep) => self.sweep(&keep),
                 Effect::FullDone { count } => {
                     let kept = self.shared.feed.len();
                     info!(
                         "feed: full fetch complete: {count} addresses listed, {kept} in the table"
                     );
-                    if host.wants(EventKind::Sync) {
-                        host.raise(&sync_event(kept));
+                    if self.host.wants(EventKind::Sync) {
+                        self.host.raise(&sync_event(kept));
                     }
                 }
                 Effect::Log(level, text) => {
@@ -335,6 +429,17 @@ impl<'a> Updater<'a> {
                 Effect::SaveSoon => self.state_writer.changed(),
             }
         }
+    }
+
+    /// Puts a page of the list into table and firewall.
+    fn apply(&mut self, listed: &[Listed]) {
+        let own = |ip| self.config.trust_self && self.host.is_own(ip);
+        let (shared, firewalls) = (self.shared, &self.firewalls);
+        self.intake.apply(shared, listed, own, |subnet| {
+            if let Some(firewalls) = firewalls {
+                firewalls.follow(shared, Origin::Feed.set(), subnet);
+            }
+        });
     }
 
     /// Removes what a complete list no longer holds.

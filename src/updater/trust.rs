@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::resolver::Resolver;
 use super::uri;
-use super::Host;
+use super::Discovery;
 use crate::address::{parse_address, Subnet};
 use crate::bans::evict::evict_trusted;
 use crate::config::files;
@@ -80,7 +80,7 @@ impl TrustWatch {
     }
 
     /// Brings the set up to date; returns the bans that were lifted for it.
-    pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Host) -> Vec<Subnet> {
+    pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Discovery) -> Vec<Subnet> {
         self.next = now + PAUSE;
         let found = self.found(now, shared, host);
         // The first rule of an address counts: what the operator gave comes before what was found.
@@ -99,7 +99,7 @@ impl TrustWatch {
     }
 
     /// What Kamailio knows by itself, as addresses, not more than there is room for.
-    fn found(&mut self, now: u64, shared: &Shared, host: &dyn Host) -> Vec<Trusted> {
+    fn found(&mut self, now: u64, shared: &Shared, host: &dyn Discovery) -> Vec<Trusted> {
         let discovered = host.discovered();
         let own = |ip: &IpAddr| (Subnet::host(*ip), Rule::Own);
         let mut found: Vec<Trusted> = discovered.own.iter().map(own).collect();

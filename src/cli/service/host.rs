@@ -1,11 +1,11 @@
-//! What the updater asks of the program it runs in.
+//! What the updater needs of the program it runs in.
 
 use std::cell::Cell;
 use std::net::IpAddr;
 
 use crate::cli::listing::own_addresses;
 use crate::shared::events::{Event, EventKind};
-use crate::updater::{Discovered, Host};
+use crate::updater::{Discovered, Discovery, EventSink};
 
 /// This program on this host.
 pub struct ThisHost {
@@ -29,7 +29,7 @@ impl ThisHost {
     }
 }
 
-impl Host for ThisHost {
+impl Discovery for ThisHost {
     fn is_own(&self, ip: IpAddr) -> bool {
         self.trust_self && own_addresses().contains(&ip)
     }
@@ -44,7 +44,9 @@ impl Host for ThisHost {
             ..Discovered::default()
         }
     }
+}
 
+impl EventSink for ThisHost {
     fn wants(&self, kind: EventKind) -> bool {
         kind == EventKind::Sync
     }

@@ -43,7 +43,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
         leftovers::report();
     }
     let host = ThisHost::new(settings.config.trust_self);
-    let mut updater = work.updater()?;
+    let mut updater = work.updater(&host)?;
     let mut sets = settings
         .own
         .ipset
@@ -52,7 +52,7 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
     tell_systemd(&[NotifyState::Ready]);
     let mut told = None;
     loop {
-        let pause = updater.turn(&host);
+        let pause = updater.turn();
         if let Some(sets) = &mut sets {
             sets.follow(&work);
         }
@@ -62,15 +62,15 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
         }
         work.sleep(pause.min(LONGEST_SLEEP), &[&signals]);
         if !serve(&signals, &work) {
-            end(&mut updater, &host, sets, settings.config.firewall_flush);
+            end(&mut updater, sets, settings.config.firewall_flush);
             return Ok(Exit::Ok);
         }
     }
 }
 
-fn end(updater: &mut Updater<'_>, host: &ThisHost, sets: Option<Sets>, flush: bool) {
+fn end(updater: &mut Updater<'_, &ThisHost>, sets: Option<Sets>, flush: bool) {
     tell_systemd(&[NotifyState::Stopping]);
-    updater.end(host);
+    updater.end();
     if let Some(sets) = sets {
         if !sets.runner.shutdown(flush, LAST_WORDS) {
             messages::warning("ipset did not answer in time at the end");

@@ -65,7 +65,7 @@ pub fn run(
         Prepared::InUse { same_firewall } => return from_state_of_another(settings, same_firewall),
     };
     let host = ThisHost::new(settings.config.trust_self);
-    let mut updater = work.updater()?;
+    let mut updater = work.updater(&host)?;
     if options.full() || options.force {
         work.shared.requests.ask(Request::Reload);
     }
@@ -74,7 +74,7 @@ pub fn run(
     }
     let full = options.full() || options.force || work.shared.feed.is_empty();
     let outcome = fetch(&work, &mut updater, &host, &signals, full, !common.quiet);
-    updater.end(&host);
+    updater.end();
     let mut report = Report {
         listed: work.shared.feed.len(),
         requests: work.shared.published.number(Number::FeedRequests),
@@ -107,7 +107,7 @@ pub fn run(
 /// Turns the updater until the list is complete or the service has failed.
 fn fetch(
     work: &Work,
-    updater: &mut Updater<'_>,
+    updater: &mut Updater<'_, &ThisHost>,
     host: &ThisHost,
     signals: &SignalFd,
     full: bool,
@@ -118,7 +118,7 @@ fn fetch(
     let mut last = (0, 0);
     let mut failures = 0;
     loop {
-        let pause = updater.turn(host);
+        let pause = updater.turn();
         let (good, bad) = (
             number(Number::FetchOk),
             number(Number::FetchErrors) + number(Number::RateLimited),

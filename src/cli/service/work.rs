@@ -11,6 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::os::fd::AsFd;
 
 use super::backend;
+use super::host::ThisHost;
 use super::lock::{StateLock, Taken};
 use crate::cli::config::Settings;
 use crate::cli::exit::Failure;
@@ -102,7 +103,10 @@ impl Work {
     }
 
     /// Starts the updater's threads.
-    pub fn updater(&self) -> Result<Updater<'static>, Failure> {
+    pub fn updater<'h>(
+        &self,
+        host: &'h ThisHost,
+    ) -> Result<Updater<'static, &'h ThisHost>, Failure> {
         let source = self
             .config
             .source()
@@ -121,7 +125,7 @@ impl Work {
         let wake = move || {
             let _ = waker.write(1);
         };
-        Updater::new(parts, wake).map_err(Failure::trouble)
+        Updater::new(parts, host, wake).map_err(Failure::trouble)
     }
 
     /// Sleeps until somebody wakes us, one of `others` can be read, or the time is over.

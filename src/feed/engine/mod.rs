@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use crate::address::Subnet;
+use crate::clock::WallOffset;
 use crate::log::Level;
 
 use super::client::{FetchError, FetchErrorKind, Request, Response};
@@ -78,6 +79,7 @@ pub struct Engine {
     wait_logged: bool,
     counts: Counts,
     effects: VecDeque<Effect>,
+    wall_offset: WallOffset,
 }
 
 impl Engine {
@@ -137,6 +139,7 @@ impl Engine {
             wait_logged: false,
             counts: Counts::default(),
             effects: VecDeque::new(),
+            wall_offset: WallOffset::default(),
             config,
         }
     }
@@ -266,8 +269,9 @@ impl Engine {
     fn page(&mut self, now: u64, page: Page, known: &dyn Fn() -> Vec<Subnet>) {
         self.counts.pages += 1;
         self.count_skipped(&page);
-        self.judge_clock(&page, now / 1_000);
-        let listed = self.config.ends(&page, now / 1_000);
+        let wall = self.wall_offset.wall(now / 1_000);
+        self.judge_clock(&page, wall);
+        let listed = self.config.ends(&page, wall);
         if !listed.is_empty() {
             self.effects.push_back(Effect::Apply(listed));
         }

@@ -59,7 +59,7 @@ pub enum Step {
 pub struct Listed {
     /// What is listed; neither trust nor the poison guard has seen it.
     pub subnet: Subnet,
-    /// Unix time in seconds at which the service stops listing it.
+    /// Wall-clock time in seconds since 1970 at which the service stops listing it.
     pub end: u64,
 }
 

@@ -2,6 +2,7 @@
 
 use super::outcome::Outage;
 use super::{Effect, Engine, Trouble};
+use crate::clock::WallOffset;
 use crate::feed::key::ApiKey;
 use crate::log::Level;
 
@@ -50,6 +51,21 @@ impl Engine {
             self.effects.push_back(Effect::SaveSoon);
             let text = "the shrink that was held back is applied by force";
             self.log(Level::Warn, text);
+        }
+    }
+
+    /// How far the wall clock is ahead of the time that the calls of this engine are given. Control IDs are
+    /// wall-clock times of the service.
+    pub fn set_wall_offset(&mut self, offset: WallOffset) {
+        self.wall_offset = offset;
+    }
+
+    /// Starts a full fetch as soon as pauses and budget allow: the wall clock was set, so the ends of entries may be
+    /// wrong.
+    pub fn refetch(&mut self, now: u64) {
+        match &self.walk {
+            Some(walk) if walk.is_full() => self.full.again = true,
+            _ => self.full.next = now,
         }
     }
 

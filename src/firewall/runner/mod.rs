@@ -203,12 +203,13 @@ impl Runner {
     }
 
     /// Hands over all that should be banned, as the tables hold it now. To be called by the thread that
-    /// sends changes, at any time: changes sent before are applied on top of it, which does no harm.
+    /// sends changes, at any time. Changes that were sent before are dropped: the tables have them, and one of a ban
+    /// that was lifted with its whole table must not come after the refill.
     pub fn refill(&self, wanted: Vec<Element>) {
         let mut shared = self.inner.lock();
         shared.refill = Some((wanted, Instant::now()));
         shared.wants_refill = false;
-        shared.queue.clear_backlog();
+        shared.queue.clear();
         // The tables were emptied before they were read.
         shared.clears.clear();
         drop(shared);

@@ -1,5 +1,6 @@
 //! The processes: start, parameters, releases, updater.
 
+mod clock;
 mod entry_points;
 mod memory;
 mod parameters;

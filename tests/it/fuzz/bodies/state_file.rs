@@ -22,7 +22,7 @@ pub fn run(data: &[u8]) {
         return;
     };
     with_shared(true, |shared, config| {
-        let saved = restore::resume(config, shared, state);
+        let (saved, _) = restore::resume(config, shared, state);
         let now = shared.now();
         for (table, longest) in [
             (&shared.feed, config.feed_ttl + 300),

@@ -1,0 +1,190 @@
+//! Wall clocks that are wrong at the start and right later, or the other way round.
+
+use std::path::Path;
+
+use super::world::{address, World, START};
+use super::{with_state, DAY};
+use crate::address::Subnet;
+use crate::clock::simulated::Simulated;
+use crate::shared::origin::Origin;
+use crate::state::{self, Ban, State};
+
+/// Runs a server with a right clock that leaves a list of ten, of the day before, and a local ban of two days;
+/// returns when it ended.
+fn leave_state(path: &Path) -> u64 {
+    let mut world = World::new(with_state(path));
+    world.list(0..10);
+    world.pass_seconds(DAY);
+    world.block(address(100), 2 * DAY as u32);
+    world.pass_seconds(10);
+    world.updater.end();
+    world.time.wall()
+}
+
+fn ban_of(path: &Path, subnet: Subnet) -> Ban {
+    let state = state::load(path).unwrap().unwrap();
+    let wanted = subnet.to_string();
+    let bans = state.local.into_iter().chain(state.listed);
+    bans.into_iter().find(|ban| ban.ip == wanted).unwrap()
+}
+
+fn near(a: u64, b: u64) -> bool {
+    a.abs_diff(b) <= 60
+}
+
+#[test]
+fn bans_keep_their_duration_over_a_step_and_the_file_says_the_right_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    for step in [8 * DAY as i64, -8 * DAY as i64] {
+        let mut world = World::new(with_state(&path));
+        world.list(0..10);
+        world.block(address(100), 600);
+        world.pass_seconds(30);
+        world.time.set_wall(step);
+        world.block(address(101), 600);
+        world.pass_seconds(60);
+        assert_eq!(world.left(Origin::Local, address(100)), Some(510));
+        assert_eq!(world.left(Origin::Local, address(101)), Some(540));
+        assert_eq!(world.live(Origin::Feed).len(), 10);
+        let now = world.time.wall();
+        assert!(near(u64::from(ban_of(&path, address(101)).end), now + 540));
+        assert!(near(state::load(&path).unwrap().unwrap().written, now));
+        world.pass_seconds(520);
+        assert_eq!(world.left(Origin::Local, address(100)), None);
+        world.assert_firewall_agrees();
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// A machine without a clock of its own boots in the past, and NTP sets the time a minute later.
+#[test]
+fn a_start_in_the_past() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    for behind in [DAY, 400 * DAY, START] {
+        let ended = leave_state(&path);
+        let time = Simulated::at(ended - behind.min(ended));
+        let mut world = World::at(time, with_state(&path));
+        // The rest at the end is all that is known.
+        assert!(near(
+            u64::from(world.left(Origin::Local, address(100)).unwrap()),
+            2 * DAY
+        ));
+        assert_eq!(world.live(Origin::Feed).len(), 10);
+        world.pass_seconds(60);
+        // It was off for an hour.
+        time.set_wall(behind.min(ended) as i64 + 3_600);
+        world.list(200..201);
+        world.pass_seconds(60);
+        let left = world.left(Origin::Local, address(100)).unwrap();
+        assert!(near(u64::from(left), 2 * DAY - 3_600 - 130), "{left}");
+        world.pass_seconds(400);
+        assert!(world.live(Origin::Feed).contains(&address(200)));
+        world.assert_firewall_agrees();
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// All that was saved seems to be over, until the clock is set.
+#[test]
+fn a_start_in_the_future() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let ended = leave_state(&path);
+    let time = Simulated::at(ended + 8 * DAY);
+    let mut world = World::at(time, with_state(&path));
+    world.service.borrow_mut().fails = true;
+    world.pass_seconds(60);
+    assert!(world.live(Origin::Local).is_empty() && world.live(Origin::Feed).is_empty());
+    world.block(address(101), 600);
+    time.set_wall(-8 * DAY as i64);
+    world.pass_seconds(60);
+    let left = world.left(Origin::Local, address(100)).unwrap();
+    assert!(near(u64::from(left), 2 * DAY - 130), "{left}");
+    assert_eq!(world.left(Origin::Local, address(101)), Some(540));
+    assert_eq!(world.live(Origin::Feed).len(), 10);
+    world.assert_firewall_agrees();
+    // And it is saved so.
+    assert!(near(
+        u64::from(ban_of(&path, address(100)).end),
+        ended + 2 * DAY
+    ));
+}
+
+/// What an operator lifted or emptied does not come back with the right time.
+#[test]
+fn a_lifted_ban_does_not_come_back_with_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let ended = leave_state(&path);
+    // The clock is a day behind.
+    let time = Simulated::at(ended - DAY);
+    let mut world = World::at(time, with_state(&path));
+    world.pass_seconds(10);
+    assert!(world.bans().unblock(address(100)));
+    world.shared.feed.retain(|_, _| false);
+    let flushed = crate::shared::requests::Request::Flushed(Origin::Feed);
+    world.shared.requests.ask(flushed);
+    world.service.borrow_mut().fails = true;
+    world.pass_seconds(10);
+    time.set_wall(DAY as i64);
+    world.pass_seconds(60);
+    assert!(world.live(Origin::Local).is_empty() && world.live(Origin::Feed).is_empty());
+}
+
+/// A ban that was extended since the start keeps the end that it was given then.
+#[test]
+fn a_ban_that_was_extended_keeps_its_end_over_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let ended = leave_state(&path);
+    let time = Simulated::at(ended - DAY);
+    let mut world = World::at(time, with_state(&path));
+    world.block(address(100), 5 * DAY as u32);
+    world.pass_seconds(10);
+    time.set_wall(DAY as i64);
+    world.pass_seconds(50);
+    let left = world.left(Origin::Local, address(100)).unwrap();
+    assert!(near(u64::from(left), 5 * DAY), "{left}");
+}
+
+/// A day after the start a step is no correction of the start's clock.
+#[test]
+fn a_late_step_moves_no_saved_ban() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let ended = leave_state(&path);
+    let time = Simulated::at(ended);
+    let mut world = World::at(time, with_state(&path));
+    world.pass_seconds(DAY + 60);
+    time.set_wall(10 * DAY as i64);
+    world.pass_seconds(10);
+    let left = world.left(Origin::Local, address(100)).unwrap();
+    assert!(near(u64::from(left), DAY - 70), "{left}");
+}
+
+/// A ban of a minute, made and saved while the clock was a month ahead, is no ban of a month.
+#[test]
+fn a_ban_from_a_clock_that_was_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let ahead = START as u32 + 30 * DAY as u32;
+    for written in [0, u64::from(ahead) + 10] {
+        let ban = Ban {
+            ip: address(1).to_string(),
+            end: ahead + 60,
+            since: ahead,
+            reason: String::new(),
+        };
+        let state = State {
+            written,
+            local: vec![ban],
+            ..State::default()
+        };
+        state::store(&path, &state).unwrap();
+        let world = World::new(with_state(&path));
+        let left = world.left(Origin::Local, address(1)).unwrap();
+        assert!((50..=60).contains(&left), "{left}");
+    }
+}
