@@ -2,7 +2,7 @@
 
 use crate::shared::counters::Counter;
 use crate::shared::origin::Origin;
-use crate::shared::published::Number;
+use crate::shared::published::{Gauge, Number, Place};
 use crate::shared::Shared;
 
 /// One statistic.
@@ -35,7 +35,7 @@ pub const STATISTICS: &[Statistic] = &[
     statistic("rate_limited", "requests that the service refused as too many", |s| s.published.number(Number::RateLimited)),
     statistic("trusted_skips", "checks and bans that trust decided", trusted_skips),
     statistic("block_refused", "bans refused: trusted, full, over budget", |s| s.counters.sum(Counter::BlockRefused)),
-    statistic("firewall_errors", "failed firewall operations", |s| s.published.number(Number::FirewallErrors)),
+    statistic("firewall_errors", "failed firewall operations", |s| s.published.gauge(Place::Firewall, Gauge::Errors)),
     statistic("filter_drops", "packets dropped by the socket filter", |_| 0),
 ];
 

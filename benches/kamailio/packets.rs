@@ -135,8 +135,8 @@ impl Bed {
         if place == Place::Kernel {
             wait_until("the source in the kernel", Duration::from_secs(20), || {
                 let sets = netns::objects("set");
-                sets.iter().any(|set| set["name"] == "feed4")
-                    && netns::addresses("feed4").iter().any(|ip| ip == BANNED)
+                sets.iter().any(|set| set["name"] == "hosts4")
+                    && netns::addresses("hosts4").iter().any(|ip| ip == BANNED)
             });
         }
         Bed {

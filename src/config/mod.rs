@@ -8,6 +8,9 @@ use std::fmt;
 
 use crate::base_url::BaseUrl;
 use crate::feed::{ApiVersion, Dataset, Key, Source};
+use crate::firewall::nft::{self, Hook};
+use crate::firewall::ports::{PortChoice, Ports};
+use crate::firewall::{iptables_api, Facts, Scope};
 use crate::quote::foreign;
 
 pub use parameters::{parameter, Kind, Parameter, PARAMETERS};
@@ -35,26 +38,14 @@ pub enum FirewallKind {
     IptablesApi,
 }
 
-/// Which bans go to the firewall.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// What the service lists.
-    Feed,
-    /// What was banned here or by a peer.
-    Local,
-    /// Both.
-    All,
-}
-
-impl Scope {
-    /// True where feed entries go to the firewall.
-    pub fn has_feed(self) -> bool {
-        self != Scope::Local
-    }
-
-    /// True where local bans go to the firewall.
-    pub fn has_local(self) -> bool {
-        self != Scope::Feed
+impl FirewallKind {
+    /// What the backend can do; `None` if there is none.
+    pub fn facts(self) -> Option<&'static Facts> {
+        match self {
+            FirewallKind::None => None,
+            FirewallKind::Nft => Some(&nft::FACTS),
+            FirewallKind::IptablesApi => Some(&iptables_api::FACTS),
+        }
     }
 }
 
@@ -89,10 +80,12 @@ pub struct Config {
     pub trust_dispatcher: bool,
     pub firewall: FirewallKind,
     pub firewall_url: BaseUrl,
-    /// As given; see [`Config::scope`].
+    /// As given; without it each backend has its own default.
     pub firewall_scope: Option<Scope>,
+    pub firewall_ports: PortChoice,
     pub firewall_flush: bool,
     pub nft_table: String,
+    pub nft_hook: Hook,
     pub mode: Mode,
     pub block_budget: u32,
     pub feed_shrink_limit: u8,
@@ -126,8 +119,10 @@ impl Default for Config {
             firewall: FirewallKind::None,
             firewall_url: BaseUrl::default(),
             firewall_scope: None,
+            firewall_ports: PortChoice::All,
             firewall_flush: false,
             nft_table: String::new(),
+            nft_hook: Hook::PREROUTING,
             mode: Mode::Enforce,
             block_budget: 0,
             feed_shrink_limit: 0,
@@ -233,6 +228,18 @@ impl Config {
                 "one of the two",
             ));
         }
+        if let Some(facts) = self.firewall.facts() {
+            if self.firewall_ports != PortChoice::All && !facts.scopes_by_port {
+                return Err(ConfigError::new(
+                    "firewall_ports",
+                    format!(
+                        "given together with firewall \"{}\", which knows no ports",
+                        facts.name
+                    ),
+                    "all, or firewall \"nft\"",
+                ));
+            }
+        }
         self.source()?;
         Ok(())
     }
@@ -249,13 +256,31 @@ impl Config {
         })
     }
 
-    /// Which bans go to the firewall: where it is not given, all of them to nft, which takes thousands
-    /// at once, and only local ones to iptables-api, which takes 23 ms for each.
+    /// Which bans go to the firewall: as given, or the default of the backend.
     pub fn scope(&self) -> Scope {
-        self.firewall_scope.unwrap_or(match self.firewall {
-            FirewallKind::IptablesApi => Scope::Local,
-            _ => Scope::All,
-        })
+        let default = self.firewall.facts().map(|facts| facts.default_scope);
+        self.firewall_scope.or(default).unwrap_or(Scope::All)
+    }
+
+    /// How our nft table should be, on a server that listens on these ports.
+    pub fn nft_settings(&self, sip: &[u16]) -> nft::Settings {
+        let ports = match &self.firewall_ports {
+            PortChoice::All => None,
+            PortChoice::List(ports) => Some(ports.clone()),
+            PortChoice::Sip => Ports::of(sip.iter().map(|port| (*port, *port)).collect()),
+        };
+        nft::Settings {
+            table: self.nft_table.clone(),
+            hook: self.nft_hook,
+            ports,
+            instance: self.instance(),
+        }
+    }
+
+    /// Tells this installation from others on the same host. It stays the same over restarts as long as
+    /// `state_file` does.
+    pub fn instance(&self) -> u32 {
+        crc32fast::hash(self.state_file.as_bytes())
     }
 }
 
@@ -359,16 +384,6 @@ mod tests {
             set("mode", RawValue::Text("observe")).unwrap().mode,
             Mode::Observe
         );
-        assert_eq!(
-            set("firewall", RawValue::Text("iptables-api"))
-                .unwrap()
-                .scope(),
-            Scope::Local
-        );
-        assert_eq!(
-            set("firewall", RawValue::Text("nft")).unwrap().scope(),
-            Scope::All
-        );
         for (name, bad) in [
             ("mode", "enforced"),
             ("dataset", "sips"),
@@ -381,6 +396,9 @@ mod tests {
             ("firewall_url", "https//x"),
             ("nft_table", "a b"),
             ("nft_table", ""),
+            ("nft_hook", "forward"),
+            ("firewall_ports", "ssh"),
+            ("firewall_ports", "5060,"),
             ("trust", "192.0.2.0/40"),
             ("api_key", "a b"),
             ("state_file", "relative/path"),
@@ -429,6 +447,16 @@ mod tests {
             .unwrap_err()
             .to_string()
             .contains("\"dataset\""));
+        config = Config {
+            firewall: FirewallKind::IptablesApi,
+            firewall_ports: PortChoice::Sip,
+            ..Config::default()
+        };
+        assert!(config
+            .check()
+            .unwrap_err()
+            .to_string()
+            .contains("\"firewall_ports\""));
         config = Config {
             api_key: Key::new("ab").ok(),
             api_key_file: "/b".into(),

@@ -1,8 +1,11 @@
 //! The table of module parameters: name, default, bounds, help, and where the value goes.
 
-use super::{Config, FirewallKind, Mode, RawValue, Scope};
+use super::{Config, FirewallKind, Mode, RawValue};
 use crate::base_url::BaseUrl;
 use crate::feed::{ApiVersion, Key};
+use crate::firewall::nft::Hook;
+use crate::firewall::ports::PortChoice;
+use crate::firewall::Scope;
 use crate::table::MAX_TTL;
 use crate::trust;
 
@@ -241,6 +244,12 @@ pub const PARAMETERS: &[Parameter] = &[
             });
             Ok(())
         }),
+    text("firewall_ports", "all", "all, sip, or ports and ranges such as 5060,5061,10000-20000",
+        "which traffic of a banned source the firewall drops",
+        |config, value| {
+            config.firewall_ports = PortChoice::parse(value)?;
+            Ok(())
+        }),
     int("firewall_flush", 1, SWITCH, "",
         "empty our own firewall state at start and shutdown",
         |config, value| config.firewall_flush = value == 1),
@@ -252,6 +261,15 @@ pub const PARAMETERS: &[Parameter] = &[
                 return Err("is no table name: write the name alone, the family is always inet".into());
             }
             config.nft_table = value.to_owned();
+            Ok(())
+        }),
+    text("nft_hook", "prerouting", "prerouting or input",
+        "where in the kernel our chain hooks",
+        |config, value| {
+            config.nft_hook = match one_of(value, &["prerouting", "input"])? {
+                "input" => Hook::INPUT,
+                _ => Hook::PREROUTING,
+            };
             Ok(())
         }),
     // Named in the contract, for releases to come: only the value that means "off" is taken, so that

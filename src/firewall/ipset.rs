@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use super::{Change, Element, Error, Firewall, Set};
+use super::{Change, Element, Error, Facts, Firewall, Report, Scope};
 
 /// Longest timeout of an ipset, in seconds: the kernel counts milliseconds in 31 bits.
 pub const LONGEST: u32 = 2_147_483;
@@ -16,6 +16,16 @@ pub const LONGEST: u32 = 2_147_483;
 pub const DEFAULT_TIMEOUT: u32 = 604_800;
 /// Room in each set. Sets can be swapped only if they were made alike, so it is the same for any list.
 pub const ROOM: usize = 1_048_576;
+
+/// What this backend can do.
+pub const FACTS: Facts = Facts {
+    name: "ipset",
+    ends_bans_itself: true,
+    is_limited: false,
+    scopes_by_port: false,
+    knows_what_it_holds: true,
+    default_scope: Scope::All,
+};
 
 /// The sets of one name.
 pub struct Ipset {
@@ -122,8 +132,8 @@ fn explain(stderr: &[u8]) -> Error {
 }
 
 impl Firewall for Ipset {
-    fn name(&self) -> &'static str {
-        "ipset"
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn reset(&mut self) -> Result<(), Error> {
@@ -158,8 +168,14 @@ impl Firewall for Ipset {
         restore(&self.create())
     }
 
-    fn clear(&mut self, _: Set) -> Result<bool, Error> {
-        Ok(false)
+    fn intact(&mut self) -> Result<bool, Error> {
+        // Looking would start a program every second: what others do to the sets is not noticed.
+        Ok(true)
+    }
+
+    fn report(&mut self) -> Result<Report, Error> {
+        // The rules are the operator's, and so are their counters.
+        Ok(Report::default())
     }
 
     fn remove(&mut self) -> Result<(), Error> {

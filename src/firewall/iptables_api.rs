@@ -5,17 +5,23 @@
 //! `{"error":".."}`. `GET /flushchain` empties the chain for both families and always answers 200
 //! `{"result":"ipv4 flushed. ipv6 flushed. "}`, with the error in place of `flushed` where one failed.
 //! There is no list, no expiry and no way to name a prefix: the address must be a plain one, in the path
-//! and in the body of the `POST` form alike. So prefixes are left out and counted, and whoever owns this
+//! and in the body of the `POST` form alike. So prefixes are left out and counted, and the owner of this
 //! backend removes bans when they end. A call runs iptables several times and takes some 23 ms.
+//!
+//! The chain may hold entries of others. The backend remembers which addresses it put there itself, and
+//! removes no other one. It empties the chain as a whole only in [`Firewall::reset`] and
+//! [`Firewall::remove`], which the operator asks for with `firewall_flush`, and after a reset if nothing
+//! is to be left in the chain.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
 use ureq::Agent;
 
-use super::{Change, Error, Firewall, LogLine, Set};
+use super::{Change, Element, Error, Facts, Firewall, LogLine, Report, Scope};
+use crate::address::Subnet;
 use crate::log::Level;
 use crate::quote::{foreign, plain};
 
@@ -28,34 +34,30 @@ const LONGEST_ANSWER: u64 = 16 << 10;
 /// So many refusals in a row are an outage, not a matter of single addresses.
 const REFUSALS: u32 = 16;
 
+/// What this backend can do. Each address takes it 23 ms, so by default it gets local bans only.
+pub const FACTS: Facts = Facts {
+    name: "iptables-api",
+    ends_bans_itself: false,
+    is_limited: false,
+    scopes_by_port: false,
+    knows_what_it_holds: false,
+    default_scope: Scope::Local,
+};
+
 /// A chain kept through iptables-api.
 #[derive(Debug)]
 pub struct IptablesApi {
     base: String,
     agent: Agent,
-    /// What is in the chain for us, and for which sets: the chain has one entry for both.
-    present: HashMap<IpAddr, Members>,
+    /// The addresses that we put into the chain, or tried to, and whether they are certainly there.
+    ours: HashMap<IpAddr, bool>,
+    /// The operator wanted the chain emptied at the start: it holds nothing of others.
+    owns_chain: bool,
     refused_in_a_row: u32,
     skipped: u64,
     told_of_prefixes: bool,
     told_of_refusal: bool,
     notes: Vec<LogLine>,
-}
-
-/// The sets that want an address in the chain.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Members {
-    feed: bool,
-    local: bool,
-}
-
-impl Members {
-    fn of(&mut self, set: Set) -> &mut bool {
-        match set {
-            Set::Feed => &mut self.feed,
-            Set::Local => &mut self.local,
-        }
-    }
 }
 
 /// What the daemon says.
@@ -100,7 +102,8 @@ impl IptablesApi {
         Ok(IptablesApi {
             base,
             agent,
-            present: HashMap::new(),
+            ours: HashMap::new(),
+            owns_chain: false,
             refused_in_a_row: 0,
             skipped: 0,
             told_of_prefixes: false,
@@ -143,14 +146,14 @@ impl IptablesApi {
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        self.present.clear();
         let result = match self.call("/flushchain") {
             Ok(answer) => answer.result.unwrap_or_default(),
-            Err(Failure::Refused(text) | Failure::Down(text)) => return Err(transient(&text)),
+            Err(Failure::Refused(text) | Failure::Down(text)) => return Err(self.down(&text)),
         };
         if result.contains("ipv4") && !result.contains("ipv4 flushed") {
-            return Err(transient(&brief(&result)));
+            return Err(self.down(&brief(&result)));
         }
+        self.ours.clear();
         if result.contains("ipv6") && !result.contains("ipv6 flushed") {
             self.refused(&result);
         }
@@ -180,44 +183,68 @@ impl IptablesApi {
         }
     }
 
+    /// Makes the chain follow one change of an address.
     fn change(&mut self, change: &Change) -> Result<(), Failure> {
-        let set = change.set();
         let ip = change.subnet().address();
-        let before = self.present.get(&ip).copied().unwrap_or_default();
-        let mut after = before;
-        *after.of(set) = matches!(change, Change::Add(element) if element.seconds_left > 0);
-        let none = Members::default();
-        if before == none && after != none {
+        if matches!(change, Change::Add(element) if element.seconds_left > 0) {
+            // The chain has no times: what is certainly there needs no call.
+            if self.ours.get(&ip) == Some(&true) {
+                return Ok(());
+            }
+            // Noted first: a call whose answer is lost may have added the address all the same.
+            self.ours.insert(ip, false);
             self.call(&format!("/addip/{ip}"))?;
-        } else if before != none && after == none {
-            self.call(&format!("/removeip/{ip}"))?;
+            self.ours.insert(ip, true);
         } else {
-            // Nothing for the chain: it has no times and one entry for both sets.
-            self.store(ip, after);
-            return Ok(());
+            if !self.ours.contains_key(&ip) {
+                return Ok(());
+            }
+            self.call(&format!("/removeip/{ip}"))?;
+            self.ours.remove(&ip);
         }
         self.refused_in_a_row = 0;
         self.told_of_refusal = false;
-        self.store(ip, after);
         Ok(())
     }
 
-    fn store(&mut self, ip: IpAddr, members: Members) {
-        if members == Members::default() {
-            self.present.remove(&ip);
-        } else {
-            self.present.insert(ip, members);
-        }
+    /// The daemon is out of reach. If it comes back it may have lost the chain: nothing in it is certain.
+    fn down(&mut self, text: &str) -> Error {
+        self.ours.values_mut().for_each(|certain| *certain = false);
+        transient(text)
     }
 }
 
 impl Firewall for IptablesApi {
-    fn name(&self) -> &'static str {
-        "iptables-api"
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn reset(&mut self) -> Result<(), Error> {
-        self.flush()
+        self.flush()?;
+        self.owns_chain = true;
+        Ok(())
+    }
+
+    fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
+        let hosts: HashSet<IpAddr> = wanted
+            .iter()
+            .filter(|element| element.subnet.is_host())
+            .map(|element| element.subnet.address())
+            .collect();
+        if hosts.is_empty() && self.owns_chain {
+            // One call instead of one for each address.
+            self.flush()?;
+        }
+        let gone = self
+            .ours
+            .keys()
+            .filter(|ip| !hosts.contains(ip))
+            .map(|ip| Change::Remove(Subnet::host(*ip)));
+        let missing = wanted
+            .iter()
+            .filter(|element| self.ours.get(&element.subnet.address()) != Some(&true))
+            .map(|element| Change::Add(*element));
+        Ok(gone.chain(missing).collect())
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
@@ -230,7 +257,7 @@ impl Firewall for IptablesApi {
             match self.change(change) {
                 Ok(()) => {}
                 Err(Failure::Refused(_)) => again.push(change),
-                Err(Failure::Down(text)) => return Err(transient(&text)),
+                Err(Failure::Down(text)) => return Err(self.down(&text)),
             }
         }
         // Another program may have held the lock of iptables: each gets a second chance.
@@ -246,7 +273,7 @@ impl Firewall for IptablesApi {
                         return Err(transient(&text));
                     }
                 }
-                Err(Failure::Down(text)) => return Err(transient(&text)),
+                Err(Failure::Down(text)) => return Err(self.down(&text)),
             }
         }
         Ok(())
@@ -261,13 +288,17 @@ impl Firewall for IptablesApi {
         }
     }
 
-    fn clear(&mut self, set: Set) -> Result<bool, Error> {
-        let mut only = Members::default();
-        *only.of(set) = true;
-        if self.present.values().any(|members| *members != only) {
-            return Ok(false);
-        }
-        self.flush().map(|()| true)
+    fn intact(&mut self) -> Result<bool, Error> {
+        // The daemon lists nothing.
+        Ok(true)
+    }
+
+    fn report(&mut self) -> Result<Report, Error> {
+        let certain = self.ours.values().filter(|certain| **certain).count();
+        Ok(Report {
+            dropped: None,
+            elements: Some(certain as u64),
+        })
     }
 
     fn remove(&mut self) -> Result<(), Error> {

@@ -1,9 +1,9 @@
 //! Bans in the firewall of the host.
 //!
-//! [`Firewall`] is what a backend can do; [`nft::Nft`] and [`iptables_api::IptablesApi`] do it, and
-//! [`runner::Runner`] gives a backend its own thread, so that nobody who bans ever waits for a kernel
-//! or a daemon. The ban tables are the truth; a backend is a copy that is brought up to date by
-//! [`Change`]s and, wherever doubt arises, by a refill from the tables.
+//! [`Firewall`] is what a backend can do; [`nft::Nft`] and [`iptables_api::IptablesApi`] implement it, and
+//! [`runner::Runner`] gives a backend a thread of its own, so that no process that bans waits for a kernel
+//! or a daemon. The ban tables are the truth. A backend is a copy, which is brought up to date by
+//! [`Change`]s and, in every doubt, by a refill from the tables.
 
 use crate::address::Subnet;
 use crate::log::Level;
@@ -12,28 +12,49 @@ use crate::log::Level;
 pub mod ipset;
 pub mod iptables_api;
 pub mod nft;
+pub mod ports;
 pub mod runner;
 
-/// Which ban table an element comes from. Bans of cluster peers count as local.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Set {
-    /// Listed by APIBAN.
+/// Which bans a backend takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What the service lists.
     Feed,
-    /// Banned by script, RPC or a cluster peer.
+    /// What was banned here or by another node.
     Local,
+    /// Both.
+    All,
 }
 
-impl Set {
-    /// Both sets, in the order in which rules are made.
-    pub const ALL: [Set; 2] = [Set::Local, Set::Feed];
-
-    /// The name as it stands in set names and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Set::Feed => "feed",
-            Set::Local => "local",
-        }
+impl Scope {
+    /// True if entries of the feed belong into the backend.
+    pub fn has_feed(self) -> bool {
+        self != Scope::Local
     }
+
+    /// True if bans made here or by another node belong into the backend.
+    pub fn has_local(self) -> bool {
+        self != Scope::Feed
+    }
+}
+
+/// What a backend can do and what it cannot. Every backend states all of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The name in parameters, status and messages.
+    pub name: &'static str,
+    /// True if a ban in the backend ends at its own time although nobody lifts it. False: the owner must
+    /// send a removal when a ban ends.
+    pub ends_bans_itself: bool,
+    /// True if the backend has room for a limited number of bans and takes those with the most hits.
+    pub is_limited: bool,
+    /// True if the backend can drop the traffic to some ports and let other traffic through.
+    pub scopes_by_port: bool,
+    /// True if a fresh process can bring the backend up to date, whatever is in it. False: what an earlier
+    /// process put there is only known to be gone after [`Firewall::reset`].
+    pub knows_what_it_holds: bool,
+    /// Which bans it takes if the operator does not say.
+    pub default_scope: Scope,
 }
 
 /// One ban as the firewall holds it.
@@ -41,10 +62,10 @@ impl Set {
 pub struct Element {
     /// What is banned.
     pub subnet: Subnet,
-    /// Where the ban comes from: lifting a local ban never lifts the feed's.
-    pub set: Set,
     /// Seconds until the ban ends, from the moment the element is handed over. 0: it is over.
     pub seconds_left: u32,
+    /// Packets that met the ban so far: a backend of limited size takes the highest first.
+    pub hits: u32,
 }
 
 /// One step that brings the firewall nearer to the ban tables.
@@ -53,12 +74,7 @@ pub enum Change {
     /// Bans, or gives an existing ban exactly this new end. An element that is over is removed.
     Add(Element),
     /// Lifts; lifting what is not there is no error.
-    Remove {
-        /// What was banned.
-        subnet: Subnet,
-        /// In which set.
-        set: Set,
-    },
+    Remove(Subnet),
 }
 
 impl Change {
@@ -66,15 +82,7 @@ impl Change {
     pub fn subnet(&self) -> Subnet {
         match self {
             Change::Add(element) => element.subnet,
-            Change::Remove { subnet, .. } => *subnet,
-        }
-    }
-
-    /// The set concerned.
-    pub fn set(&self) -> Set {
-        match self {
-            Change::Add(element) => element.set,
-            Change::Remove { set, .. } => *set,
+            Change::Remove(subnet) => *subnet,
         }
     }
 }
@@ -99,17 +107,13 @@ pub enum Error {
     Transient(String),
 }
 
-/// Packets and bytes that the firewall dropped for us since its rules were made.
+/// What a backend tells about its work; each number only if the backend can know it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Packets from sources in [`Set::Feed`].
-    pub feed_packets: u64,
-    /// Bytes of those packets.
-    pub feed_bytes: u64,
-    /// Packets from sources in [`Set::Local`].
-    pub local_packets: u64,
-    /// Bytes of those packets.
-    pub local_bytes: u64,
+pub struct Report {
+    /// Packets dropped since the backend's state was made.
+    pub dropped: Option<u64>,
+    /// Bans in force in the backend, of those that it was given.
+    pub elements: Option<u64>,
 }
 
 /// A log line for the owner to print.
@@ -118,8 +122,8 @@ pub type LogLine = (Level, String);
 /// A firewall that drops what is banned. Called from one thread only; every call may block, so it
 /// belongs in a [`runner::Runner`].
 pub trait Firewall: Send {
-    /// The name as in the `firewall` parameter.
-    fn name(&self) -> &'static str;
+    /// What the backend can do.
+    fn facts(&self) -> &'static Facts;
 
     /// Makes our own state exist and be empty, whatever an earlier run left; never duplicates a rule.
     ///
@@ -135,38 +139,25 @@ pub trait Firewall: Send {
     fn apply(&mut self, changes: &[Change]) -> Result<(), Error>;
 
     /// Puts our own structure in order and makes the firewall equal to `wanted`, or returns the changes
-    /// that are still needed for that, for [`apply`](Firewall::apply). A backend that can do it in one
-    /// step does, so that nothing goes unenforced meanwhile; the others begin from empty.
+    /// that are still needed for that, for [`apply`](Firewall::apply). What is in force and wanted stays in
+    /// force meanwhile.
     ///
     /// # Errors
     /// Any [`Error`]; the state is then unknown.
-    fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
-        self.reset()?;
-        Ok(wanted.iter().copied().map(Change::Add).collect())
-    }
+    fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error>;
 
     /// Asks whether the backend can be reached at all, without changing anything.
     ///
     /// # Errors
     /// Any [`Error`] that the next call would meet too.
-    fn probe(&mut self) -> Result<(), Error> {
-        Ok(())
-    }
+    fn probe(&mut self) -> Result<(), Error>;
 
-    /// False where somebody else changed our state, so that a refill is due. Cheap enough to ask
+    /// False if somebody else changed our state, so that a refill is due. Cheap enough to ask
     /// every second.
     ///
     /// # Errors
     /// Any [`Error`]: then nothing is known.
-    fn intact(&mut self) -> Result<bool, Error> {
-        Ok(true)
-    }
-
-    /// Lifts every ban of one set. `Ok(false)`: the backend cannot do that alone, refill instead.
-    ///
-    /// # Errors
-    /// Any [`Error`]; the set may then be partly cleared.
-    fn clear(&mut self, set: Set) -> Result<bool, Error>;
+    fn intact(&mut self) -> Result<bool, Error>;
 
     /// Takes away all that is ours.
     ///
@@ -174,13 +165,11 @@ pub trait Firewall: Send {
     /// Any [`Error`]; nothing of ours being there is none.
     fn remove(&mut self) -> Result<(), Error>;
 
-    /// What was dropped, where the backend can tell.
+    /// What was dropped, and how much is in force.
     ///
     /// # Errors
     /// Any [`Error`].
-    fn counters(&mut self) -> Result<Option<Counters>, Error> {
-        Ok(None)
-    }
+    fn report(&mut self) -> Result<Report, Error>;
 
     /// How many changes one call of [`apply`](Firewall::apply) should get.
     fn batch_size(&self) -> usize;
@@ -193,5 +182,41 @@ pub trait Firewall: Send {
     /// Log lines since the last call; each backend says a thing once, not per element.
     fn drain_notes(&mut self) -> Vec<LogLine> {
         Vec::new()
+    }
+}
+
+/// One element for each subnet: two origins may ban the same, and the later end counts.
+pub fn later_ends(mut elements: Vec<Element>) -> Vec<Element> {
+    elements.sort_unstable_by_key(|element| (element.subnet, element.seconds_left));
+    elements.dedup_by(|later, earlier| {
+        let same = later.subnet == earlier.subnet;
+        if same {
+            earlier.seconds_left = later.seconds_left;
+            earlier.hits = earlier.hits.saturating_add(later.hits);
+        }
+        same
+    });
+    elements
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_end_of_two_origins_counts() {
+        let element = |subnet: &str, seconds_left, hits| Element {
+            subnet: subnet.parse().unwrap(),
+            seconds_left,
+            hits,
+        };
+        let merged = later_ends(vec![
+            element("192.0.2.1", 60, 3),
+            element("192.0.2.2", 5, 0),
+            element("192.0.2.1", 600, 4),
+            element("192.0.2.0/24", 9, 1),
+        ]);
+        assert_eq!(merged.len(), 3);
+        assert!(merged.contains(&element("192.0.2.1", 600, 7)));
     }
 }

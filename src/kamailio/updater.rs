@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::bindings as k;
 use super::child::{Child, Work, LONGEST_SLEEP};
 use super::module::Module;
-use super::{other_modules, own};
+use super::{other_modules, own, sockets};
 use crate::bans::Wake;
 use crate::shared::events::{Event, EventKind};
 use crate::updater::{Discovered, Discovery, EventSink, Parts, Updater};
@@ -72,6 +72,7 @@ fn start(module: &'static Module) -> Result<Updater<'static, KamailioHost>, Stri
         product: concat!("apiban.so/", env!("CARGO_PKG_VERSION")),
         trusted: module.trusted.clone(),
         resumed: module.resumed.clone(),
+        listening: sockets::listening(false),
     };
     Updater::new(parts, KamailioHost(module), || module.wake())
 }

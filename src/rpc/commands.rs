@@ -3,11 +3,11 @@
 use super::{bans, listing};
 use super::{crop, number, text, Arguments, Command, Fault, Fields, Reply, Service, Value};
 use crate::address::{parse_address, Subnet};
-use crate::config::FirewallKind;
 use crate::feed::FeedState;
+use crate::firewall::runner::State;
 use crate::shared::counters::Counter;
 use crate::shared::origin::Origin;
-use crate::shared::published::{Number, Text};
+use crate::shared::published::{Gauge, Number, Place, Text};
 use crate::shared::requests::Request;
 
 /// Every command.
@@ -133,33 +133,25 @@ fn feed_status(service: &Service<'_>) -> Fields {
 }
 
 fn firewall_status(service: &Service<'_>) -> Fields {
-    let published = &service.shared().published;
-    let backend = match service.config.firewall {
-        FirewallKind::None => "none",
-        FirewallKind::Nft => "nft",
-        FirewallKind::IptablesApi => "iptables-api",
+    let backend = match service.config.firewall.facts() {
+        Some(facts) => facts.name,
+        None => "none",
     };
-    let state = published.text(Text::FirewallState);
+    let mut fields = vec![text("backend", backend)];
+    fields.extend(place_status(service, Place::Firewall));
+    fields
+}
+
+/// What every place that drops packets tells.
+fn place_status(service: &Service<'_>, place: Place) -> Fields {
+    let published = &service.shared().published;
+    let gauge = |gauge| published.gauge(place, gauge);
     vec![
-        text("backend", backend),
-        text(
-            "state",
-            if state.is_empty() {
-                "off".to_owned()
-            } else {
-                state
-            },
-        ),
-        number("queued", published.number(Number::FirewallQueued)),
-        number("errors", published.number(Number::FirewallErrors)),
-        number(
-            "dropped_feed",
-            published.number(Number::FirewallDroppedFeed),
-        ),
-        number(
-            "dropped_local",
-            published.number(Number::FirewallDroppedLocal),
-        ),
+        text("state", State::from_number(gauge(Gauge::State)).name()),
+        number("queued", gauge(Gauge::Queued)),
+        number("errors", gauge(Gauge::Errors)),
+        number("dropped", gauge(Gauge::Dropped)),
+        text("last_error", published.text(place.error())),
     ]
 }
 

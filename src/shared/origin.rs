@@ -1,7 +1,5 @@
 //! Who banned an address: each origin has a table of its own.
 
-use crate::firewall::Set;
-
 /// Who banned an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -30,14 +28,6 @@ impl Origin {
     /// The origin with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|origin| origin.name() == name)
-    }
-
-    /// The set of the firewall that holds its bans. The bans of peers share the set of the local ones.
-    pub fn set(self) -> Set {
-        match self {
-            Origin::Feed => Set::Feed,
-            Origin::Local | Origin::Peer => Set::Local,
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! One writer, the updater. A text is guarded by a sequence number that is odd while it is written; a
 //! reader that never meets a quiet moment gets an empty text.
 
-use crate::memory::{fence, Arena, Line, Ordering, OutOfMemory, LINE_WORDS};
+use crate::memory::{fence, Arena, AtomicU64, Line, Ordering, OutOfMemory, LINE_WORDS};
 
 /// Lines of one text: one word of sequence and length each, the rest is text.
 const TEXT_LINES: usize = 5;
@@ -27,10 +27,6 @@ pub enum Number {
     FetchErrors,
     RateLimited,
     FeedRefused,
-    FirewallQueued,
-    FirewallErrors,
-    FirewallDroppedFeed,
-    FirewallDroppedLocal,
     /// Keep last: how many there are.
     Count,
 }
@@ -43,9 +39,57 @@ pub enum Text {
     FeedId,
     FeedLastError,
     FeedWaitingFor,
-    FirewallState,
+    FirewallError,
+    SocketFilterError,
     /// Keep last: how many there are.
     Count,
+}
+
+/// A place in the kernel where packets of banned sources are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Place {
+    /// The firewall of the host, as the parameter `firewall` says.
+    Firewall,
+    /// The filter on Kamailio's own sockets.
+    SocketFilter,
+    /// Keep last: how many there are.
+    Count,
+}
+
+impl Place {
+    /// The text with the latest error of this place.
+    pub fn error(self) -> Text {
+        match self {
+            Place::SocketFilter => Text::SocketFilterError,
+            _ => Text::FirewallError,
+        }
+    }
+}
+
+/// What each place tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Gauge {
+    /// [`State`](crate::firewall::runner::State) as a number.
+    State,
+    /// Changes that wait.
+    Queued,
+    /// Failed operations since the start.
+    Errors,
+    /// Packets dropped.
+    Dropped,
+    /// Bans in force there.
+    Elements,
+    /// Bans that belong there.
+    Wanted,
+    /// Keep last: how many there are.
+    Count,
+}
+
+/// Index of a gauge among the numbers.
+fn index(place: Place, gauge: Gauge) -> usize {
+    Number::Count as usize + place as usize * Gauge::Count as usize + gauge as usize
 }
 
 /// The published.
@@ -59,21 +103,37 @@ impl Published {
     /// All zero and empty.
     pub fn new(arena: &mut dyn Arena) -> Result<Self, OutOfMemory> {
         Ok(Published {
-            numbers: arena.lines("the status", (Number::Count as usize).div_ceil(LINE_WORDS))?,
+            numbers: arena.lines(
+                "the status",
+                index(Place::Count, Gauge::State).div_ceil(LINE_WORDS),
+            )?,
             texts: arena.lines("the status", Text::Count as usize * TEXT_LINES)?,
         })
     }
 
     /// A number.
     pub fn number(&self, number: Number) -> u64 {
-        let index = number as usize;
-        self.numbers[index / LINE_WORDS][index % LINE_WORDS].load(Ordering::Relaxed)
+        self.word(number as usize).load(Ordering::Relaxed)
     }
 
     /// Sets a number.
     pub fn set_number(&self, number: Number, value: u64) {
-        let index = number as usize;
-        self.numbers[index / LINE_WORDS][index % LINE_WORDS].store(value, Ordering::Relaxed);
+        self.word(number as usize).store(value, Ordering::Relaxed);
+    }
+
+    /// A number of a place that drops packets.
+    pub fn gauge(&self, place: Place, gauge: Gauge) -> u64 {
+        self.word(index(place, gauge)).load(Ordering::Relaxed)
+    }
+
+    /// Sets a number of a place that drops packets.
+    pub fn set_gauge(&self, place: Place, gauge: Gauge, value: u64) {
+        self.word(index(place, gauge))
+            .store(value, Ordering::Relaxed);
+    }
+
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.numbers[index / LINE_WORDS][index % LINE_WORDS]
     }
 
     /// A text.
@@ -178,6 +238,10 @@ mod tests {
         );
         published.set_number(Number::FeedRefused, 7);
         assert_eq!(published.number(Number::FeedRefused), 7);
+        let last = (Place::SocketFilter, Gauge::Wanted);
+        published.set_gauge(last.0, last.1, 9);
+        assert_eq!(published.gauge(last.0, last.1), 9);
+        assert_eq!(published.gauge(Place::Firewall, Gauge::Wanted), 0);
     }
 
     #[test]

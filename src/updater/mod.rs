@@ -30,6 +30,7 @@ use crate::shared::requests::Request;
 use crate::shared::Shared;
 use crate::state::restore::Resumed;
 use crate::state::writer::{self, StateWriter};
+use crate::sys::listening::ListeningSocket;
 use crate::table::Entry;
 use crate::trust::Trusted;
 use crate::{error, info, log, warning};
@@ -113,6 +114,8 @@ pub struct Parts<'a> {
     pub trusted: Vec<Trusted>,
     /// What the last run left.
     pub resumed: Resumed,
+    /// The sockets that this server listens on.
+    pub listening: Vec<ListeningSocket>,
 }
 
 /// The state of the updater process. `H` is the program around it.
@@ -129,7 +132,7 @@ pub struct Updater<'a, H> {
     capacity: CapacityWatch,
     trust: TrustWatch,
     wall: WallWatch,
-    firewalls: Option<Firewalls>,
+    firewalls: Firewalls,
     /// The firewall must be compared with the tables as a whole.
     refill: bool,
     /// Lost events of bans were logged.
@@ -163,10 +166,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
                 warning!("names of nodes and destinations are not followed: {error}")
             })
             .ok();
-        let firewalls = Firewalls::new(config, Box::new(waker)).unwrap_or_else(|problem| {
-            error!("firewall: {problem}; going on without it");
-            None
-        });
+        let firewalls = Firewalls::start(config, &parts.listening, waker);
         let trust = TrustWatch::new(parts.trusted.clone(), resolver);
         Ok(Self::assemble(
             parts,
@@ -183,7 +183,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         host: H,
         exchange: Box<dyn Exchange>,
         trust: TrustWatch,
-        firewalls: Option<Firewalls>,
+        firewalls: Firewalls,
     ) -> Self {
         let Parts {
             config,
@@ -230,9 +230,8 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         let next = self.drive_feed(now);
         self.state_writer
             .save_if_due(now, || writer::collect(self.shared, self.engine.saved()));
-        if let Some(firewalls) = &self.firewalls {
-            firewalls.tend(self.shared, std::mem::take(&mut self.refill));
-        }
+        self.firewalls
+            .tend(self.shared, std::mem::take(&mut self.refill));
         intake::publish(
             &self.shared.published,
             &self.engine.status(now),
@@ -252,9 +251,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         }
         self.state_writer
             .save_now(|| writer::collect(self.shared, saved));
-        if let Some(firewalls) = self.firewalls.take() {
-            firewalls.end();
-        }
+        self.firewalls.end();
     }
 
     /// The feed as operators see it.
@@ -362,9 +359,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
     }
 
     fn tell_firewalls(&self, origin: Origin, subnet: Subnet) {
-        if let Some(firewalls) = &self.firewalls {
-            firewalls.follow(self.shared, origin.set(), subnet);
-        }
+        self.firewalls.follow(self.shared, origin, subnet);
     }
 
     fn expire(&mut self) {
@@ -374,9 +369,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         for (origin, table) in shared.tables() {
             table.expire(now, |entry| {
                 any = true;
-                if let Some(firewalls) = firewalls {
-                    firewalls.ended(shared, origin.set(), entry.subnet);
-                }
+                firewalls.ended(shared, origin, entry.subnet);
                 if origin == Origin::Local && host.wants(EventKind::Expired) {
                     host.raise(&ban_event(EventKind::Expired, origin, entry));
                 }
@@ -436,9 +429,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         let own = |ip| self.config.trust_self && self.host.is_own(ip);
         let (shared, firewalls) = (self.shared, &self.firewalls);
         self.intake.apply(shared, listed, own, |subnet| {
-            if let Some(firewalls) = firewalls {
-                firewalls.follow(shared, Origin::Feed.set(), subnet);
-            }
+            firewalls.follow(shared, Origin::Feed, subnet);
         });
     }
 

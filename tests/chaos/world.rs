@@ -298,9 +298,9 @@ impl World {
                     .collect(),
             }
         };
-        let local = texts("local4");
+        let local = texts("hosts4");
         // The list goes to nft only.
-        let listed = (self.wall == Wall::Nft).then(|| texts("feed4"));
+        let listed = (self.wall == Wall::Nft).then(|| texts("hosts4"));
         let lost = |set: &std::collections::HashSet<String>, ips: &[Ipv4Addr]| {
             ips.iter()
                 .find(|ip| !set.contains(&ip.to_string()))

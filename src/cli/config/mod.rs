@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use super::args::Common;
 use super::exit::Failure;
 use super::messages;
-use crate::config::{files, Config, Scope};
+use crate::config::{files, Config};
 use crate::feed::{ApiKey, Key};
+use crate::firewall::Scope;
 use crate::quote::plain;
 use crate::trust::Trusted;
 

@@ -2,11 +2,11 @@
 
 use crate::cli::config::Settings;
 use crate::cli::exit::Failure;
-use crate::config::{FirewallKind, Scope};
+use crate::config::FirewallKind;
 use crate::firewall::ipset::Ipset;
 use crate::firewall::iptables_api::IptablesApi;
 use crate::firewall::nft::Nft;
-use crate::firewall::{Element, Error, Firewall, Set};
+use crate::firewall::{later_ends, Element, Error, Firewall, Scope};
 use crate::shared::Shared;
 
 /// The backend; `None` if there is none.
@@ -15,7 +15,7 @@ pub fn make(settings: &Settings) -> Result<Option<Box<dyn Firewall>>, Failure> {
     let made: Result<Box<dyn Firewall>, Error> = match config.firewall {
         _ if settings.own.ipset => Ok(Box::new(Ipset::new(&settings.own.ipset_name))),
         FirewallKind::None => return Ok(None),
-        FirewallKind::Nft => Nft::new(&config.nft_table).map(|nft| Box::new(nft) as _),
+        FirewallKind::Nft => Nft::new(config.nft_settings(&[])).map(|nft| Box::new(nft) as _),
         FirewallKind::IptablesApi => {
             IptablesApi::new(config.firewall_url.as_str()).map(|api| Box::new(api) as _)
         }
@@ -39,21 +39,21 @@ pub fn wanted(shared: &Shared, scope: Scope) -> Vec<Element> {
     let now = shared.now();
     let mut elements = Vec::new();
     let tables = [
-        (Set::Feed, scope.has_feed(), &shared.feed),
-        (Set::Local, scope.has_local(), &shared.local),
+        (scope.has_feed(), &shared.feed),
+        (scope.has_local(), &shared.local),
     ];
-    for (set, wanted, table) in tables {
+    for (wanted, table) in tables {
         table.for_each(|entry| {
             if wanted && entry.value > now {
                 elements.push(Element {
                     subnet: entry.subnet,
-                    set,
                     seconds_left: entry.value - now,
+                    hits: entry.hits,
                 });
             }
         });
     }
-    elements
+    later_ends(elements)
 }
 
 /// Makes the firewall equal to `wanted`. What is in force and wanted stays in force meanwhile.

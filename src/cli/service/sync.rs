@@ -20,7 +20,7 @@ use crate::cli::lines;
 use crate::cli::listing::Listing;
 use crate::cli::messages;
 use crate::feed::FeedState;
-use crate::firewall::{Element, Set};
+use crate::firewall::Element;
 use crate::shared::published::{Number, Text};
 use crate::shared::requests::Request;
 use crate::shared::Shared;
@@ -154,9 +154,13 @@ fn install(settings: &Settings, wanted: &[Element]) -> Result<Option<&'static st
     let Some(mut backend) = backend::make(settings)? else {
         return Ok(None);
     };
+    // Nobody remembers what the last run put there.
+    if !backend.facts().knows_what_it_holds {
+        backend.reset().map_err(|error| backend::failure(&error))?;
+    }
     backend::bring_up_to_date(backend.as_mut(), wanted)
         .map_err(|error| backend::failure(&error))?;
-    Ok(Some(backend.name()))
+    Ok(Some(backend.facts().name))
 }
 
 fn verdict(settings: &Settings, outcome: Outcome) -> Result<(), Failure> {
@@ -203,7 +207,7 @@ fn from_state_of_another(settings: &Settings, same_firewall: bool) -> Result<Exi
         .iter()
         .map(|item| Element {
             subnet: item.subnet,
-            set: Set::Feed,
+            hits: 0,
             seconds_left: item.until.saturating_sub(listing.now),
         })
         .collect();

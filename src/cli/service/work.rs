@@ -120,6 +120,7 @@ impl Work {
             product: concat!("apiban/", env!("CARGO_PKG_VERSION")),
             trusted: self.trusted.clone(),
             resumed: self.resumed.clone(),
+            listening: Vec::new(),
         };
         let waker = Arc::clone(&self.waker);
         let wake = move || {

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::time::Instant;
 
 use nix::errno::Errno;
 
 use super::names::SetId;
+use super::ranges::Range;
 use super::ruleset::data;
 use super::socket::Socket;
 use super::uapi::*;
@@ -51,18 +53,18 @@ impl Rearm {
     }
 }
 
-/// Appends changes. Of several for the same ban the last counts, as only that is written: the kernel
-/// refuses some sequences for one element within one transaction.
+/// Appends changes of hash sets. Of several for the same ban the last counts, as only that is written: the
+/// kernel refuses some sequences for one element within one transaction.
 ///
 /// A removal adds the element first, as the kernel refuses a transaction that deletes what is absent.
 pub fn write(writer: &mut Writer, table: &str, changes: &[Change], rearm: Rearm) {
     let latest: HashMap<_, _> = changes
         .iter()
-        .map(|change| ((change.set(), change.subnet()), change))
+        .map(|change| (change.subnet(), change))
         .collect();
     let mut lists: BTreeMap<(SetId, bool), Vec<&Change>> = BTreeMap::new();
-    for ((set, subnet), change) in latest {
-        let key = (SetId::of(set, &subnet), seconds(change).is_some());
+    for (subnet, change) in latest {
+        let key = (SetId::hash_of(&subnet), seconds(change).is_some());
         lists.entry(key).or_default().push(change);
     }
     for ((id, adds), changes) in lists {
@@ -77,11 +79,44 @@ pub fn write(writer: &mut Writer, table: &str, changes: &[Change], rearm: Rearm)
     }
 }
 
+/// Appends all ranges of an interval set, which must be empty: each is an element where it begins, with
+/// the timeout, and one behind its end.
+pub fn write_ranges(writer: &mut Writer, table: &str, id: SetId, ranges: &[Range], now: Instant) {
+    let bytes = |number: u128| match id.v4 {
+        true => (number as u32).to_be_bytes().to_vec(),
+        false => number.to_be_bytes().to_vec(),
+    };
+    let highest = if id.v4 { u32::MAX.into() } else { u128::MAX };
+    let mut ranges = ranges.iter().peekable();
+    while ranges.peek().is_some() {
+        writer.message(NFT_MSG_NEWSETELEM, NLM_F_CREATE);
+        writer.text(NFTA_SET_ELEM_LIST_TABLE, table);
+        writer.text(NFTA_SET_ELEM_LIST_SET, &id.to_string());
+        let list = writer.nest(NFTA_SET_ELEM_LIST_ELEMENTS);
+        while writer.nest_len(&list) < LIST_BYTES {
+            let Some(range) = ranges.next() else { break };
+            let element = writer.nest(NFTA_LIST_ELEM);
+            let left = range.end.saturating_duration_since(now).as_millis();
+            let milliseconds = u64::try_from(left).unwrap_or(u64::MAX).max(1);
+            writer.be64(NFTA_SET_ELEM_TIMEOUT, milliseconds);
+            data(writer, NFTA_SET_ELEM_KEY, &bytes(range.first));
+            writer.close(element);
+            if range.last < highest {
+                let element = writer.nest(NFTA_LIST_ELEM);
+                writer.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+                data(writer, NFTA_SET_ELEM_KEY, &bytes(range.last + 1));
+                writer.close(element);
+            }
+        }
+        writer.close(list);
+    }
+}
+
 /// The timeout of a change, seconds; `None` where it takes the element away.
 fn seconds(change: &Change) -> Option<u32> {
     match change {
         Change::Add(element) => Some(element.seconds_left).filter(|seconds| *seconds > 0),
-        Change::Remove { .. } => None,
+        Change::Remove(_) => None,
     }
 }
 
@@ -161,7 +196,7 @@ pub fn flush(writer: &mut Writer, table: &str, id: SetId) {
 mod tests {
     use super::super::wire::messages;
     use super::*;
-    use crate::firewall::{Element, Set};
+    use crate::firewall::Element;
 
     #[test]
     fn kernels_that_update_timeouts() {
@@ -180,12 +215,12 @@ mod tests {
                 let ip = IpAddr::V6((n << 64 | 0x2001 << 112).into());
                 Change::Add(Element {
                     subnet: Subnet::new(ip, 64).unwrap(),
-                    set: Set::Local,
                     seconds_left: 60,
+                    hits: 0,
                 })
             })
             .collect();
-        let mut writer = Writer::new(1);
+        let mut writer = Writer::new(1, NFPROTO_INET);
         write(&mut writer, "apiban", &changes, Rearm::Update);
         let mut count = 0;
         for message in messages(writer.bytes()) {
@@ -200,12 +235,12 @@ mod tests {
         let add = |left| {
             Change::Add(Element {
                 subnet: "192.0.2.1".parse().unwrap(),
-                set: Set::Feed,
                 seconds_left: left,
+                hits: 0,
             })
         };
         let kinds = |change, rearm| {
-            let mut writer = Writer::new(1);
+            let mut writer = Writer::new(1, NFPROTO_INET);
             write(&mut writer, "apiban", &[change], rearm);
             messages(writer.bytes())
                 .map(|message| message.kind & 0xff)

@@ -1,15 +1,16 @@
-//! What of our table, chain, sets and rules the kernel has.
+//! What of our table, chains, sets and rules the kernel has.
 
 use std::collections::BTreeMap;
 
 use nix::errno::Errno;
 
+use super::hook::Hook;
 use super::names::SetId;
-use super::ruleset::{CHAIN, MARK, NEIGHBOURS, PRIORITY};
+use super::owner::Owner;
+use super::ruleset::{set_flags, Rule, Shape, BANNED, MARK, PORTS};
 use super::socket::Socket;
 use super::uapi::*;
 use super::wire::Attrs;
-use crate::firewall::{Counters, Set};
 
 /// What the kernel has under our table's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,27 +19,28 @@ pub enum Found {
     Nothing,
     /// A table that somebody else made.
     Foreign,
-    /// Ours, as it should be, with these sets.
+    /// A table with our mark.
+    Ours(Ours),
+}
+
+/// A table with our mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ours {
+    /// The process that it belongs to, and the handle of the rule that names it.
+    pub owner: Option<(Owner, u64)>,
+    /// How it is.
+    pub state: State,
+}
+
+/// How a table of ours is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// As it should be, with these sets.
     Sound(Vec<SetId>),
-    /// Ours, the sets are fine, but chain or rules are missing, doubled or asleep.
+    /// The sets are fine, but chains or rules are missing, doubled or asleep.
     RulesDamaged(Vec<SetId>),
-    /// Ours, but it has to be made anew.
+    /// It has to be made from nothing: damaged, of an earlier version, or of other parameters.
     Unusable,
-}
-
-/// A rule of ours, as its comment names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rule {
-    Neighbours,
-    Drop(SetId),
-}
-
-/// A chain as found: absent, wrong, or right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChainFound {
-    Absent,
-    Wrong,
-    Right,
 }
 
 /// The comment in user data, whatever stands around it.
@@ -64,47 +66,93 @@ pub fn generation(socket: &mut Socket) -> Result<u32, Errno> {
     id.ok_or(Errno::ENOMSG)
 }
 
+/// Names of all tables of our family that bear our mark.
+pub fn marked_tables(socket: &mut Socket) -> Result<Vec<String>, Errno> {
+    let mut writer = socket.writer();
+    writer.message(NFT_MSG_GETTABLE, NLM_F_DUMP);
+    let mut names = Vec::new();
+    socket.ask(&writer, |message| {
+        let attrs = message.attrs();
+        let userdata = attrs.find(NFTA_TABLE_USERDATA).unwrap_or_default();
+        if comment_in(userdata, UDATA_COMMENT) == Some(MARK) {
+            names.extend(attrs.text(NFTA_TABLE_NAME).map(str::to_owned));
+        }
+    })?;
+    Ok(names)
+}
+
 /// Looks at what there is under our table's name.
-pub fn inspect(socket: &mut Socket, table: &str) -> Result<Found, Errno> {
-    let Some(TableFound {
-        marked,
-        asleep,
-        used,
-    }) = table_found(socket, table)?
-    else {
+pub fn inspect(socket: &mut Socket, table: &str, shape: &Shape) -> Result<Found, Errno> {
+    let Some(found) = table_found(socket, table)? else {
         return Ok(Found::Nothing);
     };
     let sets = sets_found(socket, table)?;
-    let chain = chain_found(socket, table)?;
     // Kernels before 5.9 keep no comment on a table; those on sets are older.
-    if !marked && !sets.values().any(|set| set.marked) {
+    if !found.marked && !sets.values().any(|set| set.marked) {
         // An empty table that somebody made ready for us is welcome.
-        return Ok(if used == 0 {
-            Found::Nothing
-        } else {
-            Found::Foreign
+        return Ok(match found.used {
+            0 => Found::Nothing,
+            _ => Found::Foreign,
         });
     }
+    let rules = rules_found(socket, table)?;
+    let state = state(socket, table, shape, &sets, &rules, found.asleep)?;
+    let owner = rules
+        .iter()
+        .find_map(|rule| Some((rule.owner?, rule.handle)));
+    Ok(Found::Ours(Ours { owner, state }))
+}
+
+/// Compares what was found with what should be there.
+fn state(
+    socket: &mut Socket,
+    table: &str,
+    shape: &Shape,
+    sets: &BTreeMap<String, SetFound>,
+    rules: &[RuleFound],
+    asleep: bool,
+) -> Result<State, Errno> {
     let mut ids = Vec::new();
-    for (name, set) in &sets {
+    let mut ports = false;
+    for (name, set) in sets {
         match SetId::parse(name) {
             Some(id) if set.fits(id) => ids.push(id),
-            _ => return Ok(Found::Unusable),
+            None if name == PORTS && shape.ports.is_some() => ports = true,
+            _ => return Ok(State::Unusable),
         }
     }
-    if chain == ChainFound::Wrong {
-        return Ok(Found::Unusable);
+    // A base chain at another place, as after a change of the parameter.
+    let elsewhere = Hook::ALL.iter().filter(|hook| **hook != shape.hook);
+    for hook in elsewhere {
+        if chain_found(socket, table, hook)? != ChainFound::Absent {
+            return Ok(State::Unusable);
+        }
     }
-    let mut rules = rules_found(socket, table)?;
-    rules.sort();
-    let drops = ids.iter().map(|id| Some(Rule::Drop(*id)));
-    let mut expected: Vec<_> = drops.chain([Some(Rule::Neighbours)]).collect();
+    let chain = chain_found(socket, table, &shape.hook)?;
+    let of_chain = |chain: &str| -> Vec<&RuleFound> {
+        rules.iter().filter(|rule| rule.chain == chain).collect()
+    };
+    let banned: Vec<_> = of_chain(BANNED)
+        .iter()
+        .map(|rule| rule.rule.clone())
+        .collect();
+    let wanted: Vec<_> = shape.port_rules().into_iter().map(Some).collect();
+    if chain == ChainFound::Wrong || ports != shape.ports.is_some() || banned != wanted {
+        return Ok(State::Unusable);
+    }
+    let mut base: Vec<_> = of_chain(shape.hook.chain)
+        .iter()
+        .map(|rule| rule.rule.clone())
+        .collect();
+    base.sort();
+    let mut expected: Vec<_> = ids.iter().map(|id| Some(Rule::Banned(*id))).collect();
+    expected.push(Some(Rule::Neighbours));
     expected.sort();
     let complete = SetId::base().all(|id| ids.contains(&id));
-    if complete && !asleep && chain == ChainFound::Right && rules == expected {
-        Ok(Found::Sound(ids))
+    if complete && !asleep && chain == ChainFound::Right && base == expected {
+        Ok(State::Sound(ids))
     } else {
-        Ok(Found::RulesDamaged(ids))
+        Ok(State::RulesDamaged(ids))
     }
 }
 
@@ -116,7 +164,7 @@ struct TableFound {
     used: u32,
 }
 
-/// The table, `None` where there is no such one.
+/// The table, `None` if there is no such one.
 fn table_found(socket: &mut Socket, table: &str) -> Result<Option<TableFound>, Errno> {
     let mut writer = socket.writer();
     writer.message(NFT_MSG_GETTABLE, 0);
@@ -138,17 +186,25 @@ fn table_found(socket: &mut Socket, table: &str) -> Result<Option<TableFound>, E
     }
 }
 
-fn chain_found(socket: &mut Socket, table: &str) -> Result<ChainFound, Errno> {
+/// A base chain as found: absent, wrong, or right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChainFound {
+    Absent,
+    Wrong,
+    Right,
+}
+
+fn chain_found(socket: &mut Socket, table: &str, hook: &Hook) -> Result<ChainFound, Errno> {
     let mut writer = socket.writer();
     writer.message(NFT_MSG_GETCHAIN, 0);
     writer.text(NFTA_CHAIN_TABLE, table);
-    writer.text(NFTA_CHAIN_NAME, CHAIN);
+    writer.text(NFTA_CHAIN_NAME, hook.chain);
     let mut found = ChainFound::Wrong;
     let answer = socket.ask(&writer, |message| {
-        let hook = message.attrs().inside(NFTA_CHAIN_HOOK);
+        let place = message.attrs().inside(NFTA_CHAIN_HOOK);
         if message.attrs().be32(NFTA_CHAIN_POLICY) == Some(NF_ACCEPT)
-            && hook.be32(NFTA_HOOK_HOOKNUM) == Some(NF_INET_LOCAL_IN)
-            && hook.be32(NFTA_HOOK_PRIORITY) == Some(PRIORITY as u32)
+            && place.be32(NFTA_HOOK_HOOKNUM) == Some(hook.number)
+            && place.be32(NFTA_HOOK_PRIORITY) == Some(hook.priority as u32)
         {
             found = ChainFound::Right;
         }
@@ -169,8 +225,7 @@ struct SetFound {
 
 impl SetFound {
     fn fits(&self, id: SetId) -> bool {
-        self.flags & !NFT_SET_EXPR == NFT_SET_TIMEOUT
-            && self.key_length == u32::from(id.address_bits()) / 8
+        self.flags == set_flags(id) && self.key_length == u32::from(id.address_bits()) / 8
     }
 }
 
@@ -196,65 +251,67 @@ fn sets_found(socket: &mut Socket, table: &str) -> Result<BTreeMap<String, SetFo
     Ok(found)
 }
 
-/// Calls `each` with the comment and the expressions of every rule in our chain.
-fn each_rule(
-    socket: &mut Socket,
-    table: &str,
-    mut each: impl FnMut(Option<Rule>, Attrs<'_>),
-) -> Result<(), Errno> {
+/// What matters of a rule that was found.
+#[derive(Debug)]
+struct RuleFound {
+    chain: String,
+    /// Which of ours; `None` for one that we did not make.
+    rule: Option<Rule>,
+    owner: Option<Owner>,
+    handle: u64,
+    packets: u64,
+}
+
+/// The rules of our table. Those of chains that are not ours are left out.
+fn rules_found(socket: &mut Socket, table: &str) -> Result<Vec<RuleFound>, Errno> {
     let mut writer = socket.writer();
     writer.message(NFT_MSG_GETRULE, NLM_F_DUMP);
     writer.text(NFTA_RULE_TABLE, table);
+    let mut found = Vec::new();
     socket.ask(&writer, |message| {
         let attrs = message.attrs();
-        // Another chain in our table is somebody else's: it is let alone.
-        let chain = attrs.text(NFTA_RULE_CHAIN);
-        if attrs.text(NFTA_RULE_TABLE) == Some(table) && chain == Some(CHAIN) {
-            let rule = attrs
-                .find(NFTA_RULE_USERDATA)
-                .and_then(|userdata| comment_in(userdata, UDATA_COMMENT))
-                .and_then(|text| text.strip_prefix(MARK))
-                .and_then(|name| match name.trim_start() {
-                    NEIGHBOURS => Some(Rule::Neighbours),
-                    name => SetId::parse(name).map(Rule::Drop),
-                });
-            each(rule, attrs.inside(NFTA_RULE_EXPRESSIONS));
+        let chain = attrs.text(NFTA_RULE_CHAIN).unwrap_or_default();
+        let base = Hook::ALL.iter().any(|hook| hook.chain == chain);
+        if attrs.text(NFTA_RULE_TABLE) != Some(table) || !(base || chain == BANNED) {
+            return;
         }
-    })
-}
-
-/// The rules of our chain, `None` for one that we did not make.
-fn rules_found(socket: &mut Socket, table: &str) -> Result<Vec<Option<Rule>>, Errno> {
-    let mut found = Vec::new();
-    each_rule(socket, table, |rule, _| found.push(rule))?;
+        let comment = attrs
+            .find(NFTA_RULE_USERDATA)
+            .and_then(|userdata| comment_in(userdata, UDATA_COMMENT))
+            .unwrap_or_default();
+        let (rule, owner) = match Rule::parse(comment) {
+            Some((rule, owner)) if base => (Some(rule), owner),
+            _ if base => (None, None),
+            _ => (Rule::parse_banned(comment), None),
+        };
+        found.push(RuleFound {
+            chain: chain.to_owned(),
+            rule,
+            owner,
+            handle: attrs.be64(NFTA_RULE_HANDLE).unwrap_or(0),
+            packets: packets(attrs.inside(NFTA_RULE_EXPRESSIONS)),
+        });
+    })?;
     Ok(found)
 }
 
-/// Sums the counters of our rules.
-pub fn counters(socket: &mut Socket, table: &str) -> Result<Counters, Errno> {
-    let mut sum = Counters::default();
-    each_rule(socket, table, |rule, expressions| {
-        let counter = expressions
-            .map(|(_, expression)| Attrs(expression))
-            .find(|expression| expression.text(NFTA_EXPR_NAME) == Some("counter"));
-        let (Some(Rule::Drop(id)), Some(counter)) = (rule, counter) else {
-            return;
-        };
-        let values = counter.inside(NFTA_EXPR_DATA);
-        let packets = values.be64(NFTA_COUNTER_PACKETS).unwrap_or(0);
-        let bytes = values.be64(NFTA_COUNTER_BYTES).unwrap_or(0);
-        match id.set {
-            Set::Feed => {
-                sum.feed_packets += packets;
-                sum.feed_bytes += bytes;
-            }
-            Set::Local => {
-                sum.local_packets += packets;
-                sum.local_bytes += bytes;
-            }
-        }
-    })?;
-    Ok(sum)
+/// What the counter in a rule says.
+fn packets(mut expressions: Attrs<'_>) -> u64 {
+    expressions
+        .find_map(|(_, expression)| {
+            let expression = Attrs(expression);
+            let name = expression.text(NFTA_EXPR_NAME)?;
+            let counter = || expression.inside(NFTA_EXPR_DATA).be64(NFTA_COUNTER_PACKETS);
+            (name == "counter").then(counter)?
+        })
+        .unwrap_or(0)
+}
+
+/// Packets that our rules dropped since they were made.
+pub fn dropped(socket: &mut Socket, table: &str) -> Result<u64, Errno> {
+    let rules = rules_found(socket, table)?;
+    let ours = rules.iter().filter(|rule| rule.rule.is_some());
+    Ok(ours.map(|rule| rule.packets).sum())
 }
 
 #[cfg(test)]

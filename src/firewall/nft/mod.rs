@@ -2,37 +2,47 @@
 //!
 //! ```text
 //! table inet apiban {                       # name: parameter nft_table; comment "apiban.so"
-//!   set local4    { type ipv4_addr; flags timeout; counter }      # and local6, feed4, feed6
-//!   set local6_64 { type ipv6_addr; flags timeout; counter }      # made with the first /64
-//!   chain input   { type filter hook input priority raw; policy accept;
-//!     icmpv6 type 135-136 accept                                  # IPv6 cannot do without
-//!     ip saddr @local4 counter drop
-//!     ip6 saddr & ffff:ffff:ffff:ffff:: @local6_64 counter drop   # and so on, one rule per set
+//!   set hosts4   { type ipv4_addr; flags timeout; }             # and hosts6
+//!   set nets6_64 { type ipv6_addr; flags timeout; }             # made with the first /64
+//!   set ranges4  { type ipv4_addr; flags interval,timeout; }    # prefixes of a fifth length and more
+//!   chain prerouting { type filter hook prerouting priority raw; policy accept;
+//!     icmpv6 type 135-136 accept                                # comment: "apiban.so neighbours", the owner
+//!     ip saddr @hosts4 counter drop                             # with ports: goto banned
+//!     ip6 saddr & ffff:ffff:ffff:ffff:: @nets6_64 counter drop  # and so on, one rule per set
 //!   }
+//!   chain banned { udp dport @ports counter drop; tcp ... }     # only if firewall_ports says so
 //! }
 //! ```
-//! Nothing outside this table is read or changed, and a table of that name without our mark is refused.
-//! Elements carry the ban's own timeout, so the kernel ends bans even when nobody is left to lift them.
+//! Nothing outside this table is read or changed, and a table of that name without our mark is refused,
+//! as is one whose owner lives ([`owner`]). Elements carry the ban's own timeout, so the kernel ends bans
+//! even when nobody is left to lift them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::time::Instant;
 
 use nix::errno::Errno;
 
 use self::elements::Rearm;
-use self::found::Found;
-use self::names::SetId;
-use self::ruleset::MARK;
-use self::samples::Witnesses;
+use self::found::{Found, Ours, State};
+pub use self::hook::Hook;
+use self::names::{home, Holds, SetId};
+use self::owner::{Claim, Owner};
+use self::ranges::Ranges;
+use self::ruleset::{Shape, MARK};
+use self::samples::Samples;
 use self::socket::Socket;
 use self::wire::Writer;
-use super::{Change, Counters, Element, Error, Firewall, Set};
-use crate::address::Subnet;
+use super::ports::Ports;
+use super::{Change, Element, Error, Facts, Firewall, Report, Scope};
 use crate::quote::foreign;
 
 mod elements;
 mod found;
+mod hook;
 mod names;
+mod owner;
+mod ranges;
 mod ruleset;
 mod samples;
 mod socket;
@@ -46,41 +56,107 @@ const CHUNK: usize = 4096;
 /// messages that replace it, or another program's change at the same moment.
 const ATTEMPTS: u32 = 3;
 
+/// What this backend can do. It takes thousands of bans at once.
+pub const FACTS: Facts = Facts {
+    name: "nft",
+    ends_bans_itself: true,
+    is_limited: false,
+    scopes_by_port: true,
+    knows_what_it_holds: true,
+    default_scope: Scope::All,
+};
+
+/// How our table should be.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of the table.
+    pub table: String,
+    /// The place of its chain.
+    pub hook: Hook,
+    /// The ports that are dropped; `None` for all traffic.
+    pub ports: Option<Ports>,
+    /// Tells one installation from another; the same after a restart.
+    pub instance: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            table: "apiban".to_owned(),
+            hook: Hook::PREROUTING,
+            ports: None,
+            instance: 0,
+        }
+    }
+}
+
 /// Our table in the kernel. The socket belongs to the network namespace of the thread that first uses it.
 #[derive(Debug)]
 pub struct Nft {
     table: String,
+    shape: Shape,
+    instance: u32,
+    claim: Option<Claim>,
     rearm: Rearm,
     chunk: usize,
     socket: Option<Socket>,
     /// The sets that the kernel has of us, as far as we know.
     sets: BTreeSet<SetId>,
+    /// What the interval sets hold.
+    ranges: Ranges,
     /// The generation of the ruleset at which all was last known to be well.
     seen: Option<u32>,
-    sampleses: Witnesses,
+    samples: Samples,
+    /// Packets that earlier rules of this table dropped.
+    dropped_before: u64,
+    /// Packets that the present rules had dropped when they were last read.
+    dropped_now: u64,
+}
+
+/// What is done to the structure before the elements are written, in the same transaction.
+#[derive(Debug, Clone)]
+enum Structure {
+    /// The table is made from nothing.
+    Fresh,
+    /// Chains, rules and sets are put in order round the sets that are there.
+    Repair(Vec<SetId>),
+    /// The rule with this handle gets us as the owner.
+    Adopt(u64),
+    /// Nothing.
+    Keep,
 }
 
 impl Nft {
-    /// A backend for the table `table`; nothing is done yet.
+    /// A backend for a table; nothing is done yet.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the name is not a letter followed by letters, digits, `_`, `-` or
+    /// [`Error::Unsupported`] if the name is not a letter followed by letters, digits, `_`, `-` or
     /// `.`, at most 64 in all.
-    pub fn new(table: &str) -> Result<Self, Error> {
-        if !names::is_table_name(table) {
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let table = settings.table;
+        if !names::is_table_name(&table) {
             return Err(Error::Unsupported(format!(
                 "\"{}\" is no table name: a letter, then letters, digits, _, - or ., at most 64",
-                foreign(table, 80)
+                foreign(&table, 80)
             )));
         }
         Ok(Nft {
-            table: table.to_owned(),
+            table,
+            shape: Shape {
+                hook: settings.hook,
+                ports: settings.ports,
+            },
+            instance: settings.instance,
+            claim: None,
             rearm: Rearm::of_this_kernel(),
             chunk: CHUNK,
             socket: None,
             sets: BTreeSet::new(),
+            ranges: Ranges::default(),
             seen: None,
-            sampleses: Witnesses::default(),
+            samples: Samples::default(),
+            dropped_before: 0,
+            dropped_now: 0,
         })
     }
 
@@ -93,12 +169,12 @@ impl Nft {
 
     fn socket(&mut self) -> Result<&mut Socket, Errno> {
         if self.socket.is_none() {
-            self.socket = Some(Socket::open()?);
+            self.socket = Some(Socket::open(self.shape.hook.family)?);
         }
         self.socket.as_mut().ok_or(Errno::ENOTCONN)
     }
 
-    /// Asks something that changes nothing, once more where the answer changed meanwhile.
+    /// Asks something that changes nothing, once more if the answer changed meanwhile.
     fn ask<T>(
         &mut self,
         mut question: impl FnMut(&mut Socket, &str) -> Result<T, Errno>,
@@ -114,7 +190,7 @@ impl Nft {
         }
     }
 
-    /// Runs one transaction and keeps track of the ruleset's generation: where it goes up by exactly our
+    /// Runs one transaction and keeps track of the ruleset's generation: if it goes up by exactly our
     /// own change, nobody else can have changed anything.
     fn transact(&mut self, write: impl Fn(&mut Writer, &str)) -> Result<(), Errno> {
         let seen = self.seen.take();
@@ -144,7 +220,7 @@ impl Nft {
         self.seen = None;
         let table = &self.table;
         match errno {
-            Errno::EPERM | Errno::EACCES => Error::Permission("nft"),
+            Errno::EPERM | Errno::EACCES => Error::Permission(FACTS.name),
             Errno::EPROTONOSUPPORT | Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP => {
                 let text = io::Error::from(errno);
                 Error::Unsupported(format!("nft: this kernel cannot do it: {doing}: {text}"))
@@ -159,70 +235,192 @@ impl Nft {
         }
     }
 
-    fn foreign(&self) -> Error {
-        Error::Unsupported(format!(
-            "nft: table inet {} exists and is not ours (no comment \"{MARK}\"); set nft_table to another name",
-            self.table
-        ))
+    /// What there is under our table's name.
+    fn inspect(&mut self) -> Result<Found, Errno> {
+        let shape = self.shape.clone();
+        self.ask(|socket, table| found::inspect(socket, table, &shape))
     }
 
-    /// Makes table, chain, base sets and rules anew, in one transaction, empty.
-    fn rebuild(&mut self) -> Result<(), Errno> {
-        self.sampleses.clear_all();
-        self.transact(|writer, table| {
-            ruleset::delete_table(writer, table);
-            ruleset::make_table(writer, table);
-            ruleset::make_neighbours_rule(writer, table);
-            for (number, id) in (1..).zip(SetId::base()) {
-                ruleset::make_set(writer, table, id, number);
-                ruleset::make_rule(writer, table, id);
+    /// The same, or the error that the table is somebody else's.
+    fn inspect_ours(&mut self, doing: &str) -> Result<Found, Error> {
+        let found = self.inspect().map_err(|error| self.error(doing, error))?;
+        match &found {
+            Found::Foreign => Err(Error::Unsupported(format!(
+                "nft: table inet {} exists and is not ours (no comment \"{MARK}\"); set nft_table to \
+                 another name",
+                self.table
+            ))),
+            Found::Ours(ours) if self.has_other_owner(ours) => Err(Error::Unsupported(format!(
+                "nft: table inet {} belongs to another running process with this module; set nft_table to \
+                 a name of its own for each of them",
+                self.table
+            ))),
+            _ => Ok(found),
+        }
+    }
+
+    /// This process as an owner. Without a socket for that the table names none.
+    fn me(&mut self) -> Option<Owner> {
+        if self.claim.is_none() {
+            self.claim = Claim::new(self.instance).ok();
+        }
+        self.claim.as_ref().map(Claim::owner)
+    }
+
+    fn has_other_owner(&self, ours: &Ours) -> bool {
+        let me = self.claim.as_ref().map(Claim::owner);
+        ours.owner
+            .is_some_and(|(owner, _)| Some(owner) != me && owner.lives())
+    }
+
+    /// Puts the structure in order and replaces all that our sets hold in one transaction, so that what
+    /// stays banned is never let through. If the socket cannot take it all at once (no CAP_NET_ADMIN in the
+    /// first user namespace), the rest follows in further transactions.
+    fn fill(&mut self, structure: &Structure, wanted: &[Element]) -> Result<(), Errno> {
+        let sets = sets_for(wanted);
+        let (hashed, ranged): (Vec<Element>, Vec<Element>) = wanted
+            .iter()
+            .filter(|element| element.seconds_left > 0)
+            .partition(|element| sets.contains(&SetId::hash_of(&element.subnet)));
+        self.ranges.clear();
+        for element in &ranged {
+            self.ranges.insert(element.subnet, element.seconds_left);
+        }
+        let adds: Vec<Change> = hashed.into_iter().map(Change::Add).collect();
+        let structure = match structure {
+            Structure::Adopt(_) | Structure::Keep if !self.sets.iter().eq(sets.iter()) => {
+                Structure::Repair(self.sets.iter().copied().collect())
             }
-        })?;
-        self.sets = SetId::base().collect();
+            other => other.clone(),
+        };
+        if matches!(structure, Structure::Fresh | Structure::Repair(_)) {
+            self.keep_count();
+        }
+        let mut now = adds.as_slice();
+        loop {
+            match self.fill_once(&structure, &sets, now) {
+                Err(error) if too_much(error) && now.len() > self.chunk => {
+                    now = &adds[..self.chunk];
+                }
+                Err(error) if too_much(error) && self.chunk > 1 => {
+                    self.chunk = self.chunk.div_ceil(2);
+                    now = &adds[..now.len().min(self.chunk)];
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.sets = sets;
+        self.apply_chunks(&adds[now.len()..])?;
+        self.samples.clear();
+        adds.iter().for_each(|change| self.note(change));
         Ok(())
     }
 
-    /// Puts table, chain and rules in order round the sets that are there, in one transaction: what
-    /// they hold stays in force.
-    fn repair(&mut self, found: &[SetId]) -> Result<(), Errno> {
-        let sets: BTreeSet<_> = SetId::base().chain(found.iter().copied()).collect();
+    /// The transaction of [`Nft::fill`].
+    fn fill_once(
+        &mut self,
+        structure: &Structure,
+        sets: &BTreeSet<SetId>,
+        adds: &[Change],
+    ) -> Result<(), Errno> {
+        let (shape, owner, now) = (self.shape.clone(), self.me(), Instant::now());
+        let ranges = [true, false].map(|v4| (SetId::ranges(v4), self.ranges.of(v4, now)));
         self.transact(|writer, table| {
-            ruleset::make_table(writer, table);
-            ruleset::delete_rules(writer, table);
-            ruleset::make_neighbours_rule(writer, table);
-            for (number, id) in (1..).zip(&sets) {
-                if !found.contains(id) {
+            // Sets that stay and have to be emptied.
+            let mut old: Vec<SetId> = sets.iter().copied().collect();
+            match structure {
+                Structure::Fresh => {
+                    ruleset::delete_table(writer, table);
+                    shape.make_table(writer, table);
+                    shape.make_ports(writer, table, 0);
+                    old.clear();
+                }
+                Structure::Repair(found) => {
+                    shape.make_table(writer, table);
+                    shape.delete_rules(writer, table);
+                    for id in found.iter().filter(|id| !sets.contains(id)) {
+                        ruleset::delete_set(writer, table, *id);
+                    }
+                    old.retain(|id| found.contains(id));
+                }
+                Structure::Adopt(handle) => shape.change_owner(writer, table, owner, *handle),
+                Structure::Keep => {}
+            }
+            if let Structure::Fresh | Structure::Repair(_) = structure {
+                for (number, id) in (1..).zip(sets.iter().filter(|id| !old.contains(id))) {
                     ruleset::make_set(writer, table, *id, number);
                 }
-                ruleset::make_rule(writer, table, *id);
+                shape.make_first_rules(writer, table, owner);
+                // IPv4 first: there is more of it.
+                let (v4, v6): (Vec<SetId>, Vec<SetId>) = sets.iter().partition(|id| id.v4);
+                for id in v4.iter().chain(&v6) {
+                    shape.make_rule(writer, table, *id);
+                }
             }
-        })?;
-        self.sets = sets;
-        Ok(())
+            for id in &old {
+                elements::flush(writer, table, *id);
+            }
+            // Emptied sets have nothing to re-arm, whatever the kernel.
+            elements::write(writer, table, adds, Rearm::Update);
+            for (id, ranges) in &ranges {
+                elements::write_ranges(writer, table, *id, ranges, now);
+            }
+        })
     }
 
-    /// Makes the sets for prefix lengths that come for the first time.
-    fn make_sets_for(&mut self, changes: &[Change]) -> Result<(), Errno> {
-        let missing: BTreeSet<_> = changes
-            .iter()
-            .filter(|change| matches!(change, Change::Add(_)))
-            .map(|change| SetId::of(change.set(), &change.subnet()))
-            .filter(|id| !self.sets.contains(id))
-            .collect();
+    /// Makes sets, and a rule for each.
+    fn make_sets(&mut self, missing: &BTreeSet<SetId>) -> Result<(), Errno> {
         if missing.is_empty() {
             return Ok(());
         }
+        let shape = self.shape.clone();
         self.transact(|writer, table| {
-            for (number, id) in (1..).zip(&missing) {
+            for (number, id) in (1..).zip(missing) {
                 ruleset::make_set(writer, table, *id, number);
-                ruleset::make_rule(writer, table, *id);
+                shape.make_rule(writer, table, *id);
             }
         })?;
         self.sets.extend(missing);
         Ok(())
     }
 
-    /// Applies changes in transactions that the socket can take.
+    /// Sorts changes by the kind of set, and makes the sets that are missing. Prefixes among the ranges are
+    /// noted at once; returned are the changes of hash sets, and which families' ranges changed.
+    fn sort(&mut self, changes: &[Change]) -> Result<(Vec<Change>, BTreeSet<SetId>), Errno> {
+        let mut missing = BTreeSet::new();
+        let (mut hashed, mut ranged) = (Vec::new(), BTreeSet::new());
+        for change in changes {
+            let subnet = change.subnet();
+            let id = home(SetId::hash_of(&subnet), self.sets.iter().chain(&missing));
+            match change {
+                Change::Add(element) if element.seconds_left > 0 => {
+                    if !self.sets.contains(&id) {
+                        missing.insert(id);
+                    }
+                    if id.holds == Holds::Ranges {
+                        self.ranges.insert(subnet, element.seconds_left);
+                        ranged.insert(id);
+                    } else {
+                        hashed.push(*change);
+                    }
+                }
+                // What has no set, or is not among the ranges, needs no removal.
+                _ => {
+                    if id.holds != Holds::Ranges {
+                        let known = self.sets.contains(&id) || missing.contains(&id);
+                        hashed.extend(known.then_some(*change));
+                    } else if self.ranges.remove(&subnet) {
+                        ranged.insert(id);
+                    }
+                }
+            }
+        }
+        self.make_sets(&missing)?;
+        Ok((hashed, ranged))
+    }
+
+    /// Applies changes of hash sets in transactions that the socket can take.
     fn apply_chunks(&mut self, changes: &[Change]) -> Result<(), Errno> {
         let mut rest = changes;
         while !rest.is_empty() {
@@ -239,44 +437,32 @@ impl Nft {
         Ok(())
     }
 
-    /// Replaces all that our sets hold in one transaction, so that what stays banned is never let
-    /// through. Where the socket cannot take it all at once (no CAP_NET_ADMIN in the first user namespace),
-    /// the rest follows in further transactions.
-    fn replace_all(&mut self, wanted: &[Change]) -> Result<(), Errno> {
-        let mut now = wanted;
-        loop {
-            let sets = self.sets.clone();
-            let done = self.transact(|writer, table| {
-                for id in &sets {
-                    elements::flush(writer, table, *id);
-                }
-                // Emptied sets have nothing to re-arm, whatever the kernel.
-                elements::write(writer, table, now, Rearm::Update);
-            });
-            match done {
-                Err(error) if too_much(error) && now.len() > self.chunk => {
-                    now = &wanted[..self.chunk];
-                }
-                Err(error) if too_much(error) && self.chunk > 1 => {
-                    self.chunk = self.chunk.div_ceil(2);
-                    now = &wanted[..now.len().min(self.chunk)];
-                }
-                Err(error) => return Err(error),
-                Ok(()) => return self.apply_chunks(&wanted[now.len()..]),
-            }
-        }
+    /// Writes a set of ranges again as a whole.
+    fn apply_ranges(&mut self, id: SetId) -> Result<(), Errno> {
+        let now = Instant::now();
+        let ranges = self.ranges.of(id.v4, now);
+        self.transact(|writer, table| {
+            elements::flush(writer, table, id);
+            elements::write_ranges(writer, table, id, &ranges, now);
+        })
     }
 
-    /// True where nothing of ours is missing; looks closely, whatever the generation says.
+    /// True if nothing of ours is missing; looks closely, whatever the generation says.
     fn verify(&mut self) -> Result<bool, Errno> {
         let before = self.ask(|socket, _| found::generation(socket))?;
-        let Found::Sound(found) = self.ask(found::inspect)? else {
+        let Found::Ours(ours) = self.inspect()? else {
             return Ok(false);
         };
-        if !self.sets.iter().eq(BTreeSet::from_iter(found).iter()) {
+        let State::Sound(found) = &ours.state else {
+            return Ok(false);
+        };
+        let me = self.me();
+        if ours.owner.map(|(owner, _)| owner) != me
+            || !self.sets.iter().eq(BTreeSet::from_iter(found))
+        {
             return Ok(false);
         }
-        for (id, subnet) in self.sampleses.lasting() {
+        for (id, subnet) in self.samples.lasting() {
             if !self.ask(|socket, table| elements::contains(socket, table, id, &subnet))? {
                 return Ok(false);
             }
@@ -285,14 +471,89 @@ impl Nft {
         Ok(true)
     }
 
+    /// Before rules are made again: what they counted is not lost.
+    fn keep_count(&mut self) {
+        let counted = self.ask(found::dropped).unwrap_or(0);
+        self.dropped_before += counted.max(self.dropped_now);
+        self.dropped_now = 0;
+    }
+
     fn note(&mut self, change: &Change) {
-        let subnet: Subnet = change.subnet();
-        let id = SetId::of(change.set(), &subnet);
+        let subnet = change.subnet();
+        let id = SetId::hash_of(&subnet);
         match change {
-            Change::Add(element) => self.sampleses.add(id, subnet, element.seconds_left),
-            Change::Remove { .. } => self.sampleses.remove(id, &subnet),
+            Change::Add(element) => self.samples.add(id, subnet, element.seconds_left),
+            Change::Remove(_) => self.samples.remove(id, &subnet),
         }
     }
+
+    fn delete(&mut self) -> Result<(), Errno> {
+        self.sets.clear();
+        self.samples.clear();
+        self.ranges.clear();
+        self.transact(ruleset::delete_table)
+    }
+}
+
+/// The sets for these bans: those for addresses, and for the prefix lengths with the most bans; prefixes of
+/// further lengths go to the ranges.
+fn sets_for(wanted: &[Element]) -> BTreeSet<SetId> {
+    let mut count: BTreeMap<SetId, usize> = BTreeMap::new();
+    for element in wanted {
+        *count.entry(SetId::hash_of(&element.subnet)).or_default() += 1;
+    }
+    let mut by_count: Vec<_> = count.into_iter().collect();
+    by_count.sort_by_key(|(id, count)| (std::cmp::Reverse(*count), *id));
+    let mut sets: BTreeSet<SetId> = SetId::base().collect();
+    for (id, _) in by_count {
+        let home = home(id, sets.iter());
+        sets.insert(home);
+    }
+    sets
+}
+
+/// Removes tables that an earlier run of this installation left behind: every one with our mark that names
+/// `instance` as its owner, and one called `configured` that names nobody, as earlier versions made it. The
+/// table `keep`, those of other installations and those whose owner lives stay. Returns the names.
+///
+/// # Errors
+/// [`Error::Permission`] without CAP_NET_ADMIN, and any other [`Error`].
+pub fn remove_leftovers(
+    keep: Option<&str>,
+    configured: &str,
+    instance: u32,
+) -> Result<Vec<String>, Error> {
+    let mut names = Nft::new(Settings {
+        table: configured.to_owned(),
+        ..Settings::default()
+    })?;
+    let marked = names.ask(|socket, _| found::marked_tables(socket));
+    let marked = marked.map_err(|error| names.error("listing tables", error))?;
+    let mut removed = Vec::new();
+    for table in BTreeSet::from_iter(marked.into_iter().chain([configured.to_owned()])) {
+        if Some(table.as_str()) == keep {
+            continue;
+        }
+        let mut nft = Nft::new(Settings {
+            table: table.clone(),
+            ..Settings::default()
+        })?;
+        let found = nft.inspect();
+        let Found::Ours(ours) = found.map_err(|error| nft.error("looking at a table", error))?
+        else {
+            continue;
+        };
+        let left = match ours.owner {
+            Some((owner, _)) => owner.instance == instance && !owner.lives(),
+            None => table == configured,
+        };
+        if left {
+            nft.delete()
+                .map_err(|error| nft.error("deleting a table", error))?;
+            removed.push(table);
+        }
+    }
+    Ok(removed)
 }
 
 /// Too much at once: for the socket, for its answers, or for a hash that is just growing.
@@ -304,74 +565,64 @@ fn too_much(error: Errno) -> bool {
 }
 
 impl Firewall for Nft {
-    fn name(&self) -> &'static str {
-        "nft"
+    fn facts(&self) -> &'static Facts {
+        &FACTS
     }
 
     fn reset(&mut self) -> Result<(), Error> {
         let doing = "making the table";
-        match self.ask(found::inspect) {
-            Ok(Found::Foreign) => return Err(self.foreign()),
-            Ok(_) => {}
-            Err(error) => return Err(self.error(doing, error)),
-        }
-        self.rebuild().map_err(|error| self.error(doing, error))
+        self.inspect_ours(doing)?;
+        self.fill(&Structure::Fresh, &[])
+            .map_err(|error| self.error(doing, error))
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
-        // A prefix of a length that never came has no set and needs no removal.
-        let known: Vec<_> = changes
-            .iter()
-            .filter(|change| match change {
-                Change::Add(_) => true,
-                Change::Remove { subnet, set } => self.sets.contains(&SetId::of(*set, subnet)),
-            })
-            .copied()
-            .collect();
-        self.make_sets_for(&known)
-            .and_then(|()| self.apply_chunks(&known))
-            .map_err(|error| self.error("changing elements", error))?;
-        known.iter().for_each(|change| self.note(change));
+        let mut all = || {
+            let (hashed, ranged) = self.sort(changes)?;
+            self.apply_chunks(&hashed)?;
+            for id in ranged {
+                self.apply_ranges(id)?;
+            }
+            Ok(hashed)
+        };
+        let hashed = all().map_err(|error| self.error("changing elements", error))?;
+        hashed.iter().for_each(|change| self.note(change));
         Ok(())
     }
 
     fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
         let doing = "bringing the table up to date";
-        self.sampleses.clear_all();
-        let found = self.ask(found::inspect);
-        let ready = match found {
-            Ok(Found::Foreign) => return Err(self.foreign()),
-            Ok(Found::Sound(sets)) => {
-                self.sets = sets.into_iter().collect();
-                Ok(())
-            }
-            Ok(Found::RulesDamaged(sets)) => self.repair(&sets),
-            Ok(Found::Nothing | Found::Unusable) => self.rebuild(),
-            Err(error) => Err(error),
+        let found = self.inspect_ours(doing)?;
+        let me = self.me();
+        let structure = match found {
+            Found::Nothing | Found::Foreign => Structure::Fresh,
+            Found::Ours(ours) => match (ours.state, ours.owner) {
+                (State::Unusable, _) => Structure::Fresh,
+                (State::RulesDamaged(sets), _) => Structure::Repair(sets),
+                (State::Sound(sets), owner) => {
+                    self.sets = sets.iter().copied().collect();
+                    match owner {
+                        Some((owner, _)) if Some(owner) == me => Structure::Keep,
+                        Some((_, handle)) => Structure::Adopt(handle),
+                        None if me.is_none() => Structure::Keep,
+                        None => Structure::Repair(sets),
+                    }
+                }
+            },
         };
-        let adds: Vec<_> = wanted
-            .iter()
-            .filter(|element| element.seconds_left > 0)
-            .copied()
-            .map(Change::Add)
-            .collect();
-        ready
-            .and_then(|()| self.make_sets_for(&adds))
-            .and_then(|()| self.replace_all(&adds))
+        self.fill(&structure, wanted)
             .map_err(|error| self.error(doing, error))?;
-        adds.iter().for_each(|change| self.note(change));
         Ok(Vec::new())
     }
 
     fn probe(&mut self) -> Result<(), Error> {
-        match self.ask(found::inspect) {
-            Ok(Found::Foreign) => Err(self.foreign()),
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.error("looking at the table", error)),
-        }
+        self.inspect_ours("looking at the table").map(|_| ())
     }
 
     fn intact(&mut self) -> Result<bool, Error> {
+        if let Some(claim) = &self.claim {
+            claim.greet();
+        }
         let answer = self.ask(|socket, _| found::generation(socket));
         match answer {
             Ok(now) if self.seen == Some(now) => Ok(true),
@@ -381,41 +632,25 @@ impl Firewall for Nft {
         .map_err(|error| self.error("looking at the table", error))
     }
 
-    fn clear(&mut self, set: Set) -> Result<bool, Error> {
-        let sets: Vec<_> = self
-            .sets
-            .iter()
-            .copied()
-            .filter(|id| id.set == set)
-            .collect();
-        self.transact(|writer, table| {
-            for id in &sets {
-                elements::flush(writer, table, *id);
-            }
-        })
-        .map_err(|error| self.error("emptying a set", error))?;
-        self.sampleses.clear(set);
-        Ok(true)
-    }
-
     fn remove(&mut self) -> Result<(), Error> {
         let doing = "deleting the table";
-        match self.ask(found::inspect) {
+        let found = self.inspect();
+        match found.map_err(|error| self.error(doing, error))? {
             // Never what is not ours.
-            Ok(Found::Foreign | Found::Nothing) => return Ok(()),
-            Ok(_) => {}
-            Err(error) => return Err(self.error(doing, error)),
+            Found::Ours(ours) if !self.has_other_owner(&ours) => {}
+            _ => return Ok(()),
         }
-        self.sets.clear();
-        self.sampleses.clear_all();
-        self.transact(ruleset::delete_table)
-            .map_err(|error| self.error(doing, error))
+        self.delete().map_err(|error| self.error(doing, error))
     }
 
-    fn counters(&mut self) -> Result<Option<Counters>, Error> {
-        self.ask(found::counters)
-            .map(Some)
-            .map_err(|error| self.error("reading counters", error))
+    fn report(&mut self) -> Result<Report, Error> {
+        self.dropped_now = self
+            .ask(found::dropped)
+            .map_err(|error| self.error("reading counters", error))?;
+        Ok(Report {
+            dropped: Some(self.dropped_before + self.dropped_now),
+            elements: None,
+        })
     }
 
     fn batch_size(&self) -> usize {

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::names::SetId;
 use crate::address::Subnet;
-use crate::firewall::Set;
 
 /// How many are remembered per set: some of them get lifted.
 const PER_SET: usize = 4;
@@ -18,9 +17,9 @@ const MARGIN: Duration = Duration::from_secs(3);
 
 /// The longest-lived elements of each set, as we handed them over.
 #[derive(Debug, Default)]
-pub struct Witnesses(BTreeMap<SetId, Vec<(Instant, Subnet)>>);
+pub struct Samples(BTreeMap<SetId, Vec<(Instant, Subnet)>>);
 
-impl Witnesses {
+impl Samples {
     /// Remembers an element with so many seconds left where it outlives one that is remembered.
     pub fn add(&mut self, id: SetId, subnet: Subnet, seconds_left: u32) {
         let Some(end) = Instant::now().checked_add(Duration::from_secs(seconds_left.into())) else {
@@ -45,25 +44,19 @@ impl Witnesses {
         }
     }
 
-    /// Forgets all of one kind.
-    pub fn clear(&mut self, set: Set) {
-        self.0.retain(|id, _| id.set != set);
-    }
-
     /// Forgets all.
-    pub fn clear_all(&mut self) {
+    pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// One element per set that must be there now.
+    /// The elements that must be there now.
     pub fn lasting(&self) -> Vec<(SetId, Subnet)> {
         let soon = Instant::now() + MARGIN;
-        self.0
-            .iter()
-            .filter_map(|(id, kept)| {
-                let (end, subnet) = kept.iter().max_by_key(|(end, _)| *end)?;
-                (*end > soon).then_some((*id, *subnet))
-            })
-            .collect()
+        let lasting = |(id, kept): (&SetId, &Vec<(Instant, Subnet)>)| {
+            let id = *id;
+            let those = kept.iter().filter(|(end, _)| *end > soon);
+            those.map(|(_, subnet)| (id, *subnet)).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(lasting).collect()
     }
 }

@@ -27,16 +27,17 @@ const LONGEST_ANSWER: usize = 128 << 10;
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
+    family: u8,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
 impl Socket {
-    /// Opens the socket.
+    /// Opens the socket; requests are for objects of this family.
     ///
     /// # Errors
     /// That of `socket(2)`: `EPROTONOSUPPORT` where the kernel has no nfnetlink.
-    pub fn open() -> Result<Self, Errno> {
+    pub fn open(family: u8) -> Result<Self, Errno> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -53,6 +54,7 @@ impl Socket {
         }
         Ok(Socket {
             fd,
+            family,
             sequence: 1,
             buffer: vec![0; LONGEST_ANSWER],
         })
@@ -60,7 +62,7 @@ impl Socket {
 
     /// A buffer for the next request.
     pub fn writer(&self) -> Writer {
-        Writer::new(self.sequence)
+        Writer::new(self.sequence, self.family)
     }
 
     /// Runs one transaction: all of it takes effect, or nothing.

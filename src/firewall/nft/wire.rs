@@ -6,9 +6,10 @@
 use super::uapi::*;
 
 /// Several messages in one buffer, each with its own sequence number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer {
     bytes: Vec<u8>,
+    family: u8,
     message: usize,
     sequence: u32,
 }
@@ -19,10 +20,11 @@ pub struct Writer {
 pub struct Nest(usize);
 
 impl Writer {
-    /// An empty buffer; the first message gets the number `sequence`.
-    pub fn new(sequence: u32) -> Self {
+    /// An empty buffer for objects of this family; the first message gets the number `sequence`.
+    pub fn new(sequence: u32, family: u8) -> Self {
         Writer {
             bytes: Vec::new(),
+            family,
             message: 0,
             sequence: sequence.wrapping_sub(1),
         }
@@ -48,9 +50,9 @@ impl Writer {
         self.raw(NFNL_MSG_BATCH_END, 0, NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES);
     }
 
-    /// Starts an nf_tables message of the `inet` family.
+    /// Starts an nf_tables message.
     pub fn message(&mut self, kind: u16, flags: u16) {
-        self.raw(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, NFPROTO_INET, 0);
+        self.raw(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, self.family, 0);
     }
 
     fn raw(&mut self, kind: u16, flags: u16, family: u8, resource: u16) {
@@ -228,11 +230,11 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let mut writer = Writer::new(7);
+        let mut writer = Writer::new(7, NFPROTO_INET);
         writer.begin();
         writer.message(NFT_MSG_NEWSET, NLM_F_CREATE);
         writer.text(NFTA_SET_NAME, "local4");
-        let nest = writer.nest(NFTA_SET_EXPR);
+        let nest = writer.nest(NFTA_RULE_USERDATA);
         writer.be64(NFTA_COUNTER_BYTES, 1 << 40);
         writer.close(nest);
         writer.be32(NFTA_SET_FLAGS, 16);
@@ -247,13 +249,13 @@ mod tests {
         let attrs = read[1].attrs();
         assert_eq!(attrs.text(NFTA_SET_NAME), Some("local4"));
         assert_eq!(attrs.be32(NFTA_SET_FLAGS), Some(16));
-        let nested = attrs.inside(NFTA_SET_EXPR);
+        let nested = attrs.inside(NFTA_RULE_USERDATA);
         assert_eq!(nested.be64(NFTA_COUNTER_BYTES), Some(1 << 40));
     }
 
     #[test]
     fn damaged_answers_end_early() {
-        let mut writer = Writer::new(1);
+        let mut writer = Writer::new(1, NFPROTO_INET);
         writer.message(NFT_MSG_GETGEN, 0);
         writer.text(NFTA_SET_NAME, "feed6");
         let whole = writer.bytes();

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use self::queue::Queue;
-use super::{Change, Counters, Element, Firewall, LogLine, Set};
+use super::{Change, Element, Firewall, LogLine, Report};
 
 mod queue;
 mod worker;
@@ -65,6 +65,21 @@ pub enum State {
 }
 
 impl State {
+    /// Every state, in the order of its number.
+    const ALL: [State; 5] = [
+        State::Off,
+        State::Starting,
+        State::Ok,
+        State::Degraded,
+        State::NoPermission,
+    ];
+
+    /// The state with this number; unknown numbers are [`State::Off`].
+    pub fn from_number(number: u64) -> Self {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        State::ALL.get(index).copied().unwrap_or_default()
+    }
+
     /// The word in `apiban.status`.
     pub fn name(self) -> &'static str {
         match self {
@@ -96,15 +111,14 @@ pub struct Status {
     pub refills: u64,
     /// Text of the latest error.
     pub last_error: Option<String>,
-    /// What the firewall dropped, some seconds old; `None` where the backend cannot tell.
-    pub counters: Option<Counters>,
+    /// What the backend tells, some seconds old.
+    pub report: Report,
 }
 
-/// All that owner and thread share; the lock is only held for moments, never during a backend's call.
+/// What owner and thread hand each other. The lock is held for moments only, never during a backend's call.
 #[derive(Debug, Default)]
-struct Shared {
+struct Mailbox {
     queue: Queue,
-    clears: Vec<Set>,
     refill: Option<(Vec<Element>, Instant)>,
     wants_refill: bool,
     stop: Option<Stop>,
@@ -122,7 +136,7 @@ struct Stop {
 
 #[derive(Debug, Default)]
 struct Inner {
-    shared: Mutex<Shared>,
+    mailbox: Mutex<Mailbox>,
     /// There is something to do for the thread.
     work: Condvar,
     /// The thread has ended.
@@ -130,9 +144,9 @@ struct Inner {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Shared> {
+    fn lock(&self) -> MutexGuard<'_, Mailbox> {
         // No code panics while it holds the lock; were it so, the data would still be whole.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,7 +171,7 @@ impl Runner {
     ) -> io::Result<Runner> {
         let inner = Arc::new(Inner::default());
         inner.lock().status = Status {
-            backend: backend.name(),
+            backend: backend.facts().name,
             state: State::Starting,
             ..Status::default()
         };
@@ -172,28 +186,13 @@ impl Runner {
     /// backend is doing.
     pub fn send(&self, change: Change) {
         let now = Instant::now();
-        let mut shared = self.inner.lock();
-        shared.queue.push(&change, now);
-        if shared.queue.urgent() > self.options.queue_capacity {
-            shared.queue.clear();
-            shared.clears.clear();
-            shared.wants_refill = true;
+        let mut mailbox = self.inner.lock();
+        mailbox.queue.push(&change, now);
+        if mailbox.queue.urgent() > self.options.queue_capacity {
+            mailbox.queue.clear();
+            mailbox.wants_refill = true;
         }
-        drop(shared);
-        self.inner.work.notify_one();
-    }
-
-    /// Lifts all bans of one set, after the table of that set was emptied.
-    pub fn clear(&self, set: Set) {
-        let mut shared = self.inner.lock();
-        shared.queue.clear_set(set);
-        if let Some((elements, _)) = &mut shared.refill {
-            elements.retain(|element| element.set != set);
-        }
-        if !shared.clears.contains(&set) {
-            shared.clears.push(set);
-        }
-        drop(shared);
+        drop(mailbox);
         self.inner.work.notify_one();
     }
 
@@ -206,23 +205,24 @@ impl Runner {
     /// sends changes, at any time. Changes that were sent before are dropped: the tables have them, and one of a ban
     /// that was lifted with its whole table must not come after the refill.
     pub fn refill(&self, wanted: Vec<Element>) {
-        let mut shared = self.inner.lock();
-        shared.refill = Some((wanted, Instant::now()));
-        shared.wants_refill = false;
-        shared.queue.clear();
-        // The tables were emptied before they were read.
-        shared.clears.clear();
-        drop(shared);
+        let mut mailbox = self.inner.lock();
+        mailbox.refill = Some((wanted, Instant::now()));
+        mailbox.wants_refill = false;
+        mailbox.queue.clear();
+        drop(mailbox);
         self.inner.work.notify_one();
     }
 
     /// A snapshot of how it goes.
     pub fn status(&self) -> Status {
-        let shared = self.inner.lock();
-        let waiting = shared.refill.as_ref().map_or(0, |(wanted, _)| wanted.len());
+        let mailbox = self.inner.lock();
+        let waiting = mailbox
+            .refill
+            .as_ref()
+            .map_or(0, |(wanted, _)| wanted.len());
         Status {
-            queued: shared.queue.len() + waiting,
-            ..shared.status.clone()
+            queued: mailbox.queue.len() + waiting,
+            ..mailbox.status.clone()
         }
     }
 
@@ -237,18 +237,18 @@ impl Runner {
     pub fn shutdown(self, remove: bool, limit: Duration) -> bool {
         let now = Instant::now();
         let deadline = now.checked_add(limit).unwrap_or(now);
-        let mut shared = self.inner.lock();
-        shared.stop = Some(Stop { remove, deadline });
+        let mut mailbox = self.inner.lock();
+        mailbox.stop = Some(Stop { remove, deadline });
         self.inner.work.notify_one();
-        while !shared.ended {
+        while !mailbox.ended {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            shared = self
+            mailbox = self
                 .inner
                 .end
-                .wait_timeout(shared, left)
+                .wait_timeout(mailbox, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -258,15 +258,15 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let mut shared = self.inner.lock();
-        if shared.stop.is_none() {
+        let mut mailbox = self.inner.lock();
+        if mailbox.stop.is_none() {
             let deadline = Instant::now();
-            shared.stop = Some(Stop {
+            mailbox.stop = Some(Stop {
                 remove: false,
                 deadline,
             });
         }
-        drop(shared);
+        drop(mailbox);
         self.inner.work.notify_one();
     }
 }

@@ -4,16 +4,15 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::address::Subnet;
-use crate::firewall::{Change, Element, Set};
-
-type Key = (Set, Subnet);
+use crate::firewall::{Change, Element};
 
 /// What is to happen to one ban.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     /// When the ban ends; `None` lifts it.
     end: Option<Instant>,
-    /// True where it stands in the fast counters.
+    hits: u32,
+    /// True if it waits in the queue of new changes.
     urgent: bool,
 }
 
@@ -21,21 +20,18 @@ struct Pending {
 /// does not matter; of several changes of one ban only the last is kept.
 #[derive(Debug, Default)]
 pub struct Queue {
-    pending: HashMap<Key, Pending>,
-    /// Keys in order of arrival; one without a pending change was taken through the other counters.
-    urgent: VecDeque<Key>,
-    backlog: VecDeque<Key>,
+    pending: HashMap<Subnet, Pending>,
+    /// Keys in order of arrival; one without a pending change was taken through the other queue.
+    urgent: VecDeque<Subnet>,
+    backlog: VecDeque<Subnet>,
     urgent_count: usize,
 }
 
 impl Queue {
     /// A new change. It replaces one that waits for the same ban.
     pub fn push(&mut self, change: &Change, now: Instant) {
-        let key = (change.set(), change.subnet());
-        let pending = Pending {
-            end: end(change, now),
-            urgent: true,
-        };
+        let key = change.subnet();
+        let pending = Pending::of(change, now, true);
         let old = self.pending.insert(key, pending);
         if !old.is_some_and(|old| old.urgent) {
             self.urgent.push_back(key);
@@ -45,12 +41,9 @@ impl Queue {
 
     /// A change that is part of a refill, counted from `now`; newer ones go before it.
     pub fn push_backlog(&mut self, change: &Change, now: Instant) {
-        let key = (change.set(), change.subnet());
+        let key = change.subnet();
         if let std::collections::hash_map::Entry::Vacant(vacant) = self.pending.entry(key) {
-            vacant.insert(Pending {
-                end: end(change, now),
-                urgent: false,
-            });
+            vacant.insert(Pending::of(change, now, false));
             self.backlog.push_back(key);
         }
     }
@@ -66,7 +59,7 @@ impl Queue {
                 continue;
             };
             self.urgent_count -= usize::from(pending.urgent);
-            taken.push(change(key, pending.end, now));
+            taken.push(pending.change(key, now));
         }
         taken
     }
@@ -80,14 +73,6 @@ impl Queue {
     pub fn clear_backlog(&mut self) {
         self.backlog.clear();
         self.pending.retain(|_, pending| pending.urgent);
-    }
-
-    /// Forgets the changes of one set.
-    pub fn clear_set(&mut self, set: Set) {
-        self.pending.retain(|(of, _), _| *of != set);
-        self.urgent.retain(|(of, _)| *of != set);
-        self.backlog.retain(|(of, _)| *of != set);
-        self.urgent_count = self.pending.values().filter(|p| p.urgent).count();
     }
 
     /// Changes that wait.
@@ -106,24 +91,32 @@ impl Queue {
     }
 }
 
-fn end(change: &Change, now: Instant) -> Option<Instant> {
-    match change {
-        // An end beyond the clock's range is as good as now: it cannot happen with 32-bit seconds.
-        Change::Add(element) => {
-            Some(now.checked_add(Duration::from_secs(element.seconds_left.into()))?)
+impl Pending {
+    fn of(change: &Change, now: Instant, urgent: bool) -> Self {
+        match change {
+            Change::Add(element) => Pending {
+                // Beyond the clock's range is like now. It cannot happen with 32-bit seconds.
+                end: now.checked_add(Duration::from_secs(element.seconds_left.into())),
+                hits: element.hits,
+                urgent,
+            },
+            Change::Remove(_) => Pending {
+                end: None,
+                hits: 0,
+                urgent,
+            },
         }
-        Change::Remove { .. } => None,
     }
-}
 
-fn change((set, subnet): Key, end: Option<Instant>, now: Instant) -> Change {
-    match end {
-        None => Change::Remove { subnet, set },
-        Some(end) => Change::Add(Element {
-            subnet,
-            set,
-            seconds_left: seconds_between(now, end),
-        }),
+    fn change(&self, subnet: Subnet, now: Instant) -> Change {
+        match self.end {
+            None => Change::Remove(subnet),
+            Some(end) => Change::Add(Element {
+                subnet,
+                seconds_left: seconds_between(now, end),
+                hits: self.hits,
+            }),
+        }
     }
 }
 
@@ -141,16 +134,13 @@ mod tests {
     fn add(text: &str, seconds_left: u32) -> Change {
         Change::Add(Element {
             subnet: text.parse().unwrap(),
-            set: Set::Local,
             seconds_left,
+            hits: 7,
         })
     }
 
     fn remove(text: &str) -> Change {
-        Change::Remove {
-            subnet: text.parse().unwrap(),
-            set: Set::Local,
-        }
+        Change::Remove(text.parse().unwrap())
     }
 
     #[test]
@@ -195,17 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn one_set_can_be_forgotten() {
+    fn what_is_left_of_a_refill_can_be_forgotten() {
         let now = Instant::now();
         let mut queue = Queue::default();
         queue.push(&add("192.0.2.1", 60), now);
         queue.push_backlog(&add("192.0.2.2", 60), now);
-        queue.clear_set(Set::Feed);
-        assert_eq!(queue.len(), 2);
         queue.clear_backlog();
-        assert_eq!(queue.len(), 1);
-        queue.clear_set(Set::Local);
-        assert_eq!((queue.len(), queue.urgent()), (0, 0));
+        assert_eq!((queue.len(), queue.urgent()), (1, 1));
+        assert_eq!(queue.pop(9, now), [add("192.0.2.1", 60)]);
         assert!(queue.pop(9, now).is_empty());
     }
 }

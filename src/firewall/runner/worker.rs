@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::queue::seconds_between;
-use super::{Inner, Options, Shared, State, Stop};
-use crate::firewall::{Change, Element, Error, Firewall, Set};
+use super::{Inner, Mailbox, Options, State, Stop};
+use crate::firewall::{Change, Element, Error, Firewall};
 use crate::log::Level;
 
 /// Log lines that wait for the owner; more are dropped.
@@ -15,8 +15,8 @@ const MOST_LOGS: usize = 100;
 const SAME_LINE: Duration = Duration::from_secs(60);
 /// Lines remembered for that.
 const LINES_REMEMBERED: usize = 16;
-/// Pause between two readings of the counters.
-const COUNTERS_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause between two readings of a backend's report.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// The doublings of the pause after failures stop here, long after the longest pause is reached.
 const MOST_DOUBLINGS: u32 = 16;
 
@@ -37,7 +37,6 @@ enum Task {
     End(Stop),
     Start,
     Refill(Vec<Element>, Instant),
-    Clear(Set),
     Apply(Vec<Change>),
     AskForRefill,
     Check,
@@ -56,7 +55,7 @@ pub struct Worker {
     /// A refill is partly in the queue: the state is not yet ok.
     settling: bool,
     next_check: Instant,
-    next_counters: Instant,
+    next_report: Instant,
     written: Vec<(String, Instant)>,
 }
 
@@ -78,7 +77,7 @@ impl Worker {
             failures: 0,
             settling: false,
             next_check: now,
-            next_counters: now,
+            next_report: now,
             written: Vec::new(),
         }
     }
@@ -90,7 +89,6 @@ impl Worker {
                 Task::End(stop) => return self.end(stop),
                 Task::Start => self.start(),
                 Task::Refill(wanted, read_at) => self.refill(&wanted, read_at),
-                Task::Clear(set) => self.clear(set),
                 Task::Apply(changes) => self.apply(&changes),
                 Task::AskForRefill => {
                     self.ask_for_refill();
@@ -114,55 +112,52 @@ impl Worker {
     /// Waits for something to do.
     fn next(&mut self) -> Task {
         let inner = Arc::clone(&self.inner);
-        let mut shared = inner.lock();
+        let mut mailbox = inner.lock();
         loop {
             let now = Instant::now();
-            let (task, until) = self.choose(&mut shared, now);
+            let (task, until) = self.choose(&mut mailbox, now);
             if let Some(task) = task {
                 return task;
             }
-            shared = match until.map(|until| until.saturating_duration_since(now)) {
+            mailbox = match until.map(|until| until.saturating_duration_since(now)) {
                 Some(pause) => {
                     inner
                         .work
-                        .wait_timeout(shared, pause)
+                        .wait_timeout(mailbox, pause)
                         .unwrap_or_else(PoisonError::into_inner)
                         .0
                 }
                 None => inner
                     .work
-                    .wait(shared)
+                    .wait(mailbox)
                     .unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
     /// The next task, or until when to wait for one.
-    fn choose(&self, shared: &mut Shared, now: Instant) -> (Option<Task>, Option<Instant>) {
-        if let Some(stop) = shared.stop {
+    fn choose(&self, mailbox: &mut Mailbox, now: Instant) -> (Option<Task>, Option<Instant>) {
+        if let Some(stop) = mailbox.stop {
             return (Some(Task::End(stop)), None);
         }
         if let Phase::Down(until) = self.phase {
             return ((now >= until).then_some(Task::Start), Some(until));
         }
-        if let Some((wanted, read_at)) = shared.refill.take() {
+        if let Some((wanted, read_at)) = mailbox.refill.take() {
             return (Some(Task::Refill(wanted, read_at)), None);
         }
         if let Phase::Waiting = self.phase {
             return (None, None);
         }
-        if shared.wants_refill {
+        if mailbox.wants_refill {
             // The queue overflowed.
             return (Some(Task::AskForRefill), None);
-        }
-        if let Some(set) = shared.clears.pop() {
-            return (Some(Task::Clear(set)), None);
         }
         // Before the queue, which may never be empty.
         if now >= self.next_check {
             return (Some(Task::Check), None);
         }
-        let changes = shared.queue.pop(self.backend.batch_size(), now);
+        let changes = mailbox.queue.pop(self.backend.batch_size(), now);
         let task = (!changes.is_empty()).then_some(Task::Apply(changes));
         (task, Some(self.next_check))
     }
@@ -202,22 +197,15 @@ impl Worker {
             .filter(|element| element.seconds_left > 0)
             .collect();
         let rest = self.call(|backend| backend.reconcile(&wanted))?;
-        let mut shared = self.inner.lock();
-        shared.status.refills += 1;
+        let mut mailbox = self.inner.lock();
+        mailbox.status.refills += 1;
         for change in &rest {
-            shared.queue.push_backlog(change, now);
+            mailbox.queue.push_backlog(change, now);
         }
-        drop(shared);
+        drop(mailbox);
         self.settling = true;
         self.phase = Phase::Running;
         self.next_check = Instant::now() + self.options.check_interval;
-        Ok(())
-    }
-
-    fn clear(&mut self, set: Set) -> Result<(), Error> {
-        if !self.call(|backend| backend.clear(set))? {
-            self.ask_for_refill();
-        }
         Ok(())
     }
 
@@ -231,16 +219,16 @@ impl Worker {
         let now = Instant::now();
         self.next_check = now + self.options.check_interval;
         if !self.call(|backend| backend.intact())? {
-            let name = self.backend.name();
+            let name = self.backend.facts().name;
             let text = format!("firewall {name}: changed from outside, filling it again");
             self.log(Level::Warn, text);
             self.inner.lock().status.state = State::Degraded;
             self.settling = true;
             self.ask_for_refill();
-        } else if now >= self.next_counters {
-            self.next_counters = now + COUNTERS_INTERVAL;
-            let counters = self.call(|backend| backend.counters())?;
-            self.inner.lock().status.counters = counters;
+        } else if now >= self.next_report {
+            self.next_report = now + REPORT_INTERVAL;
+            let report = self.call(|backend| backend.report())?;
+            self.inner.lock().status.report = report;
         }
         Ok(())
     }
@@ -255,13 +243,13 @@ impl Worker {
     fn agreed(&mut self) {
         self.settling = false;
         self.failures = 0;
-        let mut shared = self.inner.lock();
-        let before = std::mem::replace(&mut shared.status.state, State::Ok);
-        drop(shared);
+        let mut mailbox = self.inner.lock();
+        let before = std::mem::replace(&mut mailbox.status.state, State::Ok);
+        drop(mailbox);
         if before != State::Ok {
             let text = format!(
                 "firewall {}: in step with the ban tables",
-                self.backend.name()
+                self.backend.facts().name
             );
             self.log(Level::Info, text);
         }
@@ -288,13 +276,13 @@ impl Worker {
         self.failures = self.failures.saturating_add(1);
         self.settling = true;
         self.phase = Phase::Down(Instant::now() + delay);
-        let mut shared = self.inner.lock();
-        shared.status.errors += 1;
-        shared.status.last_error = Some(error.to_string());
-        let before = std::mem::replace(&mut shared.status.state, state);
+        let mut mailbox = self.inner.lock();
+        mailbox.status.errors += 1;
+        mailbox.status.last_error = Some(error.to_string());
+        let before = std::mem::replace(&mut mailbox.status.state, state);
         // What is queued of a refill is out of date; the next one brings it anew.
-        shared.queue.clear_backlog();
-        drop(shared);
+        mailbox.queue.clear_backlog();
+        drop(mailbox);
         if before != state {
             self.log(level, format!("firewall {error}"));
         }
@@ -309,10 +297,10 @@ impl Worker {
         if let Err(error) = result {
             self.log(Level::Warn, format!("firewall at shutdown: {error}"));
         }
-        let mut shared = self.inner.lock();
-        shared.status.state = State::Off;
-        shared.ended = true;
-        drop(shared);
+        let mut mailbox = self.inner.lock();
+        mailbox.status.state = State::Off;
+        mailbox.ended = true;
+        drop(mailbox);
         self.inner.end.notify_all();
     }
 
@@ -356,11 +344,11 @@ impl Worker {
         if self.written.len() < LINES_REMEMBERED {
             self.written.push((text.clone(), now));
         }
-        let mut shared = self.inner.lock();
-        if shared.logs.len() < MOST_LOGS {
-            shared.logs.push((level, text));
+        let mut mailbox = self.inner.lock();
+        if mailbox.logs.len() < MOST_LOGS {
+            mailbox.logs.push((level, text));
         }
-        drop(shared);
+        drop(mailbox);
         (self.wake)();
     }
 }

@@ -9,7 +9,6 @@ use self::world::{address, config, World, KEY, START};
 use super::*;
 use crate::bans::By;
 use crate::feed::FeedState;
-use crate::firewall::Set;
 use crate::shared::published::Number;
 use crate::state;
 
@@ -102,7 +101,7 @@ fn the_end_of_a_local_ban_does_not_lift_the_ban_of_a_peer() {
     assert!(world.shared.local.is_empty());
     world.assert_firewall_agrees();
     let left: Vec<_> = world.dropped.lock().unwrap().iter().copied().collect();
-    assert_eq!(left, [(Set::Local, address(1))]);
+    assert_eq!(left, [address(1)]);
 }
 
 #[test]

@@ -10,11 +10,12 @@ use std::time::Instant;
 use super::super::*;
 use crate::bans::{Bans, By, Order, Policy};
 use crate::clock::simulated::Simulated;
-use crate::config::{FirewallKind, Scope};
+use crate::config::FirewallKind;
 use crate::feed::client::{FetchError, FetchErrorKind, Request as Fetch, Response};
 use crate::feed::Key;
-use crate::firewall::{Change, Element, Error, Firewall, Set};
+use crate::firewall::{Change, Element, Error, Facts, Firewall, Report, Scope};
 use crate::memory::HeapArena;
+use crate::shared::published::Place;
 use crate::state::restore;
 
 /// Where the wall clock of most tests begins, in Unix seconds.
@@ -29,14 +30,33 @@ const LONGEST_STEP: Duration = Duration::from_secs(100);
 const STEPS: u32 = 50;
 
 /// What the firewall drops.
-pub type Dropped = Arc<Mutex<BTreeSet<(Set, Subnet)>>>;
+pub type Dropped = Arc<Mutex<BTreeSet<Subnet>>>;
 
 /// A firewall without timeouts: each ban stays until it is lifted.
 struct Recorder(Dropped);
 
 impl Firewall for Recorder {
-    fn name(&self) -> &'static str {
-        "recorder"
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "recorder",
+            ends_bans_itself: false,
+            is_limited: false,
+            scopes_by_port: false,
+            knows_what_it_holds: true,
+            default_scope: Scope::Local,
+        }
+    }
+
+    fn probe(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn intact(&mut self) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn report(&mut self) -> Result<Report, Error> {
+        Ok(Report::default())
     }
 
     fn reset(&mut self) -> Result<(), Error> {
@@ -48,22 +68,17 @@ impl Firewall for Recorder {
         let mut dropped = self.0.lock().unwrap();
         for change in changes {
             match change {
-                Change::Add(element) => dropped.insert((element.set, element.subnet)),
-                Change::Remove { subnet, set } => dropped.remove(&(*set, *subnet)),
+                Change::Add(element) => dropped.insert(element.subnet),
+                Change::Remove(subnet) => dropped.remove(subnet),
             };
         }
         Ok(())
     }
 
     fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
-        let wanted = wanted.iter().map(|element| (element.set, element.subnet));
+        let wanted = wanted.iter().map(|element| element.subnet);
         *self.0.lock().unwrap() = wanted.collect();
         Ok(Vec::new())
-    }
-
-    fn clear(&mut self, set: Set) -> Result<bool, Error> {
-        self.0.lock().unwrap().retain(|(of, _)| *of != set);
-        Ok(true)
     }
 
     fn remove(&mut self) -> Result<(), Error> {
@@ -212,7 +227,8 @@ impl World {
         let around = Rc::<RefCell<Around>>::default();
         let dropped = Dropped::default();
         let recorder = Box::new(Recorder(Arc::clone(&dropped)));
-        let firewalls = Firewalls::with_backend(recorder, config, Box::new(|| {})).unwrap();
+        let mut firewalls = Firewalls::default();
+        firewalls.add(Place::Firewall, recorder, config, || {});
         let exchange = Direct {
             service: Rc::clone(&service),
             result: None,
@@ -226,13 +242,14 @@ impl World {
             product: "test",
             trusted: trusted.clone(),
             resumed,
+            listening: Vec::new(),
         };
         let updater = Updater::assemble(
             parts,
             Rc::clone(&around),
             Box::new(exchange),
             TrustWatch::new(trusted, None),
-            Some(firewalls),
+            firewalls,
         );
         World {
             time,
@@ -325,7 +342,7 @@ impl World {
         let mut wanted = BTreeSet::new();
         for origin in Origin::ALL {
             let live = self.live(origin);
-            wanted.extend(live.into_iter().map(|subnet| (origin.set(), subnet)));
+            wanted.extend(live);
         }
         let deadline = Instant::now() + Duration::from_secs(20);
         while *self.dropped.lock().unwrap() != wanted {

@@ -119,7 +119,8 @@ fn default_of(parameter: &Parameter) -> String {
         let mut config = Config::default();
         let row = apiban::config::parameter("firewall").expect("there");
         config.set(row, RawValue::Text(firewall)).expect("accepted");
-        format!("{:?}", config.scope()).to_lowercase()
+        let facts = config.firewall.facts().expect("a backend");
+        format!("{:?}", facts.default_scope).to_lowercase()
     };
     match (parameter.name, parameter.default) {
         ("firewall_scope", _) => format!(

@@ -82,7 +82,7 @@ fn forged_packets_fill_the_local_table_and_nothing_else() {
             .param("firewall_scope", "feed")
             .start();
         wait_until("the feed", SOON, || {
-            held("feed4", "10.9.0.5").is_some()
+            held("hosts4", "10.9.0.5").is_some()
                 && kamailio.statistic("apiban", "feed_entries") == 1001
         });
         let mut client = host.udp("10.9.0.3", &kamailio);
@@ -131,7 +131,7 @@ fn forged_packets_fill_the_local_table_and_nothing_else() {
 
         // The feed is what it was, in the table and in the kernel.
         assert_eq!(kamailio.statistic("apiban", "feed_entries"), 1001);
-        assert_eq!(elements("feed4").len(), 1001);
+        assert_eq!(elements("hosts4").len(), 1001);
         let verdict = kamailio.verdict("198.51.3.7");
         assert_eq!(verdict["source"], "feed");
         // First come, first banned: nobody was pushed out.
@@ -220,7 +220,7 @@ fn a_script_that_bans_without_end_fills_table_and_kernel_and_they_empty_again() 
             firewall["queued"] == 0 && firewall["state"] == "ok"
         });
         println!("65,536 bans in the kernel after {:?}", began.elapsed());
-        let count = || elements("local4").len() + held_networks();
+        let count = || elements("hosts4").len() + held_networks();
         wait_until("all of them in the kernel", SOON, || count() == 65_536);
         assert_told_once(&kamailio, "the local table is full");
         let begin = Instant::now();
@@ -242,9 +242,9 @@ fn a_script_that_bans_without_end_fills_table_and_kernel_and_they_empty_again() 
 
 /// How many IPv6 networks the kernel holds.
 fn held_networks() -> usize {
-    let known = objects("set").iter().any(|set| set["name"] == "local6_64");
+    let known = objects("set").iter().any(|set| set["name"] == "nets6_64");
     if known {
-        elements("local6_64").len()
+        elements("nets6_64").len()
     } else {
         0
     }

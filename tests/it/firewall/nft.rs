@@ -2,12 +2,14 @@
 //! `ip`; nft is only the witness.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 
 use apiban::address::Subnet;
-use apiban::firewall::nft::Nft;
-use apiban::firewall::{Change, Element, Error, Firewall, Set};
+use apiban::firewall::nft::{remove_leftovers, Hook, Nft, Settings};
+use apiban::firewall::ports::Ports;
+use apiban::firewall::{Change, Element, Error, Firewall};
 
 use apiban_testing::netns::{addresses, elements, in_namespace, objects, run};
 use apiban_testing::wait::{wait_until, SOON};
@@ -16,23 +18,20 @@ fn subnet(text: &str) -> Subnet {
     text.parse().unwrap()
 }
 
-fn element(text: &str, set: Set, seconds_left: u32) -> Element {
+fn element(text: &str, seconds_left: u32) -> Element {
     Element {
         subnet: subnet(text),
-        set,
         seconds_left,
+        hits: 0,
     }
 }
 
-fn add(text: &str, set: Set, seconds_left: u32) -> Change {
-    Change::Add(element(text, set, seconds_left))
+fn add(text: &str, seconds_left: u32) -> Change {
+    Change::Add(element(text, seconds_left))
 }
 
-fn remove(text: &str, set: Set) -> Change {
-    Change::Remove {
-        subnet: subnet(text),
-        set,
-    }
+fn remove(text: &str) -> Change {
+    Change::Remove(subnet(text))
 }
 
 /// Names of the sets, sorted.
@@ -45,8 +44,27 @@ fn set_names() -> Vec<String> {
     names
 }
 
+fn named(table: &str) -> Result<Nft, Error> {
+    Nft::new(Settings {
+        table: table.to_owned(),
+        ..Settings::default()
+    })
+}
+
+/// The rules of the last version's table, which hooked into input and had four sets.
+const LAST_VERSION: &str = "table inet apiban { comment \"apiban.so\";
+    set local4 { type ipv4_addr; flags timeout; counter; comment \"apiban.so\"; }
+    set local6 { type ipv6_addr; flags timeout; counter; comment \"apiban.so\"; }
+    set feed4 { type ipv4_addr; flags timeout; counter; comment \"apiban.so\"; }
+    set feed6 { type ipv6_addr; flags timeout; counter; comment \"apiban.so\"; }
+    chain input { type filter hook input priority -300; policy accept;
+        ip saddr @local4 counter drop comment \"apiban.so local4\"
+        ip saddr @feed4 counter drop comment \"apiban.so feed4\"
+    }
+}";
+
 fn ready() -> Nft {
-    let mut nft = Nft::new("apiban").unwrap();
+    let mut nft = Nft::new(Settings::default()).unwrap();
     nft.reset().unwrap();
     nft
 }
@@ -55,10 +73,10 @@ fn ready() -> Nft {
 fn the_table_is_as_documented() {
     in_namespace(|| {
         let mut nft = ready();
-        assert_eq!(set_names(), ["feed4", "feed6", "local4", "local6"]);
+        assert_eq!(set_names(), ["hosts4", "hosts6"]);
         let chains = objects("chain");
         assert_eq!(chains.len(), 1);
-        assert_eq!(chains[0]["hook"], "input");
+        assert_eq!(chains[0]["hook"], "prerouting");
         assert_eq!(chains[0]["prio"], -300);
         assert_eq!(chains[0]["policy"], "accept");
         let text = run("nft", &["list", "ruleset"]);
@@ -67,16 +85,17 @@ fn the_table_is_as_documented() {
             "comment \"apiban.so\"",
             "type ipv4_addr",
             "flags timeout",
-            "icmpv6 type 135-136 accept comment \"apiban.so neighbours\"",
-            "ip saddr @local4 counter packets 0 bytes 0 drop comment \"apiban.so local4\"",
-            "ip6 saddr @feed6 counter packets 0 bytes 0 drop comment \"apiban.so feed6\"",
+            "icmpv6 type 135-136 accept comment \"apiban.so neighbours owner=",
+            "ip saddr @hosts4 counter packets 0 bytes 0 drop comment \"apiban.so hosts4\"",
+            "ip6 saddr @hosts6 counter packets 0 bytes 0 drop comment \"apiban.so hosts6\"",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
         }
         assert!(nft.intact().unwrap());
         // A second start makes nothing twice.
-        ready();
-        assert_eq!(objects("rule").len(), 5);
+        drop(nft);
+        let mut nft = ready();
+        assert_eq!(objects("rule").len(), 3);
         nft.remove().unwrap();
         nft.remove().unwrap();
         assert!(objects("table").is_empty());
@@ -88,34 +107,29 @@ fn bans_come_go_and_end_by_themselves() {
     in_namespace(|| {
         let mut nft = ready();
         nft.apply(&[
-            add("192.0.2.1", Set::Local, 600),
-            add("192.0.2.1", Set::Feed, 60),
-            add("2001:db8::1", Set::Feed, 60),
-            add("192.0.2.2", Set::Local, 1),
-            add("192.0.2.3", Set::Local, u32::MAX),
-            add("192.0.2.4", Set::Local, 0),
+            add("192.0.2.1", 600),
+            add("2001:db8::1", 60),
+            add("192.0.2.2", 1),
+            add("192.0.2.3", u32::MAX),
+            add("192.0.2.4", 0),
         ])
         .unwrap();
-        let local = elements("local4");
+        let local = elements("hosts4");
         assert_eq!(local[0].0, "192.0.2.1");
         assert!((595..=600).contains(&local[0].1), "{local:?}");
-        assert_eq!(addresses("feed6"), ["2001:db8::1"]);
+        assert_eq!(addresses("hosts6"), ["2001:db8::1"]);
         wait_until("192.0.2.2 ends", SOON, || {
-            addresses("local4") == ["192.0.2.1", "192.0.2.3"]
+            addresses("hosts4") == ["192.0.2.1", "192.0.2.3"]
         });
-        // Lifting what is absent harms nothing, and one set leaves the other alone.
+        // Lifting what is absent harms nothing.
         nft.apply(&[
-            remove("192.0.2.99", Set::Local),
-            remove("192.0.2.1", Set::Local),
-            remove("198.51.100.0/24", Set::Local),
-            add("192.0.2.5", Set::Local, 60),
+            remove("192.0.2.99"),
+            remove("192.0.2.1"),
+            remove("198.51.100.0/24"),
+            add("192.0.2.5", 60),
         ])
         .unwrap();
-        assert_eq!(addresses("local4"), ["192.0.2.3", "192.0.2.5"]);
-        assert_eq!(addresses("feed4"), ["192.0.2.1"]);
-        assert!(nft.clear(Set::Local).unwrap());
-        assert!(addresses("local4").is_empty());
-        assert_eq!(addresses("feed4"), ["192.0.2.1"]);
+        assert_eq!(addresses("hosts4"), ["192.0.2.3", "192.0.2.5"]);
         assert!(nft.intact().unwrap());
     });
 }
@@ -124,32 +138,29 @@ fn bans_come_go_and_end_by_themselves() {
 fn banned_again_the_new_end_counts() {
     for old_kernel in [false, true] {
         in_namespace(move || {
-            let mut nft = Nft::new("apiban").unwrap();
+            let mut nft = Nft::new(Settings::default()).unwrap();
             if old_kernel {
                 nft = nft.assume_old_kernel();
             }
             nft.reset().unwrap();
-            let left = || elements("local4")[0].1;
-            nft.apply(&[add("192.0.2.1", Set::Local, 100)]).unwrap();
-            nft.apply(&[add("192.0.2.1", Set::Local, 5000)]).unwrap();
+            let left = || elements("hosts4")[0].1;
+            nft.apply(&[add("192.0.2.1", 100)]).unwrap();
+            nft.apply(&[add("192.0.2.1", 5000)]).unwrap();
             assert!(left() > 4990, "{}", left());
-            nft.apply(&[add("192.0.2.1", Set::Local, 50)]).unwrap();
+            nft.apply(&[add("192.0.2.1", 50)]).unwrap();
             assert!(left() <= 50, "{}", left());
             // In one transaction the later change wins.
             nft.apply(&[
-                add("192.0.2.1", Set::Local, 200),
-                remove("192.0.2.1", Set::Local),
-                add("192.0.2.1", Set::Local, 300),
-                add("192.0.2.1", Set::Local, 400),
+                add("192.0.2.1", 200),
+                remove("192.0.2.1"),
+                add("192.0.2.1", 300),
+                add("192.0.2.1", 400),
             ])
             .unwrap();
             assert!((395..=400).contains(&left()), "{}", left());
-            nft.apply(&[
-                add("192.0.2.1", Set::Local, 200),
-                remove("192.0.2.1", Set::Local),
-            ])
-            .unwrap();
-            assert!(addresses("local4").is_empty());
+            nft.apply(&[add("192.0.2.1", 200), remove("192.0.2.1")])
+                .unwrap();
+            assert!(addresses("hosts4").is_empty());
         });
     }
 }
@@ -158,10 +169,10 @@ fn banned_again_the_new_end_counts() {
 fn the_same_timeout_again_starts_anew() {
     in_namespace(|| {
         let mut nft = ready();
-        nft.apply(&[add("192.0.2.1", Set::Local, 100)]).unwrap();
-        wait_until("two seconds pass", SOON, || elements("local4")[0].1 < 98);
-        nft.apply(&[add("192.0.2.1", Set::Local, 100)]).unwrap();
-        assert!(elements("local4")[0].1 >= 99);
+        nft.apply(&[add("192.0.2.1", 100)]).unwrap();
+        wait_until("two seconds pass", SOON, || elements("hosts4")[0].1 < 98);
+        nft.apply(&[add("192.0.2.1", 100)]).unwrap();
+        assert!(elements("hosts4")[0].1 >= 99);
     });
 }
 
@@ -170,32 +181,33 @@ fn prefixes_of_all_lengths_may_overlap() {
     in_namespace(|| {
         let mut nft = ready();
         nft.apply(&[
-            add("198.51.100.0/24", Set::Local, 60),
-            add("198.51.100.128/25", Set::Local, 90),
-            add("198.51.0.0/16", Set::Feed, 60),
-            add("255.255.255.0/24", Set::Local, 60),
-            add("2001:db8:1:2::/64", Set::Local, 60),
-            add("2001:db8::/33", Set::Local, 60),
+            add("198.51.100.0/24", 60),
+            add("198.51.100.128/25", 90),
+            add("198.51.0.0/16", 60),
+            add("255.255.255.0/24", 60),
+            add("2001:db8:1:2::/64", 60),
+            add("2001:db8::/33", 60),
         ])
         .unwrap();
-        assert_eq!(addresses("local4_24"), ["198.51.100.0", "255.255.255.0"]);
-        assert_eq!(addresses("local4_25"), ["198.51.100.128"]);
-        assert_eq!(addresses("local6_64"), ["2001:db8:1:2::"]);
+        assert_eq!(addresses("nets4_24"), ["198.51.100.0", "255.255.255.0"]);
+        assert_eq!(addresses("nets4_25"), ["198.51.100.128"]);
+        assert_eq!(addresses("nets6_64"), ["2001:db8:1:2::"]);
         // Some releases of nft write `& mask == @set`.
-        let text = run("nft", &["list", "chain", "inet", "apiban", "input"]).replace("== @", "@");
+        let text =
+            run("nft", &["list", "chain", "inet", "apiban", "prerouting"]).replace("== @", "@");
         for rule in [
-            "ip saddr & 255.255.255.0 @local4_24 counter",
-            "ip saddr & 255.255.0.0 @feed4_16 counter",
-            "ip6 saddr & ffff:ffff:ffff:ffff:: @local6_64 counter",
-            "ip6 saddr & ffff:ffff:8000:: @local6_33 counter",
+            "ip saddr & 255.255.255.0 @nets4_24 counter",
+            "ip saddr & 255.255.0.0 @nets4_16 counter",
+            "ip6 saddr & ffff:ffff:ffff:ffff:: @nets6_64 counter",
+            "ip6 saddr & ffff:ffff:8000:: @nets6_33 counter",
         ] {
             assert!(text.contains(rule), "{rule} not in\n{text}");
         }
         assert!(nft.intact().unwrap());
-        nft.apply(&[remove("198.51.100.0/24", Set::Local)]).unwrap();
-        assert_eq!(addresses("local4_24"), ["255.255.255.0"]);
-        assert_eq!(addresses("local4_25"), ["198.51.100.128"]);
-        assert_eq!(objects("rule").len(), 10);
+        nft.apply(&[remove("198.51.100.0/24")]).unwrap();
+        assert_eq!(addresses("nets4_24"), ["255.255.255.0"]);
+        assert_eq!(addresses("nets4_25"), ["198.51.100.128"]);
+        assert_eq!(objects("rule").len(), 8);
     });
 }
 
@@ -234,38 +246,30 @@ fn banned_packets_never_reach_the_socket() {
         let v4 = server("127.0.0.1");
         let clean = "127.0.0.77";
         assert!(arrives(&v4, "127.0.0.9", clean));
-        nft.apply(&[add("127.0.0.9", Set::Local, 60)]).unwrap();
+        nft.apply(&[add("127.0.0.9", 60)]).unwrap();
         assert!(!arrives(&v4, "127.0.0.9", clean));
         assert!(arrives(&v4, "127.0.0.10", clean));
-        let counters = nft.counters().unwrap().unwrap();
-        assert_eq!((counters.local_packets, counters.feed_packets), (1, 0));
-        assert_eq!(counters.local_bytes, 29);
-        nft.apply(&[remove("127.0.0.9", Set::Local)]).unwrap();
+        assert_eq!(nft.report().unwrap().dropped, Some(1));
+        nft.apply(&[remove("127.0.0.9")]).unwrap();
         assert!(arrives(&v4, "127.0.0.9", clean));
 
-        nft.apply(&[add("127.0.9.0/24", Set::Feed, 60)]).unwrap();
+        nft.apply(&[add("127.0.9.0/24", 60)]).unwrap();
         assert!(!arrives(&v4, "127.0.9.0", clean));
         assert!(!arrives(&v4, "127.0.9.255", clean));
         assert!(arrives(&v4, "127.0.8.255", clean));
         assert!(arrives(&v4, "127.0.10.0", clean));
-        assert_eq!(nft.counters().unwrap().unwrap().feed_packets, 2);
-        let set = run("nft", &["list", "set", "inet", "apiban", "feed4_24"]);
-        assert!(set.contains("counter packets 2"), "{set}");
+        assert_eq!(nft.report().unwrap().dropped, Some(3));
 
         for address in ["2001:db8:9::1/64", "2001:db8:9::2/64", "2001:db8:a::1/64"] {
             run("ip", &["addr", "add", address, "dev", "lo", "nodad"]);
         }
         let v6 = server("::1");
-        nft.apply(&[add("2001:db8:9::/64", Set::Local, 60)])
-            .unwrap();
+        nft.apply(&[add("2001:db8:9::/64", 60)]).unwrap();
         assert!(!arrives(&v6, "2001:db8:9::1", "::1"));
         assert!(!arrives(&v6, "2001:db8:9::2", "::1"));
         assert!(arrives(&v6, "2001:db8:a::1", "::1"));
-        nft.apply(&[
-            remove("2001:db8:9::/64", Set::Local),
-            add("2001:db8:9::1", Set::Feed, 60),
-        ])
-        .unwrap();
+        nft.apply(&[remove("2001:db8:9::/64"), add("2001:db8:9::1", 60)])
+            .unwrap();
         assert!(!arrives(&v6, "2001:db8:9::1", "::1"));
         assert!(arrives(&v6, "2001:db8:9::2", "::1"));
     });
@@ -279,11 +283,11 @@ fn a_refill_lets_nothing_through() {
         let mut wanted: Vec<_> = (0..20_000u32)
             .map(|n| Element {
                 subnet: Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())),
-                set: Set::Feed,
                 seconds_left: 600,
+                hits: 0,
             })
             .collect();
-        wanted.push(element("127.0.0.9", Set::Feed, 600));
+        wanted.push(element("127.0.0.9", 600));
         nft.reconcile(&wanted).unwrap();
         let v4 = server("127.0.0.1");
         let client = UdpSocket::bind(("127.0.0.9", 0)).unwrap();
@@ -312,31 +316,28 @@ fn a_refill_lets_nothing_through() {
 fn what_others_did_to_the_table_is_seen_and_mended() {
     in_namespace(|| {
         let mut nft = ready();
-        let wanted = [
-            element("192.0.2.1", Set::Local, 600),
-            element("198.51.100.0/24", Set::Feed, 600),
-        ];
+        let wanted = [element("192.0.2.1", 600), element("198.51.100.0/24", 600)];
         let mend = |nft: &mut Nft| {
             assert!(nft.reconcile(&wanted).unwrap().is_empty());
             assert!(nft.intact().unwrap());
-            assert_eq!(addresses("local4"), ["192.0.2.1"]);
-            assert_eq!(addresses("feed4_24"), ["198.51.100.0"]);
-            assert_eq!(objects("rule").len(), 6);
+            assert_eq!(addresses("hosts4"), ["192.0.2.1"]);
+            assert_eq!(addresses("nets4_24"), ["198.51.100.0"]);
+            assert_eq!(objects("rule").len(), 4);
             assert_eq!(objects("chain").len(), 1);
         };
         mend(&mut nft);
         for damage in [
             "flush ruleset",
             "delete table inet apiban",
-            "flush chain inet apiban input",
+            "flush chain inet apiban prerouting",
             "flush table inet apiban",
-            "flush set inet apiban local4",
-            "delete element inet apiban feed4_24 { 198.51.100.0 }",
+            "flush set inet apiban hosts4",
+            "delete element inet apiban nets4_24 { 198.51.100.0 }",
             "add table inet apiban { flags dormant; }",
-            "chain inet apiban input { policy drop; }",
-            "insert rule inet apiban input accept",
-            "flush chain inet apiban input; delete chain inet apiban input",
-            "flush chain inet apiban input; delete set inet apiban local6",
+            "chain inet apiban prerouting { policy drop; }",
+            "insert rule inet apiban prerouting accept",
+            "flush chain inet apiban prerouting; delete chain inet apiban prerouting",
+            "flush chain inet apiban prerouting; delete set inet apiban hosts6",
             "add set inet apiban mine { type ipv4_addr; }",
         ] {
             run("nft", &[damage]);
@@ -350,7 +351,7 @@ fn what_others_did_to_the_table_is_seen_and_mended() {
         assert!(nft.intact().unwrap());
         // A change to a table that is gone says so.
         run("nft", &["flush ruleset"]);
-        let error = nft.apply(&[add("192.0.2.2", Set::Local, 9)]).unwrap_err();
+        let error = nft.apply(&[add("192.0.2.2", 9)]).unwrap_err();
         assert!(matches!(error, Error::Lost(_)), "{error:?}");
     });
 }
@@ -361,35 +362,34 @@ fn a_restart_adopts_what_is_there() {
         let mut first = ready();
         first
             .apply(&[
-                add("127.0.0.9", Set::Local, 600),
-                add("192.0.2.2", Set::Local, 600),
-                add("192.0.2.3", Set::Feed, 600),
-                add("2001:db8::/64", Set::Local, 600),
+                add("127.0.0.9", 600),
+                add("192.0.2.2", 600),
+                add("192.0.2.3", 600),
+                add("2001:db8::/64", 600),
             ])
             .unwrap();
         let v4 = server("127.0.0.1");
         assert!(!arrives(&v4, "127.0.0.9", "127.0.0.1"));
         drop(first);
 
-        let mut second = Nft::new("apiban").unwrap();
+        let mut second = Nft::new(Settings::default()).unwrap();
         let rest = second
             .reconcile(&[
-                element("127.0.0.9", Set::Local, 600),
-                element("192.0.2.2", Set::Local, 60),
-                element("192.0.2.4", Set::Feed, 600),
-                element("2001:db8::/64", Set::Local, 600),
+                element("127.0.0.9", 600),
+                element("192.0.2.2", 60),
+                element("192.0.2.4", 600),
+                element("2001:db8::/64", 600),
             ])
             .unwrap();
         assert!(rest.is_empty());
         assert!(!arrives(&v4, "127.0.0.9", "127.0.0.1"));
-        assert_eq!(addresses("local4"), ["127.0.0.9", "192.0.2.2"]);
-        assert!(elements("local4")[1].1 <= 60);
-        assert_eq!(addresses("feed4"), ["192.0.2.4"]);
-        assert_eq!(addresses("local6_64"), ["2001:db8::"]);
-        assert_eq!(objects("rule").len(), 6);
+        assert_eq!(addresses("hosts4"), ["127.0.0.9", "192.0.2.2", "192.0.2.4"]);
+        assert!(elements("hosts4")[1].1 <= 60);
+        assert_eq!(addresses("nets6_64"), ["2001:db8::"]);
+        assert_eq!(objects("rule").len(), 4);
         assert!(second.intact().unwrap());
         // The rules' counters lived on.
-        assert_eq!(second.counters().unwrap().unwrap().local_packets, 2);
+        assert_eq!(second.report().unwrap().dropped, Some(2));
     });
 }
 
@@ -401,7 +401,7 @@ fn the_operators_tables_are_never_touched() {
                    ip saddr @s drop; }; }; table inet apiban { chain x { accept; }; }";
         run("nft", &[own]);
         let before = run("nft", &["list", "ruleset"]);
-        let mut nft = Nft::new("apiban").unwrap();
+        let mut nft = Nft::new(Settings::default()).unwrap();
         for error in [
             nft.reset().unwrap_err(),
             nft.reconcile(&[]).unwrap_err(),
@@ -412,11 +412,244 @@ fn the_operators_tables_are_never_touched() {
         }
         nft.remove().unwrap();
         assert_eq!(run("nft", &["list", "ruleset"]), before);
-        let mut other = Nft::new("sip_bans").unwrap();
+        let mut other = named("sip_bans").unwrap();
         other.reset().unwrap();
-        other.apply(&[add("192.0.2.7", Set::Local, 60)]).unwrap();
+        other.apply(&[add("192.0.2.7", 60)]).unwrap();
         other.remove().unwrap();
         assert_eq!(run("nft", &["list", "ruleset"]), before);
-        assert!(Nft::new("x; flush ruleset").is_err());
+        assert!(named("x; flush ruleset").is_err());
+    });
+}
+
+/// More prefix lengths than there are sets for: the rest shares one interval set.
+#[test]
+fn many_prefix_lengths_share_one_set_of_ranges() {
+    in_namespace(|| {
+        let mut nft = ready();
+        let lengths = [9, 10, 11, 12, 14, 16, 20, 25, 28];
+        let prefix = |length: u8| {
+            let ip = Ipv4Addr::from_bits(0x7f00_0000 | 1 << (32 - length));
+            Subnet::new(IpAddr::V4(ip), length).unwrap().to_string()
+        };
+        let all: Vec<_> = lengths
+            .iter()
+            .map(|length| add(&prefix(*length), 600))
+            .collect();
+        nft.apply(&all).unwrap();
+        nft.apply(&[add("2001:db8::/33", 60), add("127.0.0.0/30", 600)])
+            .unwrap();
+        let nets = |names: Vec<String>| {
+            names
+                .iter()
+                .filter(|name| name.starts_with("nets4"))
+                .count()
+        };
+        assert_eq!(nets(set_names()), 3);
+        assert!(
+            set_names().contains(&"ranges4".to_owned()),
+            "{:?}",
+            set_names()
+        );
+        assert!(nft.intact().unwrap());
+        let v4 = server("127.0.0.1");
+        let clean = "127.0.0.100";
+        for length in lengths {
+            let first: Subnet = prefix(length).parse().unwrap();
+            let IpAddr::V4(first) = first.address() else {
+                unreachable!()
+            };
+            let last = Ipv4Addr::from_bits(first.to_bits() | ((1u64 << (32 - length)) - 1) as u32);
+            let source = last.to_string();
+            assert!(!arrives(&v4, &source, clean), "{source} of /{length}");
+        }
+        assert!(!arrives(&v4, "127.0.0.3", clean) && arrives(&v4, "127.0.0.4", clean));
+        // A lifted one leaves the others, and what it covered of them.
+        nft.apply(&[remove(&prefix(28)), add("127.0.0.16/29", 600)])
+            .unwrap();
+        assert!(!arrives(&v4, "127.0.0.18", clean));
+        assert!(arrives(&v4, "127.0.0.24", clean));
+        // A refill gives sets to the lengths with the most bans.
+        let wanted: Vec<_> = (0..100)
+            .flat_map(|n| {
+                [
+                    element(&format!("10.{n}.0.0/18"), 600),
+                    element(&format!("10.{n}.64.0/22"), 600),
+                ]
+            })
+            .chain(lengths.iter().map(|length| element(&prefix(*length), 600)))
+            .collect();
+        nft.reconcile(&wanted).unwrap();
+        for name in ["nets4_18", "nets4_22", "ranges4"] {
+            assert!(set_names().contains(&name.to_owned()), "{:?}", set_names());
+        }
+        assert_eq!(nets(set_names()), 3);
+        assert!(nft.intact().unwrap());
+        assert!(!arrives(&v4, "127.0.0.16", clean));
+        // Each range ends by itself.
+        nft.reconcile(&[element("127.0.0.16/28", 600)]).unwrap();
+        assert_eq!(nets(set_names()), 1);
+        let mut short = all;
+        short.push(add("127.0.0.64/27", 2));
+        nft.apply(&short).unwrap();
+        assert!(!arrives(&v4, "127.0.0.65", clean));
+        wait_until("the range ends", SOON, || arrives(&v4, "127.0.0.65", clean));
+        assert!(!arrives(&v4, "127.0.0.17", clean));
+    });
+}
+
+#[test]
+fn only_the_ports_asked_for_are_dropped() {
+    in_namespace(|| {
+        let v4 = server("127.0.0.1");
+        let port = v4.local_addr().unwrap().port();
+        let settings = |ports: &str| Settings {
+            ports: Some(Ports::parse(ports).unwrap()),
+            ..Settings::default()
+        };
+        let clean = "127.0.0.77";
+        let banned = [element("127.0.0.9", 600), element("127.0.8.0/24", 600)];
+        let mut nft = Nft::new(settings(&format!("{port},7-8"))).unwrap();
+        nft.reconcile(&banned).unwrap();
+        assert!(nft.intact().unwrap());
+        assert!(!arrives(&v4, "127.0.0.9", clean) && !arrives(&v4, "127.0.8.1", clean));
+        assert_eq!(nft.report().unwrap().dropped, Some(2));
+        let tcp = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let connects = |to: &TcpListener| {
+            let from = "127.0.0.9";
+            let to = to.local_addr().unwrap().port().to_string();
+            let script = format!(
+                "import socket; s=socket.socket(); s.settimeout(0.3); s.bind(('{from}',0)); s.connect(('127.0.0.1',{to}))"
+            );
+            Command::new("python3")
+                .args(["-c", &script])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        };
+        assert!(!connects(&tcp));
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(connects(&other), "other services go on");
+        // Other ports at the next start: the table is made again, and what is banned stays so.
+        drop(nft);
+        let mut nft = Nft::new(settings(&other.local_addr().unwrap().port().to_string())).unwrap();
+        nft.reconcile(&banned).unwrap();
+        assert!(!connects(&other) && connects(&tcp) && arrives(&v4, "127.0.0.9", clean));
+        drop(nft);
+        let mut nft = Nft::new(Settings::default()).unwrap();
+        nft.reconcile(&banned).unwrap();
+        assert!(nft.intact().unwrap());
+        assert!(!connects(&other) && !connects(&tcp) && !arrives(&v4, "127.0.0.9", clean));
+        assert_eq!(objects("chain").len(), 1);
+    });
+}
+
+/// While a table of the last version is replaced, every packet of a banned source is dropped.
+#[test]
+fn a_table_of_the_last_version_is_replaced_without_a_gap() {
+    for hook in [Hook::PREROUTING, Hook::INPUT] {
+        in_namespace(move || {
+            run("nft", &[LAST_VERSION]);
+            run(
+                "nft",
+                &["add element inet apiban local4 { 127.0.0.9 timeout 1h }"],
+            );
+            let v4 = server("127.0.0.1");
+            assert!(!arrives(&v4, "127.0.0.9", "127.0.0.77"));
+            let mut wanted: Vec<_> = (0..20_000u32)
+                .map(|n| Element {
+                    subnet: Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())),
+                    seconds_left: 600,
+                    hits: 0,
+                })
+                .collect();
+            wanted.push(element("127.0.0.9", 600));
+            let client = UdpSocket::bind(("127.0.0.9", 0)).unwrap();
+            let target = v4.local_addr().unwrap();
+            let (stop, stopped) = std::sync::mpsc::channel::<()>();
+            let sender = std::thread::spawn(move || {
+                let mut sent = 0u64;
+                while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                    client.send_to(b"1", target).unwrap();
+                    sent += 1;
+                }
+                sent
+            });
+            let settings = Settings {
+                hook,
+                ..Settings::default()
+            };
+            let mut nft = Nft::new(settings).unwrap();
+            nft.reconcile(&wanted).unwrap();
+            drop(stop);
+            let sent = sender.join().unwrap();
+            assert!(!arrives(&v4, "127.0.0.9", "127.0.0.77"));
+            println!("{sent} packets while the table was replaced, none arrived");
+            assert!(sent > 10);
+            assert_eq!(set_names(), ["hosts4", "hosts6"]);
+            assert_eq!(objects("chain").len(), 1);
+            assert_eq!(objects("chain")[0]["hook"], hook.chain);
+            assert!(nft.intact().unwrap());
+        });
+    }
+}
+
+#[test]
+fn a_table_has_one_living_owner() {
+    in_namespace(|| {
+        let mut first = ready();
+        first.reconcile(&[element("192.0.2.1", 600)]).unwrap();
+        let before = run("nft", &["list", "ruleset"]);
+        let mut second = Nft::new(Settings::default()).unwrap();
+        for refused in [
+            second.reset().unwrap_err(),
+            second.reconcile(&[element("192.0.2.2", 600)]).unwrap_err(),
+            second.probe().unwrap_err(),
+        ] {
+            assert!(matches!(refused, Error::Unsupported(_)), "{refused:?}");
+            assert!(refused.to_string().contains("set nft_table"), "{refused}");
+        }
+        second.remove().unwrap();
+        assert_eq!(remove_leftovers(None, "apiban", 0).unwrap(), [""; 0]);
+        let same = |now: String| now.split("expires").next() == before.split("expires").next();
+        assert!(same(run("nft", &["list", "ruleset"])));
+        assert!(first.intact().unwrap());
+        // Its owner gone, the table is adopted with what it holds.
+        drop(first);
+        second.reconcile(&[element("192.0.2.2", 600)]).unwrap();
+        assert_eq!(addresses("hosts4"), ["192.0.2.2"]);
+        assert!(second.intact().unwrap());
+    });
+}
+
+#[test]
+fn tables_of_earlier_runs_are_removed_and_no_others() {
+    in_namespace(|| {
+        let make = |table: &str, instance: u32| {
+            let settings = Settings {
+                table: table.to_owned(),
+                instance,
+                ..Settings::default()
+            };
+            let mut nft = Nft::new(settings).unwrap();
+            nft.reset().unwrap();
+            nft
+        };
+        let names = || -> Vec<String> {
+            let tables = objects("table");
+            let mut names: Vec<_> = tables
+                .iter()
+                .map(|table| table["name"].as_str().unwrap().to_owned())
+                .collect();
+            names.sort();
+            names
+        };
+        run("nft", &[LAST_VERSION]);
+        run("nft", &["add table inet mine"]);
+        let _lives = make("lives", 1);
+        drop((make("old_name", 1), make("neighbour", 2), make("kept", 1)));
+        let removed = remove_leftovers(Some("kept"), "apiban", 1).unwrap();
+        assert_eq!(removed, ["apiban", "old_name"]);
+        assert_eq!(names(), ["kept", "lives", "mine", "neighbour"]);
     });
 }

@@ -58,33 +58,35 @@ fn what_is_taken_away_comes_back_with_the_time_left() {
         kamailio.ask("apiban.block", &["192.0.2.7", "300"]);
         kamailio.ask("apiban.block", &["192.0.3.0/24", "300"]);
         let banned = Instant::now();
-        wait_held("feed4", "198.51.100.7");
-        wait_held("local4", "192.0.2.7");
+        wait_held("hosts4", "198.51.100.7");
+        wait_held("hosts4", "192.0.2.7");
         for damage in [
             "delete table inet apiban",
             "flush table inet apiban",
-            "flush set inet apiban local4; flush set inet apiban feed4; flush set inet apiban local4_24",
-            "delete element inet apiban local4 { 192.0.2.7 }",
-            "delete element inet apiban local4_24 { 192.0.3.0 }",
-            "flush chain inet apiban input; delete chain inet apiban input",
+            "flush set inet apiban hosts4; flush set inet apiban nets4_24",
+            "delete element inet apiban hosts4 { 192.0.2.7 }",
+            "delete element inet apiban nets4_24 { 192.0.3.0 }",
+            "flush chain inet apiban prerouting; delete chain inet apiban prerouting",
             "flush ruleset",
         ] {
             let begin = Instant::now();
             nft(damage);
             wait_until(&format!("all to be back after {damage}"), SOON, || {
                 objects("chain").len() == 1
-                    && objects("rule").len() >= 6
-                    && held("feed4", "198.51.100.7").is_some()
-                    && held("feed6", "2001:db8:9::9").is_some()
-                    && held("local4", "192.0.2.7").is_some()
-                    && held("local4_24", "192.0.3.0").is_some()
+                    && objects("rule").len() >= 4
+                    && held("hosts4", "198.51.100.7").is_some()
+                    && held("hosts6", "2001:db8:9::9").is_some()
+                    && held("hosts4", "192.0.2.7").is_some()
+                    && held("nets4_24", "192.0.3.0").is_some()
             });
             println!("back after {:?}: {damage}", begin.elapsed());
-            let left = held("local4", "192.0.2.7").unwrap();
+            let left = held("hosts4", "192.0.2.7").unwrap();
             let most = 301 - banned.elapsed().as_secs();
             assert!((250..=most).contains(&left), "{left} of {most}: {damage}");
-            assert_eq!(objects("rule").len(), 6, "{damage}");
-            let other = objects("table").iter().any(|table| table["name"] == "other");
+            assert_eq!(objects("rule").len(), 4, "{damage}");
+            let other = objects("table")
+                .iter()
+                .any(|table| table["name"] == "other");
             assert_eq!(other, damage != "flush ruleset");
             wait_until("ok again", SOON, || state(&kamailio) == "ok");
         }
@@ -105,7 +107,7 @@ fn at_the_end_our_table_goes_or_stays_as_configured() {
         nft("add table inet other");
         let kamailio = keeping(&dir).start();
         kamailio.ask("apiban.block", &["10.9.0.2"]);
-        wait_held("local4", "10.9.0.2");
+        wait_held("hosts4", "10.9.0.2");
         let stopped = kamailio.stop();
         println!("stop with firewall_flush=1: {:?}", stopped.took);
         assert!(stopped.status.success(), "{}", stopped.log);
@@ -114,30 +116,30 @@ fn at_the_end_our_table_goes_or_stays_as_configured() {
 
         // The next one finds the ban in the state file, with what is left of it.
         let kamailio = keeping(&dir).param("firewall_flush", 0).start();
-        wait_held("local4", "10.9.0.2");
+        wait_held("hosts4", "10.9.0.2");
         let mut attacker = host.udp("10.9.0.2", &kamailio);
         kamailio.ask("apiban.block", &["10.9.7.0/24"]);
         kamailio.ask("apiban.block", &["10.9.0.3", "20"]);
-        wait_held("local4", "10.9.0.3");
-        wait_held("local4_24", "10.9.7.0");
+        wait_held("hosts4", "10.9.0.3");
+        wait_held("nets4_24", "10.9.7.0");
         let (handle, rules) = (objects("table"), objects("rule").len());
         let stopped = kamailio.stop();
         println!("stop with firewall_flush=0: {:?}", stopped.took);
         assert_eq!(objects("table"), handle);
-        assert!((500..=600).contains(&held("local4", "10.9.0.2").unwrap()));
-        assert!((1..=20).contains(&held("local4", "10.9.0.3").unwrap()));
+        assert!((500..=600).contains(&held("hosts4", "10.9.0.2").unwrap()));
+        assert!((1..=20).contains(&held("hosts4", "10.9.0.3").unwrap()));
 
         // What no table holds is no ban: a refill makes kernel and tables agree.
-        nft("add element inet apiban local4 { 192.0.2.99 timeout 1h }");
+        nft("add element inet apiban hosts4 { 192.0.2.99 timeout 1h }");
         let kamailio = keeping(&dir).param("firewall_flush", 0).start();
         wait_until("ok", SOON, || state(&kamailio) == "ok");
         assert_eq!(objects("table"), handle, "adopted, not made anew");
         assert_eq!(objects("rule").len(), rules);
-        assert_eq!(addresses("local4"), ["10.9.0.2", "10.9.0.3"]);
-        assert_eq!(addresses("local4_24"), ["10.9.7.0"]);
+        assert_eq!(addresses("hosts4"), ["10.9.0.2", "10.9.0.3"]);
+        assert_eq!(addresses("nets4_24"), ["10.9.7.0"]);
         assert!(attacker.send("OPTIONS").is_ok());
         kamailio.ask("apiban.unblock", &["10.9.0.2"]);
-        wait_until("the lift", SOON, || held("local4", "10.9.0.2").is_none());
+        wait_until("the lift", SOON, || held("hosts4", "10.9.0.2").is_none());
         let mut lifted = host.udp("10.9.0.2", &kamailio);
         assert_eq!(lifted.options(), Answer::Status(200));
         drop(kamailio);
@@ -156,26 +158,26 @@ fn after_a_crash_nothing_is_there_twice() {
             wait_saved(&dir, "10.9.0.2");
             kamailio.ask("apiban.block", &["10.9.7.0/24", "600"]);
             wait_saved(&dir, "10.9.7.0");
-            wait_held("local4_24", "10.9.7.0");
+            wait_held("nets4_24", "10.9.7.0");
             // Too late for the state file.
             kamailio.ask("apiban.block", &["10.9.0.3", "600"]);
-            wait_held("local4", "10.9.0.3");
+            wait_held("hosts4", "10.9.0.3");
             kamailio.kill9();
-            assert!(held("local4", "10.9.0.2").is_some(), "the kernel goes on");
-            assert_eq!(objects("rule").len(), 6);
+            assert!(held("hosts4", "10.9.0.2").is_some(), "the kernel goes on");
+            assert_eq!(objects("rule").len(), 4);
 
             for round in 0..3 {
                 let kamailio = build().start();
                 wait_until("ok", SOON, || state(&kamailio) == "ok");
                 let rules = objects("rule");
-                assert_eq!(rules.len(), 6, "{rules:?}");
-                assert_eq!((objects("chain").len(), objects("set").len()), (1, 5));
-                assert_eq!(addresses("local4"), ["10.9.0.2"], "round {round}");
-                assert_eq!(addresses("local4_24"), ["10.9.7.0"]);
+                assert_eq!(rules.len(), 4, "{rules:?}");
+                assert_eq!((objects("chain").len(), objects("set").len()), (1, 3));
+                assert_eq!(addresses("hosts4"), ["10.9.0.2"], "round {round}");
+                assert_eq!(addresses("nets4_24"), ["10.9.7.0"]);
                 let verdict = kamailio.verdict("10.9.0.2");
                 assert_eq!(verdict["reason"], "scan");
                 let left = verdict["expires"].as_u64().unwrap();
-                let kernel = held("local4", "10.9.0.2").unwrap();
+                let kernel = held("hosts4", "10.9.0.2").unwrap();
                 assert!(left.abs_diff(kernel) <= 2, "{left} {kernel}");
                 let verdict = kamailio.verdict("10.9.0.3");
                 assert_eq!(verdict["banned"], 0);
@@ -255,7 +257,7 @@ fn as_an_ordinary_user_with_cap_net_admin_bans_are_in_the_kernel() {
             ])
             .start();
         kamailio.ask("apiban.block", &["10.9.0.2"]);
-        wait_held("local4", "10.9.0.2");
+        wait_held("hosts4", "10.9.0.2");
         let mut banned = host.udp("10.9.0.2", &kamailio);
         assert!(kamailio.drops_on(&mut banned));
         assert_eq!(state(&kamailio), "ok");

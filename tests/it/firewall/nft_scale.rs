@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use apiban::address::Subnet;
-use apiban::firewall::nft::Nft;
-use apiban::firewall::{Change, Element, Error, Firewall, Set};
+use apiban::firewall::nft::{Nft, Settings};
+use apiban::firewall::{Change, Element, Error, Firewall};
 
 use apiban_testing::netns::{addresses, in_namespace, run};
 use apiban_testing::rerun::{alone, passes};
 
 fn ready() -> Nft {
-    let mut nft = Nft::new("apiban").unwrap();
+    let mut nft = Nft::new(Settings::default()).unwrap();
     nft.reset().unwrap();
     nft
 }
@@ -21,8 +21,8 @@ fn list(count: u32, seconds_left: u32) -> Vec<Element> {
     (0..count)
         .map(|n| Element {
             subnet: Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())),
-            set: Set::Feed,
             seconds_left,
+            hits: 0,
         })
         .collect()
 }
@@ -53,18 +53,15 @@ fn many_elements() {
             let start = Instant::now();
             assert!(nft.reconcile(&wanted).unwrap().is_empty());
             let replaced = start.elapsed();
-            assert_eq!(addresses("feed4").len(), count as usize);
+            assert_eq!(addresses("hosts4").len(), count as usize);
             let start = Instant::now();
             let lift: Vec<_> = wanted
                 .iter()
-                .map(|element| Change::Remove {
-                    subnet: element.subnet,
-                    set: element.set,
-                })
+                .map(|element| Change::Remove(element.subnet))
                 .collect();
             nft.apply(&lift[1..]).unwrap();
             let lifted = start.elapsed();
-            assert_eq!(addresses("feed4"), ["10.0.0.0"]);
+            assert_eq!(addresses("hosts4"), ["10.0.0.0"]);
             println!(
                 "{count} elements (old kernel's way: {old_kernel}): added {added:?}, again \
                  {again:?}, intact {intact:?}, replaced {replaced:?}, lifted {lifted:?}"
@@ -82,15 +79,15 @@ fn many_ipv6_prefixes() {
                 let ip = Ipv6Addr::from(0x2001_0db8 << 96 | n << 64);
                 Change::Add(Element {
                     subnet: Subnet::new(IpAddr::V6(ip), 64).unwrap(),
-                    set: Set::Local,
                     seconds_left: 600,
+                    hits: 0,
                 })
             })
             .collect();
         let start = Instant::now();
         nft.apply(&changes).unwrap();
         println!("65536 prefixes of /64: {:?}", start.elapsed());
-        assert_eq!(addresses("local6_64").len(), 65_536);
+        assert_eq!(addresses("nets6_64").len(), 65_536);
     });
 }
 
@@ -107,10 +104,10 @@ fn small_socket_buffers() {
     }
     let mut nft = ready().assume_old_kernel();
     nft.apply(&adds(&list(20_000, 600))).unwrap();
-    assert_eq!(addresses("feed4").len(), 20_000);
+    assert_eq!(addresses("hosts4").len(), 20_000);
     let wanted = list(30_000, 600);
     nft.reconcile(&wanted[10_000..]).unwrap();
-    assert_eq!(addresses("feed4").len(), 20_000);
+    assert_eq!(addresses("hosts4").len(), 20_000);
     // The errors of a table that is gone come through as well.
     run("nft", &["flush ruleset"]);
     let error = nft.apply(&adds(&list(20_000, 600))).unwrap_err();

@@ -91,37 +91,36 @@ fn who_becomes_trusted_leaves_the_kernel() {
         for subnet in ["10.9.0.2", "10.9.0.3", "10.9.7.0/24", "2001:db8:2::/64"] {
             kamailio.ask("apiban.block", &[subnet]);
         }
-        wait_held("local4", "10.9.0.3", true);
-        wait_held("local4_24", "10.9.7.0", true);
-        wait_held("local6_64", "2001:db8:2::", true);
-        wait_held("feed4", "10.9.0.5", true);
+        wait_held("hosts4", "10.9.0.3", true);
+        wait_held("nets4_24", "10.9.7.0", true);
+        wait_held("nets6_64", "2001:db8:2::", true);
+        wait_held("hosts4", "10.9.0.5", true);
 
         trust("10.9.0.2\n10.9.0.5 # listed\n10.9.7.9\n2001:db8:2::9\n");
         let begin = Instant::now();
         kamailio.ask("apiban.reload", &[]);
-        wait_held("local4", "10.9.0.2", false);
+        wait_held("hosts4", "10.9.0.2", false);
         println!("trusted, and out of the kernel: {:?}", begin.elapsed());
-        wait_held("feed4", "10.9.0.5", false);
+        wait_held("hosts4", "10.9.0.5", false);
         // A network that holds a trusted address is banned no longer.
-        wait_held("local4_24", "10.9.7.0", false);
-        wait_held("local6_64", "2001:db8:2::", false);
-        assert_eq!(addresses("local4"), ["10.9.0.3"]);
+        wait_held("nets4_24", "10.9.7.0", false);
+        wait_held("nets6_64", "2001:db8:2::", false);
+        assert_eq!(addresses("hosts4"), ["10.9.0.3", "198.51.100.7"]);
         for address in ["10.9.0.2", "10.9.0.5", "10.9.7.9", "2001:db8:2::9"] {
             let mut spared = host.udp(address, &kamailio);
             assert_eq!(spared.options(), Answer::Status(200), "{address}");
         }
         // A refill does not bring them back.
         run("nft", &["flush ruleset"]);
-        wait_held("local4", "10.9.0.3", true);
-        wait_held("feed4", "198.51.100.7", true);
-        assert_eq!(addresses("feed4"), ["198.51.100.7"]);
-        assert_eq!(addresses("local4"), ["10.9.0.3"]);
+        wait_held("hosts4", "10.9.0.3", true);
+        wait_held("hosts4", "198.51.100.7", true);
+        assert_eq!(addresses("hosts4"), ["10.9.0.3", "198.51.100.7"]);
 
         // Trusted no longer: the list counts again, the old ban does not.
         trust("");
         kamailio.ask("apiban.reload", &[]);
-        wait_held("feed4", "10.9.0.5", true);
-        assert!(held("local4", "10.9.0.2").is_none());
+        wait_held("hosts4", "10.9.0.5", true);
+        assert!(held("hosts4", "10.9.0.2").is_none());
     });
 }
 
@@ -139,8 +138,8 @@ fn a_trusted_address_is_in_the_kernel_at_no_moment() {
         for subnet in ["10.9.0.6", "192.0.2.6", "10.9.6.0/24"] {
             careless.ask("apiban.block", &[subnet]);
         }
-        wait_held("local4", "192.0.2.6", true);
-        wait_held("feed4", "10.9.0.5", true);
+        wait_held("hosts4", "192.0.2.6", true);
+        wait_held("hosts4", "10.9.0.5", true);
         assert!(careless.stop().status.success());
 
         trust("10.9.0.2\n10.9.0.6\n10.9.6.6\n2001:db8:2::2\n");
@@ -148,8 +147,8 @@ fn a_trusted_address_is_in_the_kernel_at_no_moment() {
         let kamailio = with_feed(&dir, &feed)
             .param("trust", "10.9.0.5, 2001:db8:5::5")
             .start();
-        wait_held("local4", "192.0.2.6", true);
-        wait_held("feed4", "198.51.100.7", true);
+        wait_held("hosts4", "192.0.2.6", true);
+        wait_held("hosts4", "198.51.100.7", true);
         // By script, from the trusted source and from a neighbour in its IPv6 network.
         for address in ["10.9.0.2", "2001:db8:2::2", "10.9.0.9", "2001:db8:2::3"] {
             let mut caller = host.udp(address, &kamailio);
@@ -166,9 +165,9 @@ fn a_trusted_address_is_in_the_kernel_at_no_moment() {
         // By the feed, anew.
         feed.list(&["10.9.0.2", "198.51.100.8", "10.9.0.5", "2001:db8:2::2"]);
         kamailio.ask("apiban.reload", &[]);
-        wait_held("feed4", "198.51.100.8", true);
+        wait_held("hosts4", "198.51.100.8", true);
         run("nft", &["delete table inet apiban"]);
-        wait_held("local6", "2001:db8:2::3", true);
+        wait_held("hosts6", "2001:db8:2::3", true);
         kamailio.ask("apiban.block", &["192.0.2.77"]);
         wait_until("the last ban on the monitor", SOON, || {
             monitor.added("192.0.2.77")

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiban::firewall::nft::Nft;
+use apiban::firewall::nft::{Nft, Settings};
 use apiban::firewall::runner::{Options, Runner, State};
-use apiban::firewall::{Change, Element, Error, Firewall, Set};
+use apiban::firewall::{Change, Element, Error, Facts, Firewall, Report, Scope};
 use apiban::log::Level;
 
 use apiban_testing::netns::{addresses, elements, in_namespace, objects, run};
@@ -16,8 +16,8 @@ use apiban_testing::wait::{wait_until, SOON};
 fn element(text: &str, seconds_left: u32) -> Element {
     Element {
         subnet: text.parse().unwrap(),
-        set: Set::Local,
         seconds_left,
+        hits: 0,
     }
 }
 
@@ -43,20 +43,19 @@ fn refill(runner: &Runner, wanted: &[Element]) {
 #[test]
 fn start_changes_and_end() {
     in_namespace(|| {
-        let runner = spawn(Nft::new("apiban").unwrap(), options());
+        let runner = spawn(Nft::new(Settings::default()).unwrap(), options());
         assert_eq!(runner.status().backend, "nft");
         refill(&runner, &[element("192.0.2.1", 600)]);
-        assert_eq!(addresses("local4"), ["192.0.2.1"]);
+        assert_eq!(addresses("hosts4"), ["192.0.2.1"]);
         runner.send(Change::Add(element("2001:db8::/64", 600)));
         runner.send(Change::Add(element("192.0.2.2", 600)));
         wait_until("applied", SOON, || runner.status().applied == 2);
-        assert_eq!(addresses("local6_64"), ["2001:db8::"]);
-        runner.send(Change::Remove {
-            subnet: "192.0.2.1".parse().unwrap(),
-            set: Set::Local,
+        assert_eq!(addresses("nets6_64"), ["2001:db8::"]);
+        runner.send(Change::Remove("192.0.2.1".parse().unwrap()));
+        wait_until("lifted", SOON, || addresses("hosts4") == ["192.0.2.2"]);
+        wait_until("counters", SOON, || {
+            runner.status().report.dropped.is_some()
         });
-        wait_until("lifted", SOON, || addresses("local4") == ["192.0.2.2"]);
-        wait_until("counters", SOON, || runner.status().counters.is_some());
         assert_eq!(runner.status().errors, 0);
         let logs = runner.drain_logs();
         assert_eq!(logs.len(), 1, "{logs:?}");
@@ -69,7 +68,7 @@ fn start_changes_and_end() {
 #[test]
 fn a_flushed_ruleset_is_filled_again_with_the_time_left() {
     in_namespace(|| {
-        let runner = spawn(Nft::new("apiban").unwrap(), options());
+        let runner = spawn(Nft::new(Settings::default()).unwrap(), options());
         refill(&runner, &[element("192.0.2.1", 600)]);
         for (n, damage) in ["flush ruleset", "delete table inet apiban"]
             .iter()
@@ -78,10 +77,10 @@ fn a_flushed_ruleset_is_filled_again_with_the_time_left() {
             run("nft", &[damage]);
             refill(&runner, &[element("192.0.2.1", 300)]);
             wait_until("filled", SOON, || runner.status().refills == n as u64 + 2);
-            let left = elements("local4")[0].1;
+            let left = elements("hosts4")[0].1;
             assert!((290..=300).contains(&left), "{left}");
             // One for each set, and neighbour discovery.
-            assert_eq!(objects("rule").len(), 5);
+            assert_eq!(objects("rule").len(), 3);
         }
         // A change that comes before the check meets the gap first: no ban is lost.
         run("nft", &["flush ruleset"]);
@@ -91,7 +90,7 @@ fn a_flushed_ruleset_is_filled_again_with_the_time_left() {
             &[element("192.0.2.1", 300), element("192.0.2.2", 600)],
         );
         wait_until("both", SOON, || {
-            addresses("local4") == ["192.0.2.1", "192.0.2.2"]
+            addresses("hosts4") == ["192.0.2.1", "192.0.2.2"]
         });
         let logs = runner.drain_logs();
         assert!(logs.len() <= 4, "{logs:?}");
@@ -105,19 +104,19 @@ fn without_flush_the_kernel_goes_on_alone_and_is_adopted() {
             flush_at_start: false,
             ..options()
         };
-        let first = spawn(Nft::new("apiban").unwrap(), keep);
+        let first = spawn(Nft::new(Settings::default()).unwrap(), keep);
         refill(&first, &[element("192.0.2.1", 600)]);
         first.send(Change::Add(element("192.0.2.2", 600)));
         assert!(first.shutdown(false, Duration::from_secs(5)));
         // What was queued at the end is there too.
-        assert_eq!(addresses("local4"), ["192.0.2.1", "192.0.2.2"]);
-        let second = spawn(Nft::new("apiban").unwrap(), keep);
+        assert_eq!(addresses("hosts4"), ["192.0.2.1", "192.0.2.2"]);
+        let second = spawn(Nft::new(Settings::default()).unwrap(), keep);
         wait_until("a refill is asked for", SOON, || second.needs_refill());
-        assert_eq!(addresses("local4"), ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(addresses("hosts4"), ["192.0.2.1", "192.0.2.2"]);
         refill(&second, &[element("192.0.2.2", 60)]);
-        assert_eq!(addresses("local4"), ["192.0.2.2"]);
+        assert_eq!(addresses("hosts4"), ["192.0.2.2"]);
         // One for each set, and neighbour discovery.
-        assert_eq!(objects("rule").len(), 5);
+        assert_eq!(objects("rule").len(), 3);
         assert!(second.shutdown(true, Duration::from_secs(5)));
     });
 }
@@ -128,7 +127,7 @@ const WITHOUT: &str = "APIBAN_TEST_WITHOUT_NET_ADMIN";
 #[test]
 fn a_missing_capability_is_said_once() {
     if std::env::var_os(WITHOUT).is_some() {
-        let runner = spawn(Nft::new("apiban").unwrap(), options());
+        let runner = spawn(Nft::new(Settings::default()).unwrap(), options());
         wait_until("refused", SOON, || {
             runner.status().state == State::NoPermission
         });
@@ -137,7 +136,7 @@ fn a_missing_capability_is_said_once() {
         return;
     }
     in_namespace(|| {
-        let mut nft = Nft::new("apiban").unwrap();
+        let mut nft = Nft::new(Settings::default()).unwrap();
         nft.reset().unwrap();
         let launcher = [
             "setpriv",
@@ -158,8 +157,31 @@ struct Puppet {
 }
 
 impl Firewall for Puppet {
-    fn name(&self) -> &'static str {
-        "puppet"
+    fn facts(&self) -> &'static Facts {
+        &Facts {
+            name: "puppet",
+            ends_bans_itself: true,
+            is_limited: false,
+            scopes_by_port: false,
+            knows_what_it_holds: true,
+            default_scope: Scope::All,
+        }
+    }
+
+    fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
+        Ok(wanted.iter().copied().map(Change::Add).collect())
+    }
+
+    fn probe(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn intact(&mut self) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn report(&mut self) -> Result<Report, Error> {
+        Ok(Report::default())
     }
 
     fn reset(&mut self) -> Result<(), Error> {
@@ -168,10 +190,6 @@ impl Firewall for Puppet {
 
     fn apply(&mut self, _: &[Change]) -> Result<(), Error> {
         (self.script)(self.calls.fetch_add(1, Ordering::SeqCst))
-    }
-
-    fn clear(&mut self, _: Set) -> Result<bool, Error> {
-        Ok(true)
     }
 
     fn remove(&mut self) -> Result<(), Error> {
