@@ -74,6 +74,7 @@ pub fn state_file(count: usize, api_url: Option<&str>) -> Vec<u8> {
             budget: Vec::new(),
             source,
         }),
+        trusted: Vec::new(),
         listed: bans(count),
         local: Vec::new(),
     };

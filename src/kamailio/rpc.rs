@@ -25,7 +25,8 @@ pub fn table() -> *mut k::rpc_export_t {
                 // The core reads two pointers.
                 doc_str: Vec::leak(vec![text::leak(command.help), ptr::null()]).as_mut_ptr(),
                 // Without it JSON-RPC keeps only the last of several structures.
-                flags: if command.name == "apiban.list" || command.name == "apiban.top" {
+                flags: if ["apiban.list", "apiban.top", "apiban.trust_list"].contains(&command.name)
+                {
                     k::RPC_RET_ARRAY
                 } else {
                     0

@@ -47,7 +47,14 @@ pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Faul
         })),
         Err(Refusal::Trusted(rule)) => Err(Fault {
             code: 403,
-            text: format!("{subnet} is trusted: {rule}"),
+            text: format!(
+                "{subnet} is trusted: {}",
+                service
+                    .shared()
+                    .trust
+                    .explain(subnet)
+                    .unwrap_or_else(|| rule.to_string())
+            ),
         }),
         Err(Refusal::Unbannable(why)) => {
             Err(Fault::argument("ip", format_args!("{subnet}: {why}")))

@@ -1,6 +1,6 @@
 //! The table of commands and the short ones among them.
 
-use super::{bans, listing};
+use super::{bans, listing, trust};
 use super::{crop, number, text, Arguments, Command, Fault, Fields, Reply, Service, Value};
 use crate::address::{parse_address, Subnet};
 use crate::feed::FeedState;
@@ -45,6 +45,24 @@ pub const COMMANDS: &[Command] = &[
         run: bans::top,
     },
     Command { name: "apiban.flush", help: "Empty a table: local, peer or feed.", arguments: &["table"], run: flush },
+    Command {
+        name: "apiban.trust_add",
+        help: "Trust an address or prefix: ip, ttl in seconds (none: until deleted), comment.",
+        arguments: &["ip", "ttl", "comment"],
+        run: trust::add,
+    },
+    Command {
+        name: "apiban.trust_del",
+        help: "End what apiban.trust_add gave: ip.",
+        arguments: &["ip"],
+        run: trust::delete,
+    },
+    Command {
+        name: "apiban.trust_list",
+        help: "List what is trusted and by which rule: limit, offset.",
+        arguments: &["limit", "offset"],
+        run: trust::list,
+    },
 ];
 
 fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
@@ -159,9 +177,10 @@ fn check_ip(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
     let given = arguments.required(0, "ip")?;
     let ip = parse_address(given).map_err(|error| Fault::argument("ip", error))?;
     let shared = service.shared();
-    if let Some(rule) = shared.trust.rule(ip) {
+    if shared.trust.rule(ip).is_some() {
+        let rule = shared.trust.explain(Subnet::host(ip));
         let mut fields = listing::unbanned(Subnet::host(ip), "trusted");
-        fields.push(text("reason", rule.to_string()));
+        fields.push(text("reason", rule.unwrap_or_default()));
         return Ok(Reply::Struct(fields));
     }
     let now = shared.now();

@@ -6,6 +6,7 @@
 mod bans;
 mod commands;
 mod listing;
+mod trust;
 
 use std::fmt;
 

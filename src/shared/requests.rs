@@ -10,6 +10,8 @@ pub enum Request {
     Reload,
     /// Together with `Reload`: apply a list that the shrink limit holds back.
     Force,
+    /// An operator lent trust or took it back.
+    TrustChanged,
     /// The table of this origin was emptied. The firewall must follow; an emptied feed is fetched again.
     Flushed(Origin),
 }
@@ -19,7 +21,8 @@ impl Request {
         match self {
             Request::Reload => 1,
             Request::Force => 2,
-            Request::Flushed(origin) => 4 << origin as u8,
+            Request::TrustChanged => 4,
+            Request::Flushed(origin) => 8 << origin as u8,
         }
     }
 }
@@ -54,6 +57,11 @@ impl Requests {
 pub struct Taken(u64);
 
 impl Taken {
+    /// True if nothing was asked for.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// True if this was asked for.
     pub fn has(self, request: Request) -> bool {
         self.0 & request.bit() != 0

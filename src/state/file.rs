@@ -60,6 +60,9 @@ pub struct State {
     /// Local bans.
     #[serde(default)]
     pub local: Vec<Ban>,
+    /// Trust that an operator has lent by a command: `end` is 4294967295 if it has none, `reason` the comment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted: Vec<Ban>,
 }
 
 /// Why a state file was not loaded.

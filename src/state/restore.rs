@@ -11,6 +11,7 @@ use crate::shared::origin::Origin;
 use crate::shared::Shared;
 use crate::state::{self, Ban, LoadError, State};
 use crate::table::Inserted;
+use crate::trust::NO_END;
 use crate::{error, info, warning};
 
 /// How far in seconds the service's clock may have been ahead of ours.
@@ -140,6 +141,7 @@ pub fn resume(config: &Config, shared: &Shared, state: State) -> (Option<Saved>,
     // the rest that the file says.
     let ahead = state.written.saturating_sub(u64::from(shared.now()));
     let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+    lend(shared, &state.trusted, ahead);
     let mut saved = Vec::new();
     let same_list = state.feed.as_ref().is_some_and(|saved| {
         config
@@ -182,6 +184,26 @@ pub fn resume(config: &Config, shared: &Shared, state: State) -> (Option<Saved>,
     (feed, saved)
 }
 
+/// Puts trust that an operator has lent in force again. `ahead` seconds are taken off each time of the file.
+fn lend(shared: &Shared, loans: &[Ban], ahead: u32) {
+    for loan in loans {
+        let end = match loan.end {
+            NO_END => NO_END,
+            end => end.saturating_sub(ahead),
+        };
+        let Ok(subnet) = loan.ip.parse::<Subnet>() else {
+            continue;
+        };
+        if end <= shared.now() {
+            continue;
+        }
+        let since = loan.since.saturating_sub(ahead);
+        if let Err(problem) = shared.trust.lend(subnet, end, since, &loan.reason) {
+            warning!("state_file: {subnet} is not trusted: {problem}");
+        }
+    }
+}
+
 /// Fills a table with what is still live, not trusted and bannable; returns how many, and adds each ban that
 /// may be live by another clock to `saved`. No ban is longer than it could be if it came now: the clock may
 /// have been wrong when the file was written. `ahead` seconds are taken off each time of the file.
@@ -202,6 +224,11 @@ fn load_table(
             continue;
         };
         if !is_bannable(shared, subnet) {
+            let listed = origin == Origin::Feed && subnet.never_bannable().is_none();
+            let end = ban.end.saturating_sub(ahead).min(latest);
+            if listed && end > now {
+                shared.trust.spared().insert(subnet, end, ban.since, "");
+            }
             continue;
         }
         let mut known = SavedBan {
@@ -260,6 +287,7 @@ mod tests {
             written: 950,
             listed: vec![ban("192.0.2.1")],
             local: vec![ban("192.0.2.2")],
+            trusted: Vec::new(),
         };
         assert!(resume(&config, &shared, state).0.is_some());
         let end = |table: &crate::table::Table, ip: &str| {

@@ -6,6 +6,7 @@ use crate::feed::Saved;
 use crate::shared::Shared;
 use crate::state::{self, Ban, State};
 use crate::table::Table;
+use crate::trust::NO_END;
 use crate::{error, notice};
 
 /// At most one state file in this time, in milliseconds.
@@ -91,6 +92,18 @@ pub fn collect(shared: &Shared, feed: Saved) -> State {
         table.for_each_live(now, |entry| bans.push(Ban::new(entry, offset)));
         bans
     };
+    // What trust spares is listed, too: it must come back when the trust ends after a restart.
+    let mut listed = bans(&shared.feed);
+    listed.extend(bans(shared.trust.spared()));
+    let mut trusted = Vec::new();
+    shared.trust.lent().for_each_live(now, |loan| {
+        let has_end = loan.value != NO_END;
+        let mut loan = Ban::new(loan, offset);
+        if !has_end {
+            loan.end = NO_END;
+        }
+        trusted.push(loan);
+    });
     let wall = |time: Option<u64>| time.map(|time| offset.wall(time));
     State {
         written: offset.wall(u64::from(now)),
@@ -100,7 +113,8 @@ pub fn collect(shared: &Shared, feed: Saved) -> State {
             budget: feed.budget.iter().map(|&ms| offset.wall_ms(ms)).collect(),
             ..feed
         }),
-        listed: bans(&shared.feed),
+        listed,
+        trusted,
         local: bans(&shared.local),
     }
 }

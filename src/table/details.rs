@@ -52,6 +52,12 @@ impl Details {
         }
     }
 
+    /// Gives an entry that exists another beginning and reason; its hits stay.
+    pub fn renew(&self, slot: Slot, since: u32, reason: &str) {
+        self.since[slot.index()].store(since, Ordering::Relaxed);
+        self.set_reason(slot, reason);
+    }
+
     /// Looks at every page on which [`Details::begin`] writes for the first `slots`, so that it exists.
     pub fn prepare(&self, slots: usize) {
         for word in self.since.iter().take(slots).step_by(PAGE_BYTES / 4) {

@@ -343,6 +343,19 @@ impl Table {
         replaced
     }
 
+    /// Adds an entry, or overwrites one that exists with a higher or lower value and this reason; false if there
+    /// is no room.
+    pub fn put(&self, subnet: Subnet, value: u32, since: u32, reason: &str) -> bool {
+        if !self.replace(subnet, value) {
+            return self.insert(subnet, value, since, reason) != Inserted::Full;
+        }
+        self.lower_mark(value);
+        if let Some(found) = self.find(subnet) {
+            self.details.renew(found.slot(), since, reason);
+        }
+        true
+    }
+
     /// Removes exactly this address or prefix; false where it was not there.
     pub fn remove(&self, subnet: Subnet) -> bool {
         let removed = match host_address(subnet) {

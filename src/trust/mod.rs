@@ -3,17 +3,19 @@
 //! The set is replaced by adding what is new and then removing what is gone, so that an address that
 //! was and stays trusted is trusted at every moment in between.
 
+mod lent;
 mod list;
 mod recent;
 mod regions;
 mod rule;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::address::Subnet;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
-use crate::table::{Inserted, Table, TableLayout};
+use crate::table::{Table, TableLayout};
+pub use lent::{NotLent, MAX_LENT, NO_END};
 pub use list::{check_length, loopback, parse_file, parse_parameter, ListError};
 pub use recent::Recent;
 use regions::Regions;
@@ -24,7 +26,9 @@ pub const MAX_GIVEN: usize = 8_192;
 /// How many addresses the module can trust that it found by itself.
 pub const MAX_FOUND: usize = 8_192;
 /// Twice what can be trusted: the old and the new set are stored side by side for a moment.
-const CAPACITY: usize = 2 * (MAX_GIVEN + MAX_FOUND);
+const CAPACITY: usize = 2 * (MAX_GIVEN + MAX_LENT + MAX_FOUND);
+/// Entries of the list that are remembered while trust spares them; more come back with the next full fetch.
+const MAX_SPARED: usize = 65_536;
 
 /// The trusted addresses and prefixes, in shared memory.
 #[derive(Clone)]
@@ -35,6 +39,8 @@ pub struct Trust {
     regions: Regions,
     /// In its first word how often rules were removed: see [`Trust::generation`].
     removals: &'static Line,
+    lent: Table,
+    spared: Table,
     v6_ban_length: u8,
 }
 
@@ -54,6 +60,24 @@ impl Trust {
             neighbours: Table::new(arena, layout, seed)?,
             regions: Regions::new(arena)?,
             removals: &arena.lines("the trusted addresses", 1)?[0],
+            lent: Table::new(
+                arena,
+                TableLayout {
+                    purpose: "the trust that is lent",
+                    capacity: MAX_LENT,
+                    reasons: true,
+                },
+                seed,
+            )?,
+            spared: Table::new(
+                arena,
+                TableLayout {
+                    purpose: "the addresses that trust spares",
+                    capacity: MAX_SPARED,
+                    reasons: false,
+                },
+                seed,
+            )?,
             v6_ban_length,
         })
     }
@@ -113,6 +137,46 @@ impl Trust {
         spared
     }
 
+    /// The rule that forbids a ban of `subnet`, in full: for people.
+    pub fn explain(&self, subnet: Subnet) -> Option<String> {
+        let mut by = self
+            .rules
+            .lookup(subnet.address(), 0)
+            .and_then(|found| self.rules.entry(found));
+        if by.is_none() && !subnet.is_host() {
+            self.rules.for_each(|entry| {
+                if entry.subnet.overlaps(&subnet) {
+                    by = Some(entry);
+                }
+            });
+        }
+        match by {
+            Some(by) => Some(self.describe(by.subnet, Rule::unpack(by.value))),
+            None => self.spares(subnet).map(|rule| rule.to_string()),
+        }
+    }
+
+    /// A rule with what it covers, or with its comment.
+    fn describe(&self, subnet: Subnet, rule: Rule) -> String {
+        let comment = match rule {
+            Rule::Lent => self.comment(subnet).unwrap_or_default(),
+            _ => String::new(),
+        };
+        match rule {
+            Rule::Parameter => format!("{rule} {subnet}"),
+            Rule::Lent if !comment.is_empty() => format!("{rule}: {comment}"),
+            _ => rule.to_string(),
+        }
+    }
+
+    /// Every rule with what it covers.
+    pub fn rules(&self) -> Vec<Trusted> {
+        let mut rules = Vec::new();
+        self.rules
+            .for_each(|entry| rules.push((entry.subnet, Rule::unpack(entry.value))));
+        rules
+    }
+
     /// How many rules there are, and how many of them the module found by itself.
     pub fn count(&self) -> (usize, usize) {
         let (mut all, mut automatic) = (0, 0);
@@ -159,10 +223,17 @@ impl Trust {
             }
         }
         rules.keys().for_each(|&subnet| self.regions.mark(subnet));
-        swap(&self.neighbours, &neighbours);
-        swap(&self.rules, &rules);
+        // What another process lends meanwhile stays.
+        let lent = |subnet: Subnet| self.lent.find(subnet).is_some();
+        let mut lent_neighbours = HashSet::new();
+        self.lent
+            .for_each(|entry| lent_neighbours.extend(self.neighbour(entry.subnet)));
+        swap(&self.neighbours, &neighbours, |net| {
+            lent_neighbours.contains(&net)
+        });
+        swap(&self.rules, &rules, lent);
         // The number of removals counts in steps of two: see `generation`.
-        self.removals.0[0].fetch_add(2, Ordering::Release);
+        self.removals[0].fetch_add(2, Ordering::Release);
     }
 
     /// The prefix of the usual IPv6 ban length in which this trusted subnet is only a part.
@@ -175,14 +246,15 @@ impl Trust {
 }
 
 fn put(table: &Table, subnet: Subnet, rule: Rule) -> bool {
-    table.replace(subnet, rule.pack()) || table.insert(subnet, rule.pack(), 0, "") != Inserted::Full
+    table.put(subnet, rule.pack(), 0, "")
 }
 
-fn swap(table: &Table, wanted: &HashMap<Subnet, Rule>) {
+/// Makes the table `wanted` and what `stays` says.
+fn swap(table: &Table, wanted: &HashMap<Subnet, Rule>, stays: impl Fn(Subnet) -> bool) {
     for (&subnet, &rule) in wanted {
         put(table, subnet, rule);
     }
-    table.retain(|subnet, _| wanted.contains_key(&subnet));
+    table.retain(|subnet, _| wanted.contains_key(&subnet) || stays(subnet));
 }
 
 #[cfg(test)]

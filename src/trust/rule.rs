@@ -11,6 +11,8 @@ pub enum Rule {
     Parameter,
     /// This line of the file that `trust_file` names, counted from 1.
     File(u32),
+    /// An operator, by the command `apiban.trust_add`.
+    Lent,
     /// Loopback, by `trust_self`.
     Loopback,
     /// An address of this Kamailio, by `trust_self`.
@@ -34,6 +36,7 @@ impl Rule {
             Rule::Dmq => 5,
             Rule::Dispatcher => 6,
             Rule::Member => 7,
+            Rule::Lent => 8,
         }
     }
 
@@ -46,13 +49,14 @@ impl Rule {
             5 => Rule::Dmq,
             6 => Rule::Dispatcher,
             7 => Rule::Member,
+            8 => Rule::Lent,
             _ => Rule::Parameter,
         }
     }
 
     /// True if the module found the address by itself.
     pub fn is_automatic(self) -> bool {
-        !matches!(self, Rule::Parameter | Rule::File(_))
+        !matches!(self, Rule::Parameter | Rule::File(_) | Rule::Lent)
     }
 }
 
@@ -61,6 +65,7 @@ impl fmt::Display for Rule {
         match self {
             Rule::Parameter => f.write_str("trust"),
             Rule::File(line) => write!(f, "trust_file line {line}"),
+            Rule::Lent => f.write_str("trust_add"),
             Rule::Loopback => f.write_str("trust_self: loopback"),
             Rule::Own => f.write_str("trust_self: own address"),
             Rule::Dmq => f.write_str("trust_dmq"),

@@ -34,11 +34,14 @@ impl Intake {
         let (now, offset) = (shared.now(), shared.wall_offset());
         let mut full = 0;
         for &Listed { subnet, end } in listed {
+            let end = u32::try_from(offset.internal(end)).unwrap_or(u32::MAX);
             if let Some(reason) = refusal(shared, subnet, &own) {
                 self.refuse(shared, subnet, &reason);
+                if shared.trust.spares(subnet).is_some() {
+                    shared.trust.spared().insert(subnet, end, now, "");
+                }
                 continue;
             }
-            let end = u32::try_from(offset.internal(end)).unwrap_or(u32::MAX);
             // The entry came when it was listed; that is not known better than now.
             match shared.feed.insert(subnet, end, now, "") {
                 Inserted::New | Inserted::Extended => changed(subnet),

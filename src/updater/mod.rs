@@ -244,6 +244,10 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
     /// The last turn: what must survive goes to the state file, and the firewall is left as configured.
     pub fn end(&mut self) {
         self.follow_ban_changes();
+        // A command that came just before the end must survive, too.
+        if !self.shared.requests.take().is_empty() {
+            self.state_writer.changed();
+        }
         // A request without an answer yet counts for the service, so for the next run, too.
         let saved = self.engine.saved();
         if !saved.budget.is_empty() {
@@ -282,12 +286,18 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             }
             if origin == Origin::Feed {
                 self.engine.flush_feed();
+                self.shared.trust.spared().retain(|_, _| false);
             }
             self.wall.forget(origin);
             self.state_writer.changed();
             // Bans may have come since the table was emptied, and other origins may hold the same address: the
             // firewall is compared with the tables.
             self.refill = true;
+        }
+        if asked.has(Request::TrustChanged) {
+            self.state_writer.changed();
+            self.trust.outdated();
+            self.follow_trust(now);
         }
         if asked.has(Request::Reload) {
             self.reload_files(now);
@@ -317,17 +327,21 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         }
     }
 
-    /// Brings the trust set up to date, and removes what is trusted now from tables and firewall.
+    /// Brings the trust set up to date, and tables and firewall with it: what is trusted now leaves them, what is
+    /// listed and no longer trusted comes back.
     fn follow_trust(&mut self, now: u64) {
-        let evicted = self.trust.follow(now, self.shared, &self.host);
-        if evicted.is_empty() {
+        let changes = self.trust.follow(now, self.shared, &self.host);
+        if changes.evicted.is_empty() && changes.restored.is_empty() {
             return;
         }
         self.state_writer.changed();
-        for subnet in evicted {
+        for subnet in changes.evicted {
             for origin in Origin::ALL {
                 self.tell_firewalls(origin, subnet);
             }
+        }
+        for subnet in changes.restored {
+            self.tell_firewalls(Origin::Feed, subnet);
         }
     }
 
@@ -435,6 +449,8 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
 
     /// Removes what a complete list no longer holds.
     fn sweep(&mut self, keep: &HashSet<Subnet>) {
+        let spared = self.shared.trust.spared();
+        spared.retain(|subnet, _| keep.contains(&subnet));
         let mut dropped = Vec::new();
         self.shared.feed.retain(|subnet, _| {
             let keep = keep.contains(&subnet);

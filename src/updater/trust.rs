@@ -11,8 +11,9 @@ use crate::bans::evict::evict_trusted;
 use crate::config::files;
 use crate::config::{Config, ConfigError};
 use crate::shared::Shared;
+use crate::table::Inserted;
 use crate::trust::{Rule, Trusted, MAX_FOUND};
-use crate::{notice, warning};
+use crate::{info, notice, warning};
 
 /// What Kamailio knows by itself (interfaces, nodes, destinations) is read this often, in
 /// milliseconds.
@@ -36,6 +37,15 @@ pub struct Discovered {
     pub destinations: Vec<String>,
 }
 
+/// What a change of the trust set did to the bans.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Removed from the tables: trusted now.
+    pub evicted: Vec<Subnet>,
+    /// Put back into the table of the feed: listed, and no longer trusted.
+    pub restored: Vec<Subnet>,
+}
+
 /// The rules in force.
 pub struct TrustWatch {
     /// From parameters and files.
@@ -44,6 +54,8 @@ pub struct TrustWatch {
     in_force: Vec<Trusted>,
     resolver: Option<Resolver>,
     next: u64,
+    /// Another process has changed the set.
+    outdated: bool,
     /// The warning about addresses that are not trusted has been written.
     overfull: bool,
 }
@@ -56,6 +68,7 @@ impl TrustWatch {
             in_force: Vec::new(),
             resolver,
             next: 0,
+            outdated: false,
             overfull: false,
         }
     }
@@ -69,6 +82,11 @@ impl TrustWatch {
         Ok(())
     }
 
+    /// Another process has changed the set: the next look puts all of it in force.
+    pub fn outdated(&mut self) {
+        self.outdated = true;
+    }
+
     /// When to look again, in Unix milliseconds.
     pub fn due(&self) -> u64 {
         self.next
@@ -79,23 +97,31 @@ impl TrustWatch {
         now >= self.next
     }
 
-    /// Brings the set up to date; returns the bans that were lifted for it.
-    pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Discovery) -> Vec<Subnet> {
+    /// Brings the set up to date.
+    pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Discovery) -> Changes {
         self.next = now + PAUSE;
+        end_loans(shared);
         let found = self.found(now, shared, host);
+        let mut lent = Vec::new();
+        let loans = shared.trust.lent();
+        loans.for_each_live(shared.now(), |loan| lent.push((loan.subnet, Rule::Lent)));
         // The first rule of an address counts: what the operator gave comes before what was found.
         let mut rules = BTreeMap::new();
-        for &(subnet, rule) in self.given.iter().chain(&found) {
+        for &(subnet, rule) in self.given.iter().chain(&lent).chain(&found) {
             rules.entry(subnet).or_insert(rule);
         }
         let wanted: Vec<Trusted> = rules.into_iter().collect();
-        if wanted == self.in_force {
-            return Vec::new();
+        let outdated = std::mem::take(&mut self.outdated);
+        if wanted == self.in_force && !outdated {
+            return Changes::default();
         }
         shared.trust.replace(&wanted);
         self.announce(&wanted);
         self.in_force = wanted;
-        evict_trusted(shared)
+        Changes {
+            evicted: evict_trusted(shared),
+            restored: restore_listed(shared),
+        }
     }
 
     /// What Kamailio knows by itself, as addresses, not more than there is room for.
@@ -160,6 +186,48 @@ impl TrustWatch {
             notice!("{more} more addresses are trusted from now on");
         }
     }
+}
+
+/// Removes loans that have ended, and says so.
+fn end_loans(shared: &Shared) {
+    shared.trust.lent().expire(shared.now(), |loan| {
+        let comment = if loan.reason.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", loan.reason)
+        };
+        notice!(
+            "{} is no longer trusted, the time of apiban.trust_add is over{comment}",
+            loan.subnet
+        );
+    });
+}
+
+/// Bans again what the service lists and trust no longer spares; returns it.
+fn restore_listed(shared: &Shared) -> Vec<Subnet> {
+    let now = shared.now();
+    let mut back = Vec::new();
+    shared.trust.spared().for_each_live(now, |entry| {
+        if shared.trust.spares(entry.subnet).is_none() {
+            back.push(entry);
+        }
+    });
+    back.retain(|entry| {
+        shared.trust.spared().remove(entry.subnet);
+        let placed = shared
+            .feed
+            .insert(entry.subnet, entry.value, entry.since, "");
+        if placed != Inserted::Full {
+            info!(
+                "{} is banned again: listed, and no longer trusted",
+                entry.subnet
+            );
+        }
+        placed != Inserted::Full
+    });
+    // Those that ended while they were spared.
+    shared.trust.spared().expire(now, |_| ());
+    back.into_iter().map(|entry| entry.subnet).collect()
 }
 
 /// True for a rule that makes another host trusted although no trust list names it.

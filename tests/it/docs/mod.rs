@@ -1,4 +1,5 @@
 //! The documents say what the code does.
 
 mod readme;
+mod security;
 mod structure;

@@ -77,38 +77,6 @@ fn calls(source: &'static str, functions: &[&str]) -> Vec<(&'static str, &'stati
         .collect()
 }
 
-/// Between backticks stand paths of files, of tests below `tests/it`: they must be there.
-#[test]
-fn every_file_that_is_named_exists() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (document, least) in [
-        ("SECURITY.md", 20),
-        ("CONTRIBUTING.md", 20),
-        ("CHANGELOG.md", 0),
-        ("README.md", 0),
-    ] {
-        let text = std::fs::read_to_string(root.join(document)).expect("a document");
-        // What stands between backticks: every second piece.
-        let words = text.split('`').skip(1).step_by(2);
-        let named: Vec<&str> = words
-            .map(|word| word.trim_start_matches("./"))
-            .filter(|word| {
-                let begins = |folder: &&str| word.starts_with(folder);
-                let is_path = word.ends_with(".rs")
-                    || ["tests/", "src/", "benches/", "examples/"]
-                        .iter()
-                        .any(begins);
-                is_path && !word.contains([' ', '*', 'X'])
-            })
-            .collect();
-        assert!(named.len() >= least, "only {} in {document}", named.len());
-        for word in named {
-            let found = root.join(word).exists() || root.join("tests/it").join(word).exists();
-            assert!(found, "{document} names {word}, which is not there");
-        }
-    }
-}
-
 fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
     names.into_iter().collect()
 }

@@ -1,5 +1,5 @@
 //! Data flows one way: the import graph of `src` has no cycle, between the top-level modules and between
-//! the files of `src/kamailio`. And `unsafe` has two folders, one for Kamailio's C and one for the kernel.
+//! the files of `src/kamailio`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -157,46 +157,6 @@ fn no_cycle_between_the_files_that_speak_c() {
     let graph = kamailio();
     assert!(graph["lifecycle"].contains("events") && graph["events"].contains("child"));
     assert_eq!(cyclic(graph), Graph::new());
-}
-
-/// `Cargo.toml` denies unsafe code, which any module could allow itself again: only these two do.
-#[test]
-fn unsafe_has_two_folders() {
-    let manifest = fs::read_to_string(source().join("../Cargo.toml")).expect("Cargo.toml");
-    for line in [
-        "unsafe_code = \"deny\"",
-        "undocumented_unsafe_blocks = \"warn\"",
-    ] {
-        assert!(manifest.contains(line), "Cargo.toml has no {line}");
-    }
-    let mut files = Vec::new();
-    rust_files(&source(), &mut files);
-    let (mut allowing, mut using) = (BTreeSet::new(), BTreeSet::new());
-    for path in files {
-        let text = fs::read_to_string(&path).expect("a source file");
-        let inside = path.strip_prefix(source()).expect("below src");
-        let lines = text
-            .lines()
-            .filter(|line| !line.trim_start().starts_with("//"));
-        for line in lines {
-            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
-            if line.contains("allow(") && line.contains("unsafe_code") {
-                allowing.insert(inside.to_owned());
-            }
-            if words.any(|word| word == "unsafe") {
-                using.insert(inside.parent().expect("a folder").to_owned());
-            }
-        }
-    }
-    let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
-    assert_eq!(allowing, paths(&["kamailio/mod.rs", "sys/mod.rs"]));
-    let folders = |path: &PathBuf| path.components().next().map(|c| c.as_os_str().to_owned());
-    let using: BTreeSet<_> = using
-        .iter()
-        .filter_map(folders)
-        .map(PathBuf::from)
-        .collect();
-    assert_eq!(using, paths(&["kamailio", "sys"]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use std::time::Instant;
 
 use apiban_testing::feed_server::{FeedServer, Options};
-use apiban_testing::kamailio::Builder;
+use apiban_testing::kamailio::{Builder, Kamailio};
 use apiban_testing::netns::{addresses, held, in_namespace, objects, run};
 use apiban_testing::sip::Answer;
 use apiban_testing::veth::{server, Host};
@@ -121,6 +121,48 @@ fn who_becomes_trusted_leaves_the_kernel() {
         kamailio.ask("apiban.reload", &[]);
         wait_held("hosts4", "10.9.0.5", true);
         assert!(held("hosts4", "10.9.0.2").is_none());
+    });
+}
+
+/// The whole way of a customer who is on the list: free by one command, free after a restart, banned again
+/// when the operator takes the trust back, and when its time is over.
+#[test]
+fn an_operator_lends_trust_to_a_customer_who_is_listed() {
+    in_namespace(|| {
+        let host = Host::connect();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("trust"), "").unwrap();
+        let feed = FeedServer::start(Options::new("key")).unwrap();
+        feed.list(&["10.9.0.5", "198.51.100.7"]);
+        let kamailio = with_feed(&dir, &feed).start();
+        wait_held("feed4", "10.9.0.5", true);
+        kamailio.ask("apiban.trust_add", &["10.9.0.5", "3600", "ticket 4711"]);
+        let reason = |kamailio: &Kamailio| kamailio.verdict("10.9.0.5")["reason"].clone();
+        assert_eq!(reason(&kamailio), "trust_add: ticket 4711");
+        wait_held("feed4", "10.9.0.5", false);
+        let answered = |kamailio: &Kamailio| {
+            let answer = host.udp("10.9.0.5", kamailio).options();
+            assert_eq!(answer, Answer::Status(200));
+        };
+        answered(&kamailio);
+        kamailio.stop();
+
+        let kamailio = with_feed(&dir, &feed).start();
+        assert_eq!(reason(&kamailio), "trust_add: ticket 4711");
+        wait_held("feed4", "198.51.100.7", true);
+        answered(&kamailio);
+        assert!(held("feed4", "10.9.0.5").is_none());
+        // Nothing is fetched from here on: what the list said is remembered.
+        let requests = feed.requests().len();
+        kamailio.ask("apiban.trust_del", &["10.9.0.5"]);
+        wait_held("feed4", "10.9.0.5", true);
+        assert_eq!(kamailio.verdict("10.9.0.5")["source"], "feed");
+
+        kamailio.ask("apiban.trust_add", &["10.9.0.0/28", "2"]);
+        wait_held("feed4", "10.9.0.5", false);
+        kamailio.wait_for_log("10.9.0.0/28 is no longer trusted, the time", SOON);
+        wait_held("feed4", "10.9.0.5", true);
+        assert_eq!(feed.requests().len(), requests);
     });
 }
 

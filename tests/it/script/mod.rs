@@ -9,4 +9,5 @@ mod local_bans;
 mod reports;
 mod sources;
 mod trust;
+mod trust_commands;
 mod trust_dmq;

@@ -1,0 +1,100 @@
+//! `apiban.trust_add`, `apiban.trust_del` and `apiban.trust_list`: trust that an operator lends, and all rules.
+
+use super::listing::page;
+use super::{number, text, Arguments, Fault, Fields, Reply, Service};
+use crate::address::Subnet;
+use crate::bans::MAX_TTL;
+use crate::shared::requests::Request;
+use crate::trust::{NotLent, Rule, NO_END};
+
+/// The most rows of one answer, as in `apiban.list`.
+const MOST: u64 = 250;
+/// Rows if no number is given.
+const USUAL: u64 = 100;
+
+fn subnet(arguments: &Arguments) -> Result<Subnet, Fault> {
+    let given = arguments.required(0, "ip")?;
+    given.parse().map_err(|error| Fault::argument("ip", error))
+}
+
+/// `apiban.trust_add ip [ttl] [comment]`. Without a ttl, or with 0, the trust lasts until it is deleted.
+pub fn add(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let subnet = subnet(arguments)?;
+    let ttl = arguments.number(1, "ttl", 0, u64::from(MAX_TTL))?;
+    let comment = arguments.get(2).unwrap_or_default();
+    let now = service.shared().now();
+    let end = match u32::try_from(ttl) {
+        Ok(ttl) if ttl > 0 => now.saturating_add(ttl),
+        _ => NO_END,
+    };
+    let lent = service.shared().trust.lend(subnet, end, now, comment);
+    lent.map_err(|problem| match problem {
+        NotLent::TooWide(_) => Fault::argument("ip", format_args!("{subnet}: {problem}")),
+        NotLent::Full => Fault {
+            code: 507,
+            text: problem.to_string(),
+        },
+    })?;
+    service.ask(Request::TrustChanged);
+    Ok(Reply::Text(if ttl == 0 {
+        format!("Ok. {subnet} is trusted until apiban.trust_del.")
+    } else {
+        format!("Ok. {subnet} is trusted for {ttl} seconds.")
+    }))
+}
+
+/// `apiban.trust_del ip`.
+pub fn delete(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let subnet = subnet(arguments)?;
+    if !service.shared().trust.take_back(subnet) {
+        let text = format!("{subnet} has no trust by apiban.trust_add");
+        return Err(Fault { code: 404, text });
+    }
+    service.ask(Request::TrustChanged);
+    Ok(Reply::Text(format!(
+        "Ok. The trust of {subnet} by apiban.trust_add has ended."
+    )))
+}
+
+/// `apiban.trust_list [limit] [offset]`: what was lent first, then the other rules, by address.
+pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let limit = arguments.number(0, "limit", USUAL, u64::from(u32::MAX))?;
+    let offset = arguments.number(1, "offset", 0, u64::from(u32::MAX))?;
+    let trust = &service.shared().trust;
+    let now = service.shared().now();
+    let mut rules = trust.rules();
+    let shown = limit.min(MOST) as usize;
+    let order = |(subnet, rule): &(Subnet, Rule)| (*rule != Rule::Lent, *subnet);
+    let mut rows: Vec<Fields> = page(&mut rules, offset as usize, shown, order)
+        .iter()
+        .map(|&(subnet, rule)| {
+            let lent = trust.lent();
+            let loan = Some(rule).filter(|rule| *rule == Rule::Lent);
+            let loan = loan
+                .and_then(|_| lent.find(subnet))
+                .and_then(|found| lent.entry(found));
+            let (end, comment) =
+                loan.map_or((NO_END, String::new()), |loan| (loan.value, loan.reason));
+            let left = if end == NO_END {
+                0
+            } else {
+                end.saturating_sub(now)
+            };
+            vec![
+                text("rule", subnet.to_string()),
+                text("origin", rule.to_string()),
+                number("expires", left),
+                text("comment", comment),
+            ]
+        })
+        .collect();
+    let next = offset + rows.len() as u64;
+    if limit > MOST && next < rules.len() as u64 {
+        rows.push(vec![
+            text("cut", format!("an answer carries {MOST} entries at most")),
+            number("next_offset", next),
+            number("total", rules.len() as u64),
+        ]);
+    }
+    Ok(Reply::List(rows))
+}
