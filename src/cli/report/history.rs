@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::IpAddr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -67,7 +66,7 @@ impl History {
             let time = listed_at(item);
             self.counted_to = self.counted_to.max(time);
             *self.days.entry(time / DAY).or_default() += 1;
-            if let IpAddr::V4(_) = item.subnet.address() {
+            if item.subnet.is_v4() {
                 for (length, networks) in [(16, &mut self.networks_16), (24, &mut self.networks_24)]
                 {
                     let network = Subnet::new(item.subnet.address(), length);

@@ -11,6 +11,7 @@ const STYLE: &str = "\
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}\
 main{max-width:70rem;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:0 0 .75rem}\
 p{margin:.25rem 0 1.25rem;color:var(--soft)}.row{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));margin-bottom:1rem}\
+main>.pairs{grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr))}\
 .card{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:1rem 1.2rem;min-width:0}\
 .figure{font-size:1.9rem;font-weight:600;line-height:1.2}.name{color:var(--soft);font-size:.9rem}\
 svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font:11px system-ui,sans-serif}svg .n{fill:var(--ink)}\
@@ -19,9 +20,9 @@ td{padding:.2rem 0}td:nth-child(2){text-align:right;padding-left:1rem;width:4rem
 i{display:block;height:.6rem;border-radius:.3rem;background:var(--bar)}";
 
 /// Width of the plot in its own units.
-const WIDTH: f64 = 720.0;
+const WIDTH: f64 = 480.0;
 /// Height of its bars.
-const HEIGHT: f64 = 180.0;
+const HEIGHT: f64 = 120.0;
 /// Dates under the plot.
 const MOST_LABELS: usize = 8;
 
@@ -53,7 +54,7 @@ pub fn page(figures: &Figures) -> String {
     }
     text.push_str("</div>\n<div class=\"card row\"><section><h2>Listed a day</h2>");
     text.push_str(&plot(&figures.days));
-    text.push_str("</section></div>\n<div class=\"row\">");
+    text.push_str("</section></div>\n<div class=\"row pairs\">");
     for (title, networks) in [
         ("Largest /16 networks now", &figures.networks_16),
         ("Largest /24 networks now", &figures.networks_24),
