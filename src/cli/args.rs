@@ -1,5 +1,6 @@
 //! The commands and options: help, man pages and completions are made from this one definition.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
@@ -77,6 +78,12 @@ pub enum Command {
     /// Do the same as a service, without end
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunOptions),
+    /// Serve the list to other hosts, devices and old recipes, from one key
+    #[command(after_help = FEED_EXAMPLES)]
+    Feed(FeedOptions),
+    /// Show what the list says of itself: listed a day, largest networks, what is new
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportOptions),
     /// Remove from the firewall all that this program put there
     #[command(after_help = FLUSH_EXAMPLES)]
     Flush,
@@ -239,7 +246,52 @@ SIGTERM and SIGINT end it. Bans stay in the firewall and end at their own time, 
 
 /// Options of `apiban run`.
 #[derive(Debug, Default, Args)]
-pub struct RunOptions {}
+pub struct RunOptions {
+    /// Serve the list, too, as "apiban feed" does
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+const FEED_EXAMPLES: &str = "\
+Examples:
+  apiban feed --listen 127.0.0.1:8088
+  curl http://127.0.0.1:8088/export/plain
+  modparam(\"apiban\", \"api_url\", \"http://192.0.2.10:8088/api\")     in kamailio.cfg of other hosts
+
+Paths:
+  /api/get, /api/check               version 2 of the service's interface: POST, Authorization: Bearer KEY
+  /api/KEY/banned[/ID], /api/KEY/check/IP        version 1
+  /ipset/KEY/list                    plain text
+  /export/FORMAT                     every format of \"apiban export\"; the key as Bearer, or as password
+
+Without feed_keys_file any key is accepted, and the mirror listens on loopback only.";
+
+/// Options of `apiban feed`.
+#[derive(Debug, Args)]
+pub struct FeedOptions {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8088")]
+    pub listen: SocketAddr,
+}
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  apiban report
+  apiban report --days 30 --html /var/www/html/apiban.html
+  apiban report --json | jq .top_ten_share
+
+What was listed is remembered in STATE_FILE.history. Run the report once a day, so that it misses nothing.";
+
+/// Options of `apiban report`.
+#[derive(Debug, Args)]
+pub struct ReportOptions {
+    /// How many days to show
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=400))]
+    pub days: u32,
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
 
 const FLUSH_EXAMPLES: &str = "\
 Examples:

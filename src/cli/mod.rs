@@ -13,6 +13,8 @@ mod generate;
 mod lines;
 pub mod listing;
 mod messages;
+mod mirror;
+mod report;
 pub mod service;
 mod times;
 
@@ -63,8 +65,16 @@ fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Command::List(options) => listing::run(&settings()?, options, arguments.common.json),
         Command::Export(options) => export::run(&settings()?, options),
         Command::Sync(options) => service::sync::run(&settings()?, options, &arguments.common),
-        Command::Run(_) => service::run::run(&settings()?),
+        Command::Run(options) => {
+            service::run::run(&settings()?, service::run::Role::Service, options.listen)
+        }
+        Command::Feed(options) => service::run::run(
+            &settings()?,
+            service::run::Role::Mirror,
+            Some(options.listen),
+        ),
         Command::Flush => service::flush(&settings()?),
+        Command::Report(options) => report::run(&settings()?, options, arguments.common.json),
         Command::Man(options) => generate::man(options),
         Command::Completions(options) => generate::completions(options),
     }

@@ -28,6 +28,14 @@ pub fn point(unix: u32) -> String {
     }
 }
 
+/// `2026-11-25`, in UTC.
+pub fn date(unix: u32) -> String {
+    match Timestamp::from_second(i64::from(unix)) {
+        Ok(time) => time.strftime("%Y-%m-%d").to_string(),
+        Err(_) => unix.to_string(),
+    }
+}
+
 /// `6 d 23 h`, `23 h 5 min`, `5 min`, `40 s`.
 pub fn span(seconds: u32) -> String {
     let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);

@@ -67,6 +67,10 @@ pub struct Own {
     pub ipset: bool,
     /// Beginning of the names of our sets.
     pub ipset_name: String,
+    /// File with the keys of the mirror's clients; empty: any key, on loopback only.
+    pub feed_keys_file: String,
+    /// Requests that each client of the mirror may send in `rate_limit_window`; 0: any number.
+    pub feed_rate_limit: u32,
 }
 
 impl Default for Own {
@@ -74,6 +78,8 @@ impl Default for Own {
         Own {
             ipset: false,
             ipset_name: "apiban".into(),
+            feed_keys_file: String::new(),
+            feed_rate_limit: 600,
         }
     }
 }

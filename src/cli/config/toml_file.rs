@@ -48,11 +48,26 @@ fn set(settings: &mut Settings, name: &str, value: &Spanned<DeValue<'_>>) -> Res
             return Ok(());
         }
         ("ipset_name", DeValue::String(text)) => return set_ipset_name(settings, text),
+        ("feed_keys_file", DeValue::String(text)) if text.starts_with('/') => {
+            settings.own.feed_keys_file = text.to_string();
+            return Ok(());
+        }
+        ("feed_keys_file", _) => {
+            return Err("parameter \"feed_keys_file\": accepted: an absolute path".into())
+        }
+        ("feed_rate_limit", DeValue::Integer(number)) => {
+            let limit = number.as_str().parse::<u32>().ok();
+            settings.own.feed_rate_limit = limit
+                .filter(|limit| *limit <= 1_000_000_000)
+                .ok_or("parameter \"feed_rate_limit\": accepted: 0 to 1000000000")?;
+            return Ok(());
+        }
         _ => {}
     }
     let Some(parameter) = parameter(name) else {
         return Err(format!(
-            "parameter \"{}\" is unknown; the names are those of the module's parameters, and ipset_name",
+            "parameter \"{}\" is unknown; the names are those of the module's parameters, \
+             and ipset_name, feed_keys_file, feed_rate_limit",
             crate::quote::printable(name)
         ));
     };

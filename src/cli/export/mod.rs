@@ -5,7 +5,7 @@
 //! by an empty or suspiciously short one.
 
 mod devices;
-mod file;
+pub mod file;
 mod kernel;
 mod members;
 mod servers;
@@ -32,7 +32,7 @@ const SHRINK_MIN: usize = 100;
 const MAX_NAME: usize = 63;
 
 /// For what the list is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Format {
     /// One address or prefix a line: pfSense, OPNsense, Firepower, SRX, PAN-OS, FortiOS, and most others
     Plain,
@@ -165,8 +165,16 @@ impl Format {
         }
     }
 
+    /// True if the text holds the time that each ban has left.
+    pub fn is_timed(self) -> bool {
+        matches!(
+            self,
+            Format::Nft | Format::Ipset | Format::Routeros | Format::Crowdsec
+        )
+    }
+
     /// The items that this format can hold.
-    fn holds(self, item: &Item) -> bool {
+    pub fn holds(self, item: &Item) -> bool {
         match self {
             Format::Iptables => item.subnet.is_v4(),
             Format::Ip6tables => !item.subnet.is_v4(),

@@ -1,5 +1,6 @@
 //! `apiban run`: the same without end, as a service.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
@@ -13,6 +14,8 @@ use super::work::{Prepared, Work};
 use crate::cli::config::Settings;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::messages;
+use crate::cli::mirror::Mirror;
+use crate::config::FirewallKind;
 use crate::feed::FeedState;
 use crate::firewall::runner::{Options, Runner};
 use crate::log;
@@ -27,9 +30,24 @@ const STATUS_PAUSE: Duration = Duration::from_secs(10);
 /// How long the end may wait for the firewall.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Works until a signal ends it.
-pub fn run(settings: &Settings) -> Result<Exit, Failure> {
+/// What the service does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It keeps the firewall that the configuration names.
+    Service,
+    /// It serves the list and touches no firewall.
+    Mirror,
+}
+
+/// Works until a signal ends it; with `listen` the list is served there.
+pub fn run(settings: &Settings, role: Role, listen: Option<SocketAddr>) -> Result<Exit, Failure> {
     let signals = signals::take()?;
+    let mut settings = settings.clone();
+    if role == Role::Mirror {
+        settings.own.ipset = false;
+        settings.config.firewall = FirewallKind::None;
+    }
+    let settings = &settings;
     let work = match Work::prepare(settings, true)? {
         Prepared::Ready(work) => work,
         Prepared::InUse { .. } => {
@@ -49,6 +67,9 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
         .ipset
         .then(|| Sets::new(settings, &work))
         .transpose()?;
+    let mut mirror = listen
+        .map(|listen| Mirror::start(settings, listen))
+        .transpose()?;
     tell_systemd(&[NotifyState::Ready]);
     let mut told = None;
     loop {
@@ -56,12 +77,16 @@ pub fn run(settings: &Settings) -> Result<Exit, Failure> {
         if let Some(sets) = &mut sets {
             sets.follow(&work);
         }
+        if let Some(mirror) = &mut mirror {
+            let complete = work.was_complete() || host.completed() > 0;
+            mirror.follow(work.shared, complete);
+        }
         if told.is_none_or(|told: Instant| told.elapsed() >= STATUS_PAUSE) {
             told = Some(Instant::now());
             tell_systemd(&[NotifyState::Status(&status(&work))]);
         }
         work.sleep(pause.min(LONGEST_SLEEP), &[&signals]);
-        if !serve(&signals, &work) {
+        if !serve(&signals, &work, mirror.as_ref()) {
             end(&mut updater, sets, settings.config.firewall_flush);
             return Ok(Exit::Ok);
         }
@@ -79,13 +104,16 @@ fn end(updater: &mut Updater<'_, &ThisHost>, sets: Option<Sets>, flush: bool) {
 }
 
 /// Does what a signal asks for; false if it asks for the end.
-fn serve(signals: &SignalFd, work: &Work) -> bool {
+fn serve(signals: &SignalFd, work: &Work, mirror: Option<&Mirror>) -> bool {
     while let Some(asked) = signals::next(signals) {
         if asked == Asked::End {
             return false;
         }
         messages::note("reading key and trust files again, and the whole list");
         work.shared.requests.ask(Request::Reload);
+        if let Some(mirror) = mirror {
+            mirror.reload();
+        }
     }
     true
 }

@@ -102,6 +102,12 @@ impl Work {
         })))
     }
 
+    /// True if an earlier run has had the whole list, and it is still there.
+    pub fn was_complete(&self) -> bool {
+        let saved = self.resumed.feed.as_ref();
+        saved.is_some_and(|saved| saved.last_full.is_some())
+    }
+
     /// Starts the updater's threads.
     pub fn updater<'h>(
         &self,

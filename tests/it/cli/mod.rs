@@ -2,5 +2,7 @@
 
 mod answers;
 mod export;
+mod mirror;
 mod program;
+mod report;
 mod service;

@@ -1,0 +1,123 @@
+//! The figures of a report.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::history::History;
+use crate::address::Subnet;
+use crate::cli::listing::{Item, Listing};
+use crate::cli::times;
+
+/// Networks in each table.
+const TOP: usize = 10;
+/// Seconds of a day.
+const DAY: u32 = 86_400;
+
+/// What the list and the history say at one moment.
+#[derive(Debug, Default, Serialize)]
+pub struct Figures {
+    /// The moment, in Unix seconds.
+    pub at: u32,
+    /// Addresses and prefixes in the list.
+    pub listed: usize,
+    /// Those that were listed in the last 24 hours.
+    pub new_since_yesterday: usize,
+    /// How much of the list the ten largest /24 networks hold, in percent.
+    pub top_ten_share: f64,
+    /// Oldest first.
+    pub days: Vec<DayCount>,
+    /// Largest first.
+    pub networks_16: Vec<Network>,
+    /// Largest first.
+    pub networks_24: Vec<Network>,
+    /// Since the history began.
+    pub ever_16: Vec<Network>,
+    /// Since the history began.
+    pub ever_24: Vec<Network>,
+}
+
+/// One day.
+#[derive(Debug, Serialize)]
+pub struct DayCount {
+    /// `2026-11-25`, in UTC.
+    pub date: String,
+    /// Addresses that were listed on it.
+    pub listed: u64,
+}
+
+/// One network.
+#[derive(Debug, Serialize)]
+pub struct Network {
+    /// The prefix.
+    pub network: String,
+    /// Addresses of the list in it.
+    pub addresses: u64,
+}
+
+impl Figures {
+    /// Counts; `days` is how far the plot goes back.
+    pub fn of(listing: &Listing, history: &History, feed_ttl: u32, days: u32) -> Self {
+        let items = &listing.items;
+        let yesterday = listing.now.saturating_sub(DAY);
+        let is_new = |item: &&Item| item.until.saturating_sub(feed_ttl) > yesterday;
+        let networks_24 = largest(items, 24);
+        let in_top: u64 = networks_24.iter().map(|network| network.addresses).sum();
+        let today = listing.now / DAY;
+        Figures {
+            at: listing.now,
+            listed: items.len(),
+            new_since_yesterday: items.iter().filter(is_new).count(),
+            top_ten_share: if items.is_empty() {
+                0.0
+            } else {
+                in_top as f64 * 100.0 / items.len() as f64
+            },
+            days: (today.saturating_sub(days.saturating_sub(1))..=today)
+                .map(|day| DayCount {
+                    date: times::date(day.saturating_mul(DAY)),
+                    listed: history.days.get(&day).copied().unwrap_or(0),
+                })
+                .collect(),
+            networks_16: largest(items, 16),
+            networks_24,
+            ever_16: top(history
+                .networks_16
+                .iter()
+                .map(|(name, count)| (name.clone(), *count))),
+            ever_24: top(history
+                .networks_24
+                .iter()
+                .map(|(name, count)| (name.clone(), *count))),
+        }
+    }
+}
+
+/// The IPv4 networks of this length with the most entries.
+fn largest(items: &[Item], length: u8) -> Vec<Network> {
+    let mut counts: HashMap<Subnet, u64> = HashMap::new();
+    for item in items {
+        if let ip @ IpAddr::V4(_) = item.subnet.address() {
+            if let Some(network) = Subnet::new(ip, length) {
+                *counts.entry(network).or_default() += 1;
+            }
+        }
+    }
+    top(counts
+        .into_iter()
+        .map(|(network, count)| (network.to_string(), count)))
+}
+
+fn top(counts: impl Iterator<Item = (String, u64)>) -> Vec<Network> {
+    let mut networks: Vec<Network> = counts
+        .map(|(network, addresses)| Network { network, addresses })
+        .collect();
+    networks.sort_by(|a, b| {
+        b.addresses
+            .cmp(&a.addresses)
+            .then_with(|| a.network.cmp(&b.network))
+    });
+    networks.truncate(TOP);
+    networks
+}
