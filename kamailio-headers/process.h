@@ -44,13 +44,32 @@ int sr_wtimer_add(void (*f)(unsigned int ticks, void *param), void *param, int i
 
 struct action;
 
+/* A table of names: `size` rings, each of which begins and ends with its head. Only next of a head is there:
+ * it is read as an entry whose key is never touched. */
+struct str_hash_entry {
+    struct str_hash_entry *next;
+    struct str_hash_entry *reserved_prev;
+    str key;
+    ksr_u64 reserved_value[2];
+};
+
+struct str_hash_head {
+    struct str_hash_entry *next;
+    struct str_hash_entry *reserved_prev;
+};
+
+struct str_hash_table {
+    struct str_hash_head *table;
+    int size;
+};
+
 /* The event routes. An index is valid below entries; rlist[index] is NULL for a route that is only
  * mentioned. */
 struct route_list {
     struct action **rlist;
     int idx;
     int entries;
-    str names;
+    struct str_hash_table names;
 };
 
 extern struct route_list event_rt;

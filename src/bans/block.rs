@@ -126,17 +126,6 @@ impl Bans<'_> {
         }
     }
 
-    /// The duration of a ban in seconds: `given`, or `block_ttl` without one; `None` if it is no duration from 1
-    /// to [`MAX_TTL`].
-    pub fn ttl(&self, given: Option<i64>) -> Option<u32> {
-        match given {
-            None => Some(self.policy.block_ttl),
-            Some(given) => u32::try_from(given)
-                .ok()
-                .filter(|ttl| (1..=MAX_TTL).contains(ttl)),
-        }
-    }
-
     /// Bans, or extends a ban that ends earlier. Never blocks: the firewall follows by itself.
     ///
     /// # Errors
@@ -394,21 +383,6 @@ mod tests {
         bans.block(order("2001:db8::/64", 60)).unwrap();
         assert!(bans.unblock_source("2001:db8::77".parse().unwrap()));
         assert_eq!(shared.local.len(), 0);
-    }
-
-    #[test]
-    fn durations() {
-        let config = Config::default();
-        let shared = shared(&config);
-        let bans = bans(&shared, &config, &|| {});
-        let longest = i64::from(MAX_TTL);
-        let ttl = |given| bans.ttl(given);
-        assert_eq!(ttl(None), Some(600));
-        assert_eq!(ttl(Some(1)), Some(1));
-        assert_eq!(ttl(Some(longest)), Some(MAX_TTL));
-        for bad in [0, -1, longest + 1, i64::MAX, i64::MIN] {
-            assert_eq!(ttl(Some(bad)), None, "{bad}");
-        }
     }
 
     #[test]

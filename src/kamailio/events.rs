@@ -12,6 +12,7 @@ use super::child::{Child, Work, LONGEST_SLEEP};
 use super::guard::guard;
 use super::module::Module;
 use super::{text, variables};
+use crate::quote::foreign;
 use crate::shared::events::{Event, EventKind};
 
 /// A signal may come at any place of a route, so there is no orderly end. A route may send over TCP and TLS.
@@ -31,6 +32,41 @@ pub fn wanted() -> Vec<EventKind> {
         .into_iter()
         .filter(|kind| route(*kind).is_some())
         .collect()
+}
+
+/// Refuses a script with `event_route[apiban:NAME]` of a NAME that never comes.
+///
+/// # Errors
+/// The route, and those that there are.
+pub fn check_names() -> Result<(), String> {
+    let known = EventKind::ALL.map(EventKind::route);
+    for name in names() {
+        if name.starts_with("apiban:") && !known.contains(&name.as_str()) {
+            let name = foreign(&name, 64);
+            let known = known.join(", ");
+            return Err(format!("event_route[{name}] never runs; accepted: {known}"));
+        }
+    }
+    Ok(())
+}
+
+/// The names of all event routes of the script.
+fn names() -> Vec<String> {
+    let mut found = Vec::new();
+    // SAFETY: the table is the core's own, complete since the script was read. Each of its rows is a ring
+    // that ends where it begins.
+    unsafe {
+        let table = (&raw const k::event_rt).read().names;
+        for row in 0..usize::try_from(table.size).unwrap_or(0) {
+            let row: *mut k::str_hash_entry = table.table.add(row).cast();
+            let mut entry = (*row).next;
+            while entry != row && !entry.is_null() {
+                found.push(String::from_utf8_lossy(text::bytes(&(*entry).key)).into_owned());
+                entry = (*entry).next;
+            }
+        }
+    }
+    found
 }
 
 /// The first action of a route; `None` if the script has no such route.

@@ -7,7 +7,7 @@ use std::ptr;
 use super::bindings as k;
 use super::guard::{guard, install_hook};
 use super::tables::leak_table;
-use super::{lifecycle, log, params, rpc, script, text, variables};
+use super::{fixups, lifecycle, log, params, rpc, script, text, variables};
 use crate::error;
 
 /// The structure that the core looks up by this name. It is filled in `mod_register`, which the core
@@ -80,6 +80,7 @@ fn functions() -> *mut k::cmd_export_t {
 }
 
 type ScriptFunction = unsafe extern "C" fn(*mut k::sip_msg_t, *mut c_void, *mut c_void) -> c_int;
+type Fixup = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
 type ScriptFunction3 =
     unsafe extern "C" fn(*mut k::sip_msg_t, *mut c_void, *mut c_void, *mut c_void) -> c_int;
 
@@ -91,16 +92,18 @@ fn function_of_three(name: &str, three: ScriptFunction3) -> k::cmd_export_t {
 }
 
 fn function(name: &str, parameters: i32, function: ScriptFunction) -> k::cmd_export_t {
+    let fixup = match name {
+        "apiban_check" => fixups::fix_check,
+        "apiban_block" => fixups::fix_block,
+        _ => fixups::fix_unblock as Fixup,
+    };
     let fixed = parameters > 0;
     k::cmd_export_t {
         name: text::leak(name),
         function: Some(function),
         param_no: parameters,
-        fixup: fixed
-            .then_some(k::fixup_spve_all as unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int),
-        free_fixup: fixed.then_some(
-            k::fixup_free_spve_all as unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int,
-        ),
+        fixup: fixed.then_some(fixup),
+        free_fixup: fixed.then_some(k::fixup_free_spve_all as Fixup),
         flags: k::ANY_ROUTE,
     }
 }

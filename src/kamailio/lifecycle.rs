@@ -6,13 +6,14 @@ use super::bindings as k;
 use super::child::Child;
 use super::guard::guard;
 use super::module::{module, publish, Module, Wakeups};
-use super::{events, load, own, packet, params, statistics, updater};
+use super::{events, fixups, load, own, packet, params, statistics, updater};
 use crate::address::Subnet;
 use crate::bans::evict::evict_trusted;
 use crate::clock::Clock;
 use crate::config::files;
 use crate::config::Config;
 use crate::feed::ApiKey;
+use crate::memory::{Arena, AtomicU32};
 use crate::shared::Shared;
 use crate::state::restore;
 use crate::sys::mmap::SharedArena;
@@ -49,6 +50,7 @@ fn init() -> Result<(), String> {
         resumed,
         event_kinds: events::wanted(),
         wakeups: Wakeups::new()?,
+        last_warning: last_warning()?,
     };
     register(&module)?;
     packet::learn_faked_message();
@@ -61,6 +63,7 @@ fn init() -> Result<(), String> {
 }
 
 fn read_parameters() -> Result<Config, String> {
+    events::check_names()?;
     let config = params::take();
     config.check().map_err(|error| error.to_string())?;
     Ok(config)
@@ -105,6 +108,14 @@ fn make_shared_memory(
     Ok(shared)
 }
 
+/// A zeroed word of shared memory.
+fn last_warning() -> Result<&'static AtomicU32, String> {
+    let words = SharedArena.words("the time of the last warning", 1);
+    words
+        .map(|words| &words[0])
+        .map_err(|error| error.to_string())
+}
+
 /// Tells the core of statistics, processes and the timer.
 fn register(module: &Module) -> Result<(), String> {
     if !statistics::register() {
@@ -141,6 +152,7 @@ pub unsafe extern "C" fn child_init(rank: c_int) -> c_int {
         };
         match rank {
             k::PROC_INIT => {
+                fixups::script_is_complete();
                 // By now every listening address is known.
                 if module.config.trust_self {
                     trust_own_addresses(&module.shared);

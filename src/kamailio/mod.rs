@@ -19,6 +19,7 @@ mod child;
 mod events;
 mod exports;
 mod fast_path;
+mod fixups;
 mod guard;
 mod lifecycle;
 mod load;

@@ -9,6 +9,7 @@ use crate::bans::{Bans, Policy, Wake};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::feed::ApiKey;
+use crate::memory::{AtomicU32, Ordering};
 use crate::shared::counters::ProcessCounters;
 use crate::shared::events::{Event, EventKind};
 use crate::shared::Shared;
@@ -34,6 +35,8 @@ pub struct Module {
     pub event_kinds: Vec<EventKind>,
     /// Ends the sleep of the processes.
     pub wakeups: Wakeups,
+    /// When [`Module::may_warn`] last said yes, in Unix seconds, in shared memory.
+    pub last_warning: &'static AtomicU32,
 }
 
 /// One eventfd per child process that sleeps.
@@ -95,6 +98,16 @@ impl Module {
             counters: self.counters(),
             wake: self,
         }
+    }
+
+    /// True once a minute, for one of all processes: for warnings that any packet may cause.
+    pub fn may_warn(&self) -> bool {
+        let (now, last) = (self.shared.now(), self.last_warning.load(Ordering::Relaxed));
+        now.abs_diff(last) >= 60
+            && self
+                .last_warning
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Hands an event to the process of the event routes.

@@ -37,6 +37,18 @@ pub unsafe fn parameter<'a>(msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Optio
     }
 }
 
+/// The text of a parameter that `fixup_spve_all` fixed, if it holds no variable.
+///
+/// # Safety
+/// `fixed` must be what that fixup made, or NULL, and live as long as the text is used.
+pub unsafe fn constant<'a>(fixed: *mut c_void) -> Option<&'a [u8]> {
+    // SAFETY: the caller's; the type says which member of the union is set.
+    unsafe {
+        let fixed = fixed.cast::<k::fparam_t>().as_ref()?;
+        (fixed.type_ == k::FPARAM_STR).then(|| text::bytes(&fixed.v.str_))
+    }
+}
+
 /// The variable where a parameter is one and nothing else: to print it into a buffer, as the core does with
 /// text around variables, costs more than all the rest of a check.
 unsafe fn only_variable(fixed: &k::fparam_t) -> Option<*mut k::pv_spec_t> {

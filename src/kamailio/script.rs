@@ -7,9 +7,9 @@ use std::ptr;
 use super::bindings as k;
 use super::guard::guard;
 use super::module::{module, Module};
-use super::{fast_path, packet, pvar, text};
-use crate::address::parse_address;
+use super::{fast_path, fixups, packet, pvar, text};
 use crate::bans::{By, Order, Refusal, BAD_ARGUMENT, DONE, NOT_DONE};
+use crate::warning;
 
 /// `apiban_check()`. The fast path, fully inlined; if it does not decide, one jump to the rest.
 pub unsafe extern "C" fn check_source(
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn check_address(
 ) -> c_int {
     guard(NOT_DONE, "apiban_check", || {
         // SAFETY: the message and the fixed parameter that the core gave.
-        with(unsafe { address(msg, ip) }, look_up)
+        with(unsafe { address("apiban_check", msg, ip) }, look_up)
     })
 }
 
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn block_address(
 ) -> c_int {
     guard(NOT_DONE, "apiban_block", || {
         // SAFETY: the message and the fixed parameter that the core gave.
-        with(unsafe { address(msg, ip) }, |module, ip| {
+        with(unsafe { address("apiban_block", msg, ip) }, |module, ip| {
             ban(module, ip, None, "")
         })
     })
@@ -108,17 +108,11 @@ pub unsafe extern "C" fn block_because(
         // SAFETY: the message and the fixed parameters that the core gave. Each text is copied or used
         // up before the next parameter is evaluated, which may reuse its buffer.
         unsafe {
-            let (ip, ttl) = (address(msg, ip), text_of(msg, ttl));
-            let seconds =
-                ttl.and_then(|ttl| String::from_utf8_lossy(&ttl).trim().parse::<i64>().ok());
+            let ip = address("apiban_block", msg, ip);
+            let ttl = accepted("apiban_block", pvar::parameter(msg, ttl), fixups::seconds);
             let reason = text_of(msg, reason).unwrap_or_default();
-            with(ip, |module, ip| {
-                ban(
-                    module,
-                    ip,
-                    Some(seconds.unwrap_or(0)),
-                    &String::from_utf8_lossy(&reason),
-                )
+            with(ip.zip(ttl), |module, (ip, ttl)| {
+                ban(module, ip, Some(ttl), &String::from_utf8_lossy(&reason))
             })
         }
     })
@@ -144,7 +138,7 @@ pub unsafe extern "C" fn unblock_address(
 ) -> c_int {
     guard(NOT_DONE, "apiban_unblock", || {
         // SAFETY: the message and the fixed parameter that the core gave.
-        with(unsafe { address(msg, ip) }, lift)
+        with(unsafe { address("apiban_unblock", msg, ip) }, lift)
     })
 }
 
@@ -158,7 +152,7 @@ pub unsafe extern "C" fn kemi_check(msg: *mut k::sip_msg_t) -> c_int {
 pub unsafe extern "C" fn kemi_check_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
     guard(NOT_DONE, "apiban.check_ip", || {
         // SAFETY: the text that the interpreter gave, valid during the call.
-        with(unsafe { given(ip) }, look_up)
+        with(unsafe { given("check_ip", ip) }, look_up)
     })
 }
 
@@ -172,7 +166,9 @@ pub unsafe extern "C" fn kemi_block(msg: *mut k::sip_msg_t) -> c_int {
 pub unsafe extern "C" fn kemi_block_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
     guard(NOT_DONE, "apiban.block_ip", || {
         // SAFETY: as above.
-        with(unsafe { given(ip) }, |module, ip| ban(module, ip, None, ""))
+        with(unsafe { given("block_ip", ip) }, |module, ip| {
+            ban(module, ip, None, "")
+        })
     })
 }
 
@@ -197,19 +193,19 @@ pub unsafe extern "C" fn kemi_block_ip_reason(
         // SAFETY: texts that the interpreter gave, valid during the call.
         let (ip, reason) = unsafe {
             (
-                given(ip),
+                given("block_ip_reason", ip),
                 reason
                     .as_ref()
                     .map_or(&[][..], |reason| text::bytes(reason)),
             )
         };
-        with(ip, |module, ip| {
-            ban(
-                module,
-                ip,
-                Some(i64::from(ttl)),
-                &String::from_utf8_lossy(reason),
-            )
+        let ttl = accepted(
+            "block_ip_reason",
+            Some(ttl.to_string().as_bytes()),
+            fixups::seconds,
+        );
+        with(ip.zip(ttl), |module, (ip, ttl)| {
+            ban(module, ip, Some(ttl), &String::from_utf8_lossy(reason))
         })
     })
 }
@@ -224,7 +220,7 @@ pub unsafe extern "C" fn kemi_unblock(msg: *mut k::sip_msg_t) -> c_int {
 pub unsafe extern "C" fn kemi_unblock_ip(_: *mut k::sip_msg_t, ip: *mut k::str_) -> c_int {
     guard(NOT_DONE, "apiban.unblock_ip", || {
         // SAFETY: as above.
-        with(unsafe { given(ip) }, lift)
+        with(unsafe { given("unblock_ip", ip) }, lift)
     })
 }
 
@@ -233,11 +229,10 @@ fn look_up(module: &Module, ip: IpAddr) -> c_int {
     bans.check(ip).code(bans.policy.mode)
 }
 
-fn ban(module: &Module, ip: IpAddr, ttl: Option<i64>, reason: &str) -> c_int {
+/// Bans for `ttl` seconds, or for `block_ttl` without one.
+fn ban(module: &Module, ip: IpAddr, ttl: Option<u32>, reason: &str) -> c_int {
     let bans = module.bans();
-    let Some(ttl) = bans.ttl(ttl) else {
-        return BAD_ARGUMENT;
-    };
+    let ttl = ttl.unwrap_or(bans.policy.block_ttl);
     let placed = bans.block(Order {
         subnet: bans.source_subnet(ip),
         ttl,
@@ -255,18 +250,39 @@ fn lift(module: &Module, ip: IpAddr) -> c_int {
     }
 }
 
-fn with(ip: Option<IpAddr>, act: impl FnOnce(&Module, IpAddr) -> c_int) -> c_int {
-    match (module(), ip) {
-        (Some(module), Some(ip)) => act(module, ip),
+/// Acts with arguments that were accepted; `None` is answered by [`BAD_ARGUMENT`].
+fn with<T>(arguments: Option<T>, act: impl FnOnce(&Module, T) -> c_int) -> c_int {
+    match (module(), arguments) {
+        (Some(module), Some(arguments)) => act(module, arguments),
         (Some(_), None) => BAD_ARGUMENT,
         (None, _) => NOT_DONE,
     }
 }
 
+/// The value of a parameter; `None`, with a warning, if it is not accepted.
+fn accepted<T>(
+    function: &str,
+    text: Option<&[u8]>,
+    read: fn(&[u8]) -> Result<T, String>,
+) -> Option<T> {
+    read(text.unwrap_or_default())
+        .inspect_err(|wrong| warn(function, wrong))
+        .ok()
+}
+
+/// At most once a minute in all processes together: the text may come with every packet.
+#[cold]
+fn warn(function: &str, wrong: &str) {
+    if module().is_some_and(Module::may_warn) {
+        warning!("{function}(): {wrong}; it returned {BAD_ARGUMENT} (told once a minute)");
+    }
+}
+
 /// The address in a fixed parameter.
-unsafe fn address(msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Option<IpAddr> {
+unsafe fn address(function: &str, msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Option<IpAddr> {
     // SAFETY: the caller's; the text is used up before anything else is evaluated.
-    unsafe { pvar::parameter(msg, fixed).and_then(parse) }
+    let text = unsafe { pvar::parameter(msg, fixed) };
+    accepted(function, text, fixups::address)
 }
 
 /// A copy of the text in a fixed parameter.
@@ -276,11 +292,8 @@ unsafe fn text_of(msg: *mut k::sip_msg_t, fixed: *mut c_void) -> Option<Vec<u8>>
 }
 
 /// The address in a text from a KEMI interpreter.
-unsafe fn given(ip: *mut k::str_) -> Option<IpAddr> {
+unsafe fn given(function: &str, ip: *mut k::str_) -> Option<IpAddr> {
     // SAFETY: NULL, or a text that is valid during the call.
-    unsafe { ip.as_ref().and_then(|ip| parse(text::bytes(ip))) }
-}
-
-fn parse(bytes: &[u8]) -> Option<IpAddr> {
-    parse_address(std::str::from_utf8(bytes).ok()?.trim()).ok()
+    let text = unsafe { ip.as_ref().map(|ip| text::bytes(ip)) };
+    accepted(function, text, fixups::address)
 }

@@ -127,6 +127,9 @@ pub fn structures() -> Vec<Structure> {
         ksr_logdata = "ksr_logdata_t" "" Same,
             [v_facility v_level v_lname v_fname v_fline v_mname v_func v_locinfo v_pid v_pidx];
         route_list = "struct route_list" "" Same, [rlist idx entries names];
+        str_hash_table = "struct str_hash_table" "" Same, [table size];
+        str_hash_head = "struct str_hash_head" "" Same, [next];
+        str_hash_entry = "struct str_hash_entry" "" Same, [next key];
         run_act_ctx = "run_act_ctx_t" "" Room("it ends with a jmp_buf, larger on other machines"),
             [rec_lev run_flags last_retcode];
         sr_kemi = "sr_kemi_t" "" Same, [mname fname rtype func ptypes];

@@ -22,7 +22,7 @@ const SCRIPT: &str = r#"
     case "block": apiban_block("203.0.113.1"); apiban_block("203.0.113.2", "1"); break;
     case "reason": apiban_block("$hdr(X-IP)", "60", "$ua"); break;
     case "unblock": apiban_unblock("203.0.113.1"); apiban_unblock(); break;
-    case "wrong": apiban_block("nobody"); apiban_block("203.0.113.3", "x"); apiban_unblock(""); break;
+    case "wrong": apiban_block("$rU"); apiban_block("203.0.113.3", "$rU"); apiban_unblock("$rU"); break;
     case "self": apiban_block(); break;
     }
 "#;

@@ -92,20 +92,19 @@ fn every_form_of_the_call_bans_for_the_time_given() {
 #[test]
 fn a_time_that_is_none_bans_nobody() {
     let calls = [
-        r#"apiban_block("192.0.2.1", 0)"#,
-        r#"apiban_block("192.0.2.1", "0")"#,
-        r#"apiban_block("192.0.2.1", "-60")"#,
+        r#"apiban_block("192.0.2.1", "0$var(no)")"#,
+        r#"apiban_block("192.0.2.1", "-60$var(no)")"#,
         r#"apiban_block("192.0.2.1", "$var(negative)")"#,
-        r#"apiban_block("192.0.2.1", "315360001")"#,
-        r#"apiban_block("192.0.2.1", "99999999999999999999999")"#,
-        r#"apiban_block("192.0.2.1", "soon")"#,
-        r#"apiban_block("192.0.2.1", "60s")"#,
-        r#"apiban_block("192.0.2.1", "6e1")"#,
-        r#"apiban_block("192.0.2.1", "")"#,
+        r#"apiban_block("192.0.2.1", "315360001$var(no)")"#,
+        r#"apiban_block("192.0.2.1", "99999999999999999999999$var(no)")"#,
+        r#"apiban_block("192.0.2.1", "soon$var(no)")"#,
+        r#"apiban_block("192.0.2.1", "60s$var(no)")"#,
+        r#"apiban_block("192.0.2.1", "6e1$var(no)")"#,
+        r#"apiban_block("192.0.2.1", "$var(no)")"#,
         r#"apiban_block("192.0.2.1", "$avp(unset)", "why")"#,
-        r#"apiban_block("192.0.2.1", "1.5")"#,
+        r#"apiban_block("192.0.2.1", "1.5$var(no)")"#,
     ];
-    let first = "$var(negative) = -1; is_method(\"REGISTER\")";
+    let first = "$var(negative) = -1; $var(no) = \"\"; is_method(\"REGISTER\")";
     let (codes, kamailio) = codes_of(untrusting(), &[&[first], &calls[..]].concat());
     assert_eq!(codes[1..], vec![-3; calls.len()]);
     assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
@@ -114,23 +113,112 @@ fn a_time_that_is_none_bans_nobody() {
 #[test]
 fn what_is_no_address_is_not_banned() {
     let calls = [
-        r#"apiban_block("")"#,
-        r#"apiban_block("192.0.2")"#,
-        r#"apiban_block("192.0.2.0/24")"#,
-        r#"apiban_block("carrier.example", "60")"#,
+        r#"apiban_block("$var(no)")"#,
+        r#"apiban_block("192.0.2$var(no)")"#,
+        r#"apiban_block("192.0.2.0/24$var(no)")"#,
+        r#"apiban_block("carrier.example$var(no)", "60")"#,
         r#"apiban_block("$avp(unset)", "60", "why")"#,
         r#"apiban_block("0.0.0.0")"#,
         r#"apiban_block("224.0.0.1", "60")"#,
         r#"apiban_block("255.255.255.255")"#,
         r#"apiban_block("::")"#,
         r#"apiban_block("fe80::1")"#,
-        r#"apiban_unblock("")"#,
-        r#"apiban_unblock("x")"#,
+        r#"apiban_unblock("$var(no)")"#,
+        r#"apiban_unblock("x$var(no)")"#,
         r#"apiban_unblock("$avp(unset)")"#,
     ];
-    let (codes, kamailio) = codes_of(untrusting(), &calls);
-    assert_eq!(codes, vec![-3; calls.len()]);
+    let first = "$var(no) = \"\"; is_method(\"REGISTER\")";
+    let (codes, kamailio) = codes_of(untrusting(), &[&[first], &calls[..]].concat());
+    assert_eq!(codes[1..], vec![-3; calls.len()]);
     assert_eq!(kamailio.statistic("apiban", "local_entries"), 0);
+    // One line for all of them, not one for each packet.
+    let told: Vec<String> = kamailio.module_log();
+    let told: Vec<&String> = told
+        .iter()
+        .filter(|line| line.contains("WARNING"))
+        .collect();
+    let wanted = "apiban_block(): ip \"\" is not an IP address";
+    let told: Vec<&&String> = told
+        .iter()
+        .filter(|line| line.contains("it returned -3"))
+        .collect();
+    assert!(told.len() == 1 && told[0].contains(wanted), "{told:?}");
+}
+
+/// A constant that can never work ends the start, with the function, the value and what is accepted.
+#[test]
+fn a_constant_that_can_never_work_ends_the_start() {
+    for release in Release::all() {
+        let start = |route: &str, routes: &str| {
+            untrusting()
+                .release(&release)
+                .request_route(route)
+                .routes(routes)
+                .expect_start_failure()
+        };
+        let ip = "accepted: an address, or a pseudo-variable such as \"$si\"";
+        let ttl = "accepted: a number of seconds from 1 to 315360000";
+        for (call, wrong, accepted) in [
+            (
+                "apiban_check(\"si\");",
+                "apiban_check(): ip \"si\" is not",
+                ip,
+            ),
+            (
+                "apiban_unblock(\"192.0.2.0/24\");",
+                "apiban_unblock(): ip \"192.0.2.0/24\"",
+                ip,
+            ),
+            ("apiban_block(\"\");", "apiban_block(): ip \"\" is not", ip),
+            (
+                "apiban_block(\"$si\", \"1h\");",
+                "apiban_block(): ttl \"1h\" is wrong",
+                ttl,
+            ),
+            (
+                "apiban_block(\"$si\", 0);",
+                "apiban_block(): ttl \"0\" is wrong",
+                ttl,
+            ),
+            (
+                "apiban_block(\"$si\", \"-1\", \"scan\");",
+                "apiban_block(): ttl \"-1\"",
+                ttl,
+            ),
+        ] {
+            let log = start(call, "");
+            let line = log.lines().find(|line| line.contains(wrong));
+            let line = line.unwrap_or_else(|| panic!("{call}: {log}"));
+            assert!(line.contains("ERROR") && line.contains(accepted), "{line}");
+        }
+        let log = start("", "event_route[apiban:blocked] { drop; }");
+        let wanted = "event_route[apiban:blocked] never runs; accepted: apiban:block, \
+                      apiban:expired, apiban:sync";
+        assert!(log.contains(wanted), "{log}");
+    }
+}
+
+/// An expression is not constant: its value is fixed at each call, by the process that runs it, and a bad one is
+/// answered by the call.
+#[test]
+fn an_expression_is_checked_when_it_is_called() {
+    for release in Release::all() {
+        let calls = [
+            r#"$var(a) = "192.0.2."; $var(t) = "6"; is_method("REGISTER")"#,
+            r#"apiban_block($var(a) + "1", $var(t) + "0", "sum")"#,
+            r#"apiban_block($var(a) + "x", "60")"#,
+            r#"apiban_check($var(a) + "1")"#,
+            r#"apiban_block($var(a) + "2", $var(t) + "h")"#,
+        ];
+        let (codes, kamailio) = codes_of(untrusting().release(&release), &calls);
+        assert_eq!(codes[1..], [1, -3, 2, -3]);
+        let log = kamailio.log();
+        assert!(!log.contains("ERROR: apiban"), "{log}");
+        assert!(
+            log.contains("ip \"192.0.2.x\" is not an IP address"),
+            "{log}"
+        );
+    }
 }
 
 #[test]
