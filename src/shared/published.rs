@@ -43,6 +43,8 @@ pub enum Text {
     FeedId,
     FeedLastError,
     FeedWaitingFor,
+    TrustLastError,
+    StateLastError,
     FirewallState,
     /// Keep last: how many there are.
     Count,
