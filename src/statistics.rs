@@ -51,8 +51,8 @@ fn trusted_skips(shared: &Shared) -> u64 {
     shared.counters.sum(Counter::TrustedChecks) + shared.counters.sum(Counter::TrustedBans)
 }
 
-/// Counted from the start as long as there was no success.
-fn feed_age(shared: &Shared) -> u64 {
+/// Seconds since the last success of the feed; since the start as long as there was none.
+pub fn feed_age(shared: &Shared) -> u64 {
     let since = match shared.published.number(Number::FeedLastSuccess) {
         0 => shared.published.number(Number::Started),
         last => last,

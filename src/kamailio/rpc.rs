@@ -8,7 +8,7 @@ use super::guard::guard;
 use super::module::module;
 use super::tables::{leak_table, trampolines, TRAMPOLINES};
 use super::{arguments, load, text};
-use crate::rpc::{Arguments, Command, Fault, Fields, Reply, Service, Value, COMMANDS};
+use crate::rpc::{Arguments, Command, Fault, Fields, Reply, Service, Shape, Value, COMMANDS};
 
 const _: () = assert!(COMMANDS.len() <= TRAMPOLINES);
 
@@ -25,8 +25,7 @@ pub fn table() -> *mut k::rpc_export_t {
                 // The core reads two pointers.
                 doc_str: Vec::leak(vec![text::leak(command.help), ptr::null()]).as_mut_ptr(),
                 // Without it JSON-RPC keeps only the last of several structures.
-                flags: if ["apiban.list", "apiban.top", "apiban.trust_list"].contains(&command.name)
-                {
+                flags: if command.returns == Shape::List {
                     k::RPC_RET_ARRAY
                 } else {
                     0

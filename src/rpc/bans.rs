@@ -2,10 +2,13 @@
 
 use std::cmp::Reverse;
 
+use super::check::covering;
 use super::listing::{describe, page};
-use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
+use super::{number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::{parse_address, Subnet};
 use crate::bans::{By, Order, Refusal, MAX_TTL};
+use crate::notice;
+use crate::quote::foreign;
 use crate::shared::origin::Origin;
 use crate::table::{Entry, Inserted};
 
@@ -28,11 +31,8 @@ pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Faul
         1,
         "ttl",
         u64::from(service.config.block_ttl),
-        u64::from(MAX_TTL),
+        1..=u64::from(MAX_TTL),
     )?;
-    if ttl == 0 {
-        return Err(Fault::argument("ttl", "0 is no time to ban"));
-    }
     let order = Order {
         subnet,
         ttl: ttl as u32,
@@ -40,11 +40,15 @@ pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Faul
         by: By::Operator,
     };
     match service.bans.block(order) {
-        Ok(placed) => Ok(Reply::Text(match placed {
-            Inserted::Kept => format!("Ok. {subnet} was banned for longer already."),
-            Inserted::Extended => format!("Ok. The ban of {subnet} now ends in {ttl} seconds."),
-            _ => format!("Ok. {subnet} is banned for {ttl} seconds."),
-        })),
+        Ok(placed) => {
+            let reason = foreign(order.reason, 56);
+            notice!("{subnet} banned for {ttl} s by RPC: {reason}");
+            Ok(Reply::Text(match placed {
+                Inserted::Kept => format!("Ok. {subnet} was banned for longer already."),
+                Inserted::Extended => format!("Ok. The ban of {subnet} now ends in {ttl} seconds."),
+                _ => format!("Ok. {subnet} is banned for {ttl} seconds."),
+            }))
+        }
         Err(Refusal::Trusted(rule)) => Err(Fault {
             code: 403,
             text: format!(
@@ -72,25 +76,65 @@ pub fn block(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Faul
 /// `apiban.unblock ip`.
 pub fn unblock(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let given = arguments.required(0, "ip")?;
-    let lifted = match parse_address(given) {
-        Ok(ip) => service.bans.unblock_source(ip),
-        Err(_) => service.bans.unblock(subnet(service, given)?),
+    let subnet: Subnet = given
+        .parse()
+        .map_err(|error| Fault::argument("ip", error))?;
+    let lifted = if subnet.is_host() {
+        service.bans.unblock_source(subnet.address())
+    } else {
+        service.bans.unblock(subnet)
     };
+    let left = still_banned(service, subnet);
     if !lifted {
         return Err(Fault {
             code: 404,
-            text: format!("{} is not banned locally", crop(given)),
+            text: format!(
+                "{subnet} is not banned locally{}",
+                left.map_or_else(String::new, |left| format!("; {left}"))
+            ),
         });
     }
-    Ok(Reply::Text(format!(
-        "Ok. {} is no longer banned.",
-        crop(given)
-    )))
+    notice!("{subnet} unbanned by RPC");
+    Ok(Reply::Text(match left {
+        None => format!("Ok. {subnet} is no longer banned."),
+        Some(left) => format!("Ok. The local ban of {subnet} is lifted; {left}"),
+    }))
+}
+
+/// What else bans this address or prefix, and what an operator can do about it.
+fn still_banned(service: &Service<'_>, subnet: Subnet) -> Option<String> {
+    let shared = service.shared();
+    let now = shared.now();
+    if shared.trust.spares(subnet).is_some() {
+        return None;
+    }
+    for wider in covering(subnet) {
+        let bans = |origin| {
+            let found = shared.table(origin).find(wider);
+            found.is_some_and(|found| found.value() > now)
+        };
+        if bans(Origin::Feed) {
+            let file = service.config.trust_file.as_str();
+            return Some(if file.is_empty() {
+                "it is on APIBAN's list: add it to the parameter trust and restart Kamailio (no trust_file is set)".to_owned()
+            } else {
+                format!(
+                    "it is on APIBAN's list: add it to trust_file ({file}) and run apiban.reload"
+                )
+            });
+        }
+        if wider != subnet && (bans(Origin::Local) || bans(Origin::Peer)) {
+            return Some(format!(
+                "it is covered by the local ban {wider}: apiban.unblock {wider}"
+            ));
+        }
+    }
+    None
 }
 
 /// `apiban.top [n]`.
 pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
-    let rows = arguments.number(0, "n", TOP.0, TOP.1)? as usize;
+    let rows = arguments.number(0, "n", TOP.0, 0..=TOP.1)? as usize;
     let now = service.shared().now();
     let mut bans: Vec<(Entry, Origin)> = Vec::new();
     let mut network_of_each: Vec<Subnet> = Vec::new();

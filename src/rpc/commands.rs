@@ -1,14 +1,18 @@
 //! The table of commands and the short ones among them.
 
-use super::{bans, listing, trust};
-use super::{crop, number, text, Arguments, Command, Fault, Fields, Reply, Service, Value};
-use crate::address::{parse_address, Subnet};
-use crate::feed::FeedState;
+use super::{bans, check, listing, trust};
+use super::{
+    crop, crop_to, number, text, Arguments, Command, Fault, Fields, Reply, Service, Shape, Value,
+};
+use crate::config::{files, Config};
+use crate::feed::{ApiKey, FeedState};
 use crate::firewall::runner::State;
+use crate::notice;
 use crate::shared::counters::Counter;
 use crate::shared::origin::Origin;
 use crate::shared::published::{Gauge, Number, Place, Text};
 use crate::shared::requests::Request;
+use crate::statistics::feed_age;
 
 /// Every command.
 pub const COMMANDS: &[Command] = &[
@@ -16,68 +20,97 @@ pub const COMMANDS: &[Command] = &[
         name: "apiban.reload",
         help: "Read key and trust files again and start a full fetch; with \"force\" apply a shrunk list.",
         arguments: &["force"],
-        run: reload,
+        returns: Shape::Line, run: reload,
     },
-    Command { name: "apiban.status", help: "State of feed, tables, trust and firewall.", arguments: &[], run: status },
+    Command { name: "apiban.status", help: "State of feed, tables, trust and firewall.", arguments: &[], returns: Shape::Struct, run: status },
     Command {
         name: "apiban.check",
         help: "Say whether an address is banned, by whom, until when, and why or why not.",
         arguments: &["ip"],
-        run: check_ip,
+        returns: Shape::Struct, run: check::check,
     },
     Command {
         name: "apiban.list",
         help: "List bans: source (feed, local, peer, all), limit, offset.",
         arguments: &["source", "limit", "offset"],
-        run: listing::list,
+        returns: Shape::List, run: listing::list,
     },
     Command {
         name: "apiban.block",
         help: "Ban an address or prefix: ip, ttl in seconds, reason.",
         arguments: &["ip", "ttl", "reason"],
-        run: bans::block,
+        returns: Shape::Line, run: bans::block,
     },
-    Command { name: "apiban.unblock", help: "Lift a local ban.", arguments: &["ip"], run: bans::unblock },
+    Command { name: "apiban.unblock", help: "Lift a local ban.", arguments: &["ip"], returns: Shape::Line, run: bans::unblock },
     Command {
         name: "apiban.top",
         help: "The banned sources with most hits, and the networks with most bans.",
         arguments: &["n"],
-        run: bans::top,
+        returns: Shape::List, run: bans::top,
     },
-    Command { name: "apiban.flush", help: "Empty a table: local, peer or feed.", arguments: &["table"], run: flush },
+    Command { name: "apiban.flush", help: "Empty a table: local, peer or feed.", arguments: &["table"], returns: Shape::Line, run: flush },
     Command {
         name: "apiban.trust_add",
         help: "Trust an address or prefix: ip, ttl in seconds (none: until deleted), comment.",
         arguments: &["ip", "ttl", "comment"],
-        run: trust::add,
+        returns: Shape::Line, run: trust::add,
     },
     Command {
         name: "apiban.trust_del",
         help: "End what apiban.trust_add gave: ip.",
         arguments: &["ip"],
-        run: trust::delete,
+        returns: Shape::Line, run: trust::delete,
     },
     Command {
         name: "apiban.trust_list",
         help: "List what is trusted and by which rule: limit, offset.",
         arguments: &["limit", "offset"],
-        run: trust::list,
+        returns: Shape::List, run: trust::list,
     },
 ];
 
 fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
-    match arguments.get(0) {
-        None => {}
-        Some("force") => service.shared().requests.ask(Request::Force),
+    let force = match arguments.get(0) {
+        None => false,
+        Some("force") => true,
         Some(other) => {
             return Err(Fault::argument(
                 "force",
                 format_args!("\"{}\" is not \"force\"", crop(other)),
             ))
         }
+    };
+    check_files(service.config)?;
+    if force {
+        service.shared().requests.ask(Request::Force);
     }
     service.ask(Request::Reload);
-    Ok(Reply::Text("Ok. Reload has begun.".into()))
+    let hint = if service.config.trust_file.is_empty() {
+        " (no trust_file is set)"
+    } else {
+        ""
+    };
+    Ok(Reply::Text(format!("Ok. Reload has begun.{hint}")))
+}
+
+/// Reads the files that the updater is about to read, so that whoever asks learns what is wrong with them.
+fn check_files(config: &Config) -> Result<(), Fault> {
+    let unusable = |problem: String| Fault {
+        code: 500,
+        // kamcmd shows the first 128 bytes of a fault.
+        text: crop_to(&format!("nothing was changed: {problem}"), 240),
+    };
+    if let (ApiKey::Unusable(problem), _) = files::read_key(config) {
+        return Err(unusable(problem));
+    }
+    let path = config.trust_file.as_str();
+    if path.is_empty() {
+        return Ok(());
+    }
+    match files::read_trust_file(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unusable(format!("trust_file {error}"))),
+    }
 }
 
 fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
@@ -99,6 +132,7 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
             Value::Struct(vec![
                 number("prefixes", prefixes as u64),
                 number("automatic", automatic as u64),
+                text("last_error", shared.published.text(Text::TrustLastError)),
             ]),
         ),
         ("firewall", Value::Struct(firewall_status(service))),
@@ -120,12 +154,20 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
                 "enforce"
             },
         ),
+        (
+            "state",
+            Value::Struct(vec![
+                text("file", config.state_file.as_str()),
+                text("last_error", shared.published.text(Text::StateLastError)),
+            ]),
+        ),
     ]))
 }
 
 fn feed_status(service: &Service<'_>) -> Fields {
     let published = &service.shared().published;
     let offset = service.shared().wall_offset();
+    let now = u64::from(service.shared().now());
     // 0 says that there is none.
     let wall = |time| match published.number(time) {
         0 => 0,
@@ -147,6 +189,11 @@ fn feed_status(service: &Service<'_>) -> Fields {
         number("refused", published.number(Number::FeedRefused)),
         text("control_id", published.text(Text::FeedId)),
         text("waiting_for", published.text(Text::FeedWaitingFor)),
+        number("last_success_ago", feed_age(service.shared())),
+        number(
+            "next_poll_in",
+            published.number(Number::FeedNextPoll).saturating_sub(now),
+        ),
     ]
 }
 
@@ -173,35 +220,6 @@ fn place_status(service: &Service<'_>, place: Place) -> Fields {
     ]
 }
 
-fn check_ip(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
-    let given = arguments.required(0, "ip")?;
-    let ip = parse_address(given).map_err(|error| Fault::argument("ip", error))?;
-    let shared = service.shared();
-    if shared.trust.rule(ip).is_some() {
-        let rule = shared.trust.explain(Subnet::host(ip));
-        let mut fields = listing::unbanned(Subnet::host(ip), "trusted");
-        fields.push(text("reason", rule.unwrap_or_default()));
-        return Ok(Reply::Struct(fields));
-    }
-    let now = shared.now();
-    for (origin, table) in shared.tables() {
-        if let Some(entry) = table.lookup(ip, now).and_then(|found| table.entry(found)) {
-            let mut fields = listing::describe(shared, &entry, origin);
-            // The question was for the address; a prefix that covers it stands in the reason.
-            if !entry.subnet.is_host() {
-                fields[0] = text("ip", ip.to_string());
-                fields.pop();
-                let reason = format!("{} {}", entry.subnet, entry.reason);
-                fields.push(text("reason", reason.trim_end()));
-            }
-            return Ok(Reply::Struct(fields));
-        }
-    }
-    let mut fields = listing::unbanned(Subnet::host(ip), "none");
-    fields.push(text("reason", ""));
-    Ok(Reply::Struct(fields))
-}
-
 fn flush(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let shared = service.shared();
     let name = arguments.required(0, "table")?;
@@ -213,5 +231,6 @@ fn flush(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     })?;
     let removed = shared.table(origin).retain(|_, _| false);
     service.ask(Request::Flushed(origin));
+    notice!("flush {}: {removed} bans removed by RPC", origin.name());
     Ok(Reply::Text(format!("Ok. {removed} entries removed.")))
 }

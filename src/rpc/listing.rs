@@ -64,8 +64,8 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
             Fault::argument("source", problem)
         })?),
     };
-    let limit = arguments.number(1, "limit", USUAL, u64::from(u32::MAX))?;
-    let offset = arguments.number(2, "offset", 0, u64::from(u32::MAX))?;
+    let limit = arguments.number(1, "limit", USUAL, 0..=u64::from(u32::MAX))?;
+    let offset = arguments.number(2, "offset", 0, 0..=u64::from(u32::MAX))?;
     let now = service.shared().now();
     let mut bans: Vec<(Entry, Origin)> = Vec::new();
     for (origin, table) in service.shared().tables() {

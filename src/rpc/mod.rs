@@ -4,11 +4,13 @@
 //! leave requests for the updater, and never wait.
 
 mod bans;
+mod check;
 mod commands;
 mod listing;
 mod trust;
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 pub use commands::COMMANDS;
 
@@ -49,8 +51,21 @@ pub struct Command {
     pub help: &'static str,
     /// The arguments, in order, as they are named in errors.
     pub arguments: &'static [&'static str],
+    /// The form of its reply.
+    pub returns: Shape,
     /// Runs it with at most as many arguments as `arguments` names.
     pub run: fn(&Service<'_>, &Arguments) -> Result<Reply, Fault>,
+}
+
+/// The form of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One line.
+    Line,
+    /// One structure.
+    Struct,
+    /// Any number of structures.
+    List,
 }
 
 /// A value in a reply.
@@ -81,7 +96,7 @@ pub enum Reply {
 /// What a command refuses with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// 400 bad argument, 403 trusted, 404 not banned, 507 full.
+    /// 400 bad argument, 403 trusted, 404 not banned, 500 a file cannot be used, 507 full.
     pub code: i32,
     /// What is wrong, the argument named.
     pub text: String,
@@ -116,16 +131,27 @@ impl Arguments {
             .ok_or_else(|| Fault::argument(name, "missing"))
     }
 
-    /// A number, or `default` where it is absent.
-    pub fn number(&self, index: usize, name: &str, default: u64, max: u64) -> Result<u64, Fault> {
+    /// A number, or `default` if it is absent.
+    pub fn number(
+        &self,
+        index: usize,
+        name: &str,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> Result<u64, Fault> {
         let Some(text) = self.get(index) else {
             return Ok(default);
         };
         match text.parse::<u64>() {
-            Ok(number) if number <= max => Ok(number),
+            Ok(number) if range.contains(&number) => Ok(number),
             _ => Err(Fault::argument(
                 name,
-                format_args!("\"{}\" is not a number from 0 to {max}", crop(text)),
+                format_args!(
+                    "\"{}\" is not a number from {} to {}",
+                    crop(text),
+                    range.start(),
+                    range.end()
+                ),
             )),
         }
     }
@@ -133,7 +159,12 @@ impl Arguments {
 
 /// Foreign text in a fault: bounded, and without what could break a line.
 pub fn crop(text: &str) -> String {
-    foreign(text, 64).to_string()
+    crop_to(text, 64)
+}
+
+/// The same with another limit, in characters.
+pub fn crop_to(text: &str, limit: usize) -> String {
+    foreign(text, limit).to_string()
 }
 
 /// A field.

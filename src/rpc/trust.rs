@@ -20,7 +20,7 @@ fn subnet(arguments: &Arguments) -> Result<Subnet, Fault> {
 /// `apiban.trust_add ip [ttl] [comment]`. Without a ttl, or with 0, the trust lasts until it is deleted.
 pub fn add(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let subnet = subnet(arguments)?;
-    let ttl = arguments.number(1, "ttl", 0, u64::from(MAX_TTL))?;
+    let ttl = arguments.number(1, "ttl", 0, 0..=u64::from(MAX_TTL))?;
     let comment = arguments.get(2).unwrap_or_default();
     let now = service.shared().now();
     let end = match u32::try_from(ttl) {
@@ -58,8 +58,8 @@ pub fn delete(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fau
 
 /// `apiban.trust_list [limit] [offset]`: what was lent first, then the other rules, by address.
 pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
-    let limit = arguments.number(0, "limit", USUAL, u64::from(u32::MAX))?;
-    let offset = arguments.number(1, "offset", 0, u64::from(u32::MAX))?;
+    let limit = arguments.number(0, "limit", USUAL, 0..=u64::from(u32::MAX))?;
+    let offset = arguments.number(1, "offset", 0, 0..=u64::from(u32::MAX))?;
     let trust = &service.shared().trust;
     let now = service.shared().now();
     let mut rules = trust.rules();

@@ -39,6 +39,8 @@ pub enum Text {
     FeedId,
     FeedLastError,
     FeedWaitingFor,
+    TrustLastError,
+    StateLastError,
     FirewallError,
     SocketFilterError,
     /// Keep last: how many there are.

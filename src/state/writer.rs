@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::feed::Saved;
+use crate::quote::plain;
 use crate::shared::Shared;
 use crate::state::{self, Ban, State};
 use crate::table::Table;
@@ -19,7 +20,8 @@ pub struct StateWriter {
     path: Option<PathBuf>,
     changed: bool,
     next: u64,
-    failing: bool,
+    /// Why the last attempt failed; empty if it did not.
+    last_error: String,
 }
 
 impl StateWriter {
@@ -29,13 +31,18 @@ impl StateWriter {
             path,
             changed: false,
             next: 0,
-            failing: false,
+            last_error: String::new(),
         }
     }
 
     /// The file is out of date.
     pub fn changed(&mut self) {
         self.changed = true;
+    }
+
+    /// Why the file could not be written the last time; empty if it could.
+    pub fn last_error(&self) -> &str {
+        &self.last_error
     }
 
     /// When the file is written next, in Unix milliseconds.
@@ -65,17 +72,20 @@ impl StateWriter {
         match state::store(path, &state()) {
             Ok(()) => {
                 self.changed = false;
-                if std::mem::take(&mut self.failing) {
+                if !std::mem::take(&mut self.last_error).is_empty() {
                     notice!("state_file {}: written again", path.display());
                 }
                 true
             }
             Err(error) => {
                 // Once, until it works again.
-                if !std::mem::replace(&mut self.failing, true) {
+                let first = self.last_error.is_empty();
+                self.last_error = plain(&error);
+                if first {
                     error!(
-                        "state_file {}: {error}; going on without, trying again",
-                        path.display()
+                        "state_file {}: {}; going on without, trying again",
+                        path.display(),
+                        self.last_error
                     );
                 }
                 false

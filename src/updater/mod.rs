@@ -26,6 +26,7 @@ use crate::feed::{self, ApiKey, Effect, Engine, Listed, Source, Step};
 use crate::shared::changes::ChangeKind;
 use crate::shared::events::{Event, EventKind};
 use crate::shared::origin::Origin;
+use crate::shared::published::Text;
 use crate::shared::requests::Request;
 use crate::shared::Shared;
 use crate::state::restore::Resumed;
@@ -232,6 +233,9 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             .save_if_due(now, || writer::collect(self.shared, self.engine.saved()));
         self.firewalls
             .tend(self.shared, std::mem::take(&mut self.refill));
+        let state_error = self.state_writer.last_error();
+        let published = &self.shared.published;
+        published.set_text(Text::StateLastError, state_error);
         intake::publish(
             &self.shared.published,
             &self.engine.status(now),
@@ -322,8 +326,15 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             _ => self.key = key,
         }
         match self.trust.reload(self.config) {
-            Ok(()) => self.follow_trust(now),
-            Err(error) => error!("{error}; the trust list stays as it was"),
+            Ok(()) => {
+                self.shared.published.set_text(Text::TrustLastError, "");
+                self.follow_trust(now);
+            }
+            Err(error) => {
+                let error = error.to_string();
+                error!("{error}; the trust list stays as it was");
+                self.shared.published.set_text(Text::TrustLastError, &error);
+            }
         }
     }
 

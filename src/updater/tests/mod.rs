@@ -290,6 +290,22 @@ fn the_end_saves_the_state_and_empties_the_firewall() {
     assert!(world.dropped.lock().unwrap().is_empty());
 }
 
+/// The service counted them, so the next run must, too.
+#[test]
+fn the_requests_of_a_run_without_a_list_are_saved_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let mut world = World::new(with_state(&path));
+    world.service.borrow_mut().fails = true;
+    world.pass_seconds(30);
+    assert!(state::load(&path).unwrap().is_none());
+    world.updater.end();
+    let state = state::load(&path).unwrap().unwrap();
+    let requests = world.service.borrow().requests;
+    assert!(requests > 0);
+    assert_eq!(state.feed.unwrap().budget.len(), requests);
+}
+
 #[test]
 fn a_change_is_saved_without_an_end() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use apiban_testing::fed::{fed, service, LISTED};
 use apiban_testing::kamailio::{Builder, Fault, Kamailio, Release};
+use apiban_testing::wait::SOON;
 use serde_json::{json, Value};
 
 /// Loopback is all that tests have, so it is not trusted.
@@ -125,7 +127,10 @@ fn a_bad_argument_is_a_fault_that_names_it() {
         (&["apiban.block", "::/0"], "ip: ::/0: prefix too wide"),
         (&["apiban.block", "224.0.0.1"], "ip: 224.0.0.1: multicast"),
         (&["apiban.block", "198.51.100.1", "soon"], "ttl: \"soon\""),
-        (&["apiban.block", "198.51.100.1", "0"], "ttl: "),
+        (
+            &["apiban.block", "198.51.100.1", "0"],
+            "ttl: \"0\" is not a number from 1 to 315360000",
+        ),
         (
             &["apiban.block", "198.51.100.1", "315360001"],
             "ttl: \"315360001\"",
@@ -137,10 +142,7 @@ fn a_bad_argument_is_a_fault_that_names_it() {
         (&["apiban.unblock"], "ip: missing"),
         (&["apiban.unblock", "x"], "ip: \"x\""),
         (&["apiban.check"], "ip: missing"),
-        (
-            &["apiban.check", "198.51.100.0/24"],
-            "ip: \"198.51.100.0/24\"",
-        ),
+        (&["apiban.check", "198.51.100.0/33"], "ip: "),
         (
             &["apiban.list", "everything"],
             "source: \"everything\" is not feed, local, peer or all",
@@ -398,4 +400,115 @@ fn every_command_explains_itself() {
             .expect("help");
         assert!(help.trim().ends_with('.'), "{name}: {help}");
     }
+}
+
+#[test]
+fn a_prefix_can_be_asked_about() {
+    let kamailio = untrusting().param("trust", "192.0.2.128/28").start();
+    kamailio.ask("apiban.block", &["198.51.100.0/24", "600", "a network"]);
+    kamailio.ask("apiban.block", &["203.0.113.7"]);
+    kamailio.ask("apiban.block", &["203.0.113.9"]);
+    let told = |ip: &str| {
+        let verdict = kamailio.verdict(ip);
+        let text = |name: &str| verdict[name].as_str().unwrap_or_default().to_owned();
+        (text("ip"), text("source"), text("reason"))
+    };
+    let expected = |ip: &str, source: &str, reason: &str| {
+        (ip.to_owned(), source.to_owned(), reason.to_owned())
+    };
+    for (ip, source, reason) in [
+        ("198.51.100.0/24", "local", "a network"),
+        ("198.51.100.64/26", "local", "198.51.100.0/24 a network"),
+        ("198.51.0.0/16", "none", "1 ban inside"),
+        ("203.0.113.0/24", "none", "2 bans inside"),
+        ("203.0.112.0/24", "none", ""),
+        ("192.0.2.128/28", "trusted", "trust"),
+        ("192.0.2.0/24", "trusted", "trust"),
+    ] {
+        assert_eq!(told(ip), expected(ip, source, reason));
+    }
+}
+
+/// An operator who lifts a ban learns what else bans the address, and the log says who did what.
+#[test]
+fn a_lift_names_what_is_left_and_the_log_has_each_step() {
+    let service = service();
+    service.list(&[LISTED]);
+    let trust_file = tempfile::NamedTempFile::new().expect("a file");
+    let path = trust_file.path().display().to_string();
+    let kamailio = fed(&service).param("trust_file", path.as_str()).start();
+    kamailio.wait_dropped(LISTED, SOON);
+    let listed = fault(&kamailio, &["apiban.unblock", LISTED]);
+    let cure = format!("add it to trust_file ({path}) and run apiban.reload");
+    assert_eq!(
+        listed.text,
+        format!("{LISTED} is not banned locally; it is on APIBAN's list: {cure}")
+    );
+    kamailio.ask("apiban.block", &[LISTED, "3600", "ticket 4711"]);
+    let lifted = kamailio.ask("apiban.unblock", &[LISTED]);
+    assert_eq!(
+        lifted,
+        format!("Ok. The local ban of {LISTED} is lifted; it is on APIBAN's list: {cure}")
+    );
+    kamailio.ask("apiban.block", &["203.0.113.0/24"]);
+    let covered = fault(&kamailio, &["apiban.unblock", "203.0.113.9"]);
+    assert_eq!(
+        covered.text,
+        "203.0.113.9 is not banned locally; it is covered by the local ban 203.0.113.0/24: apiban.unblock 203.0.113.0/24"
+    );
+    kamailio.ask("apiban.flush", &["local"]);
+    let log = kamailio.stop().log;
+    for line in [
+        "127.0.0.66 banned for 3600 s by RPC: ticket 4711",
+        "127.0.0.66 unbanned by RPC",
+        "203.0.113.0/24 banned for 600 s by RPC: rpc",
+        "flush local: 1 bans removed by RPC",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+}
+
+/// A reload that cannot read its files says so to whoever asked, and changes nothing.
+#[test]
+fn a_reload_with_a_bad_file_is_a_fault() {
+    let folder = tempfile::TempDir::new().expect("directory");
+    let path = folder.path().join("trust");
+    std::fs::write(&path, "192.0.2.7\n").expect("a file");
+    let kamailio = untrusting()
+        .param("trust_file", path.display().to_string())
+        .start();
+    assert_eq!(kamailio.ask("apiban.reload", &[]), "Ok. Reload has begun.");
+    std::fs::write(&path, "192.0.2.8\nno address\n").expect("a file");
+    let bad = fault(&kamailio, &["apiban.reload"]);
+    assert_eq!(bad.code, 500);
+    for part in ["trust_file", "line 2", "nothing was changed"] {
+        assert!(bad.text.contains(part), "{bad}");
+    }
+    std::fs::remove_file(&path).expect("removal");
+    let missing = fault(&kamailio, &["apiban.reload", "force"]);
+    assert!(
+        missing.code == 500 && missing.text.contains("trust_file"),
+        "{missing}"
+    );
+    assert_eq!(kamailio.verdict("192.0.2.7")["source"], "trusted");
+    assert_eq!(kamailio.verdict("192.0.2.8")["source"], "none");
+}
+
+#[test]
+fn the_status_says_how_long_ago_and_what_is_wrong() {
+    let service = service();
+    service.list(&[LISTED]);
+    let kamailio = fed(&service).param("state_file", "").start();
+    kamailio.wait_dropped(LISTED, SOON);
+    assert_eq!(
+        kamailio.ask("apiban.reload", &[]),
+        "Ok. Reload has begun. (no trust_file is set)"
+    );
+    let status = kamailio.ask("apiban.status", &[]);
+    let ago = status["feed"]["last_success_ago"].as_u64();
+    assert!(ago.is_some_and(|ago| ago < 120), "{status}");
+    assert!(status["feed"]["next_poll_in"].is_u64(), "{status}");
+    assert_eq!(status["feed"]["control_id"], status["feed"]["id"]);
+    assert_eq!(status["trust"]["last_error"], "");
+    assert_eq!(status["state"]["last_error"], "");
 }

@@ -80,7 +80,7 @@ fn check_fields(fields: &Fields) {
 
 fn check_fault(fault: &Fault, names: &[&str]) {
     assert_presentable(&fault.text, 240);
-    assert!([400, 403, 404, 507].contains(&fault.code), "{fault:?}");
+    assert!([400, 403, 404, 500, 507].contains(&fault.code), "{fault:?}");
     let named = names
         .iter()
         .any(|name| fault.text.starts_with(&format!("{name}: ")));
