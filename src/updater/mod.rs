@@ -163,6 +163,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
                 warning!("names of nodes and destinations are not followed: {error}")
             })
             .ok();
+        let state_writer = StateWriter::new(parts.resumed.state_file.clone(), waker.clone());
         let firewalls = Firewalls::new(config, Box::new(waker)).unwrap_or_else(|problem| {
             error!("firewall: {problem}; going on without it");
             None
@@ -172,6 +173,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             parts,
             host,
             Box::new(exchange),
+            state_writer,
             trust,
             firewalls,
         ))
@@ -182,6 +184,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         parts: Parts<'a>,
         host: H,
         exchange: Box<dyn Exchange>,
+        state_writer: StateWriter,
         trust: TrustWatch,
         firewalls: Option<Firewalls>,
     ) -> Self {
@@ -200,7 +203,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             engine: Engine::new(settings, key.clone(), resumed.feed, clock.unix_ms()),
             exchange,
             intake: Intake::default(),
-            state_writer: StateWriter::new(resumed.state_file),
+            state_writer,
             capacity: CapacityWatch::default(),
             trust,
             wall: WallWatch::new(resumed.saved, clock.unix()),
@@ -250,8 +253,9 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         if !saved.budget.is_empty() {
             self.state_writer.changed();
         }
+        let now = self.clock.unix_ms();
         self.state_writer
-            .save_now(|| writer::collect(self.shared, saved));
+            .end(now, || writer::collect(self.shared, saved));
         if let Some(firewalls) = self.firewalls.take() {
             firewalls.end();
         }

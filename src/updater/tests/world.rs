@@ -16,6 +16,7 @@ use crate::feed::Key;
 use crate::firewall::{Change, Element, Error, Firewall, Set};
 use crate::memory::HeapArena;
 use crate::state::restore;
+use crate::state::writer::StateWriter;
 
 /// Where the wall clock of most tests begins, in Unix seconds.
 pub const START: u64 = 1_795_300_000;
@@ -208,6 +209,7 @@ impl World {
         let trusted = files::read_trust(config).unwrap();
         shared.trust.replace(&trusted);
         let resumed = restore::restore(config, shared);
+        let state_writer = StateWriter::new(resumed.state_file.clone(), || {});
         let service = Rc::<RefCell<Service>>::default();
         let around = Rc::<RefCell<Around>>::default();
         let dropped = Dropped::default();
@@ -231,6 +233,7 @@ impl World {
             parts,
             Rc::clone(&around),
             Box::new(exchange),
+            state_writer,
             TrustWatch::new(trusted, None),
             Some(firewalls),
         );
@@ -260,8 +263,10 @@ impl World {
         let mut left = time;
         loop {
             self.updater.turn();
+            self.updater.state_writer.wait_for_disk();
             // The answer to a request is there at once, and wakes the process.
             let pause = self.updater.turn();
+            self.updater.state_writer.wait_for_disk();
             if left.is_zero() {
                 return;
             }
@@ -339,6 +344,7 @@ impl World {
             }
             // A turn hands a refill over if the thread asks for one.
             self.updater.turn();
+            self.updater.state_writer.wait_for_disk();
             std::thread::sleep(Duration::from_millis(1));
         }
     }
