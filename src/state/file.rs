@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,9 @@ use crate::table::Entry;
 const MAGIC: &str = "apiban-state 1 crc32=";
 /// A larger file is not ours: 16 million entries of this format stay below it.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// The name of a temporary file ends with this and the process's ID.
+const TEMPORARY: &str = "new-";
 
 /// One ban, as it stands in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +51,7 @@ impl Ban {
 }
 
 /// Everything that survives a restart.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     /// Wall-clock second at which the file was written; 0 if it does not say.
     #[serde(default)]
@@ -76,10 +80,10 @@ pub enum LoadError {
     Damaged(String),
 }
 
-/// Reads the state file; `None` where there is none.
+/// Reads the state file; `None` if there is none.
 pub fn load(path: &Path) -> Result<Option<State>, LoadError> {
     let file = match fs::metadata(path) {
-        // A pipe there would hold up the start for ever.
+        // A pipe would stop the start until somebody writes into it.
         Ok(found) if !found.is_file() => {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file").into())
         }
@@ -123,10 +127,14 @@ pub fn encode(state: &State) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes the state file as a whole, readable by its owner only.
-pub fn store(path: &Path, state: &State) -> io::Result<()> {
+/// Writes the state file as a whole, readable by its owner only; returns its size in bytes.
+///
+/// # Errors
+/// The file or its directory cannot be written; the old file is still there.
+pub fn store(path: &Path, state: &State) -> io::Result<u64> {
     let bytes = encode(state)?;
-    let temporary = beside(path, "new");
+    // The name is this process's own: two that write at once must not mix.
+    let temporary = beside(path, &format!("{TEMPORARY}{}", std::process::id()));
     // Left over from a crash, or made by somebody else: never written through.
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -139,7 +147,34 @@ pub fn store(path: &Path, state: &State) -> io::Result<()> {
     written?;
     // The rename itself must survive a power cut too.
     path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
+    Ok(bytes.len() as u64)
+}
+
+/// Removes temporary files beside `path` that a crash has left, older than an hour.
+pub fn remove_leftovers(path: &Path) {
+    remove_old(path, TEMPORARY, Duration::from_secs(3_600));
+}
+
+/// Removes files named `PATH.PREFIX...` that were not written for `age`. Failures do not matter.
+pub(super) fn remove_old(path: &Path, prefix: &str, age: Duration) {
+    let start = beside(path, prefix);
+    let (Some(folder), Some(start)) = (path.parent(), start.file_name()) else {
+        return;
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(start.as_encoded_bytes());
+        let is_old = || {
+            let written = entry.metadata().and_then(|found| found.modified());
+            written.is_ok_and(|time| time.elapsed().is_ok_and(|passed| passed > age))
+        };
+        if ours && is_old() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -152,14 +187,35 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Puts a damaged file aside, for whoever wants to look at it; returns its new name.
-pub fn put_aside(path: &Path) -> io::Result<PathBuf> {
-    let aside = beside(path, "damaged");
+/// Why a file is put aside, which is the end of its new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// Its content is damaged.
+    Damaged,
+    /// It cannot be read.
+    Unreadable,
+}
+
+/// Puts a file aside as `FILE.damaged` or `FILE.unreadable` for an operator to look at; returns its new
+/// name.
+///
+/// # Errors
+/// It cannot be renamed. An unreadable file never replaces one that was put aside before: its content is
+/// not known to be worthless.
+pub fn put_aside(path: &Path, why: Aside) -> io::Result<PathBuf> {
+    let aside = match why {
+        Aside::Damaged => beside(path, "damaged"),
+        Aside::Unreadable => beside(path, "unreadable"),
+    };
+    if why == Aside::Unreadable && fs::symlink_metadata(&aside).is_ok() {
+        let text = format!("{} exists already", aside.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
     fs::rename(path, &aside)?;
     Ok(aside)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);

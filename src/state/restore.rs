@@ -1,21 +1,35 @@
 //! From the state file back into the tables, before the first packet.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
+use super::file::remove_leftovers;
+use super::lock::{LockError, StateLock};
+use super::other_lists;
+use super::writer::StateFile;
 use crate::address::Subnet;
 use crate::bans::MAX_TTL;
 use crate::clock::WallOffset;
 use crate::config::Config;
+use crate::feed::control_id::MAX_SKEW;
 use crate::feed::Saved;
+use crate::quote::{foreign, plain};
 use crate::shared::origin::Origin;
 use crate::shared::Shared;
-use crate::state::{self, Ban, LoadError, State};
+use crate::state::{self, Aside, Ban, LoadError, State};
 use crate::table::Inserted;
 use crate::trust::NO_END;
 use crate::{error, info, warning};
 
-/// How far in seconds the service's clock may have been ahead of ours.
-const MAX_SKEW: u32 = 300;
+/// How often, and with which pause, a lock that another process has is tried again: a predecessor may be
+/// about to end.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
+/// Longest name of a source that is logged, in characters.
+const MAX_SOURCE: usize = 100;
 
 /// What the updater goes on from.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +37,7 @@ pub struct Resumed {
     /// Where the walk through the list stood.
     pub feed: Option<Saved>,
     /// Where the state is kept; `None` if it is not.
-    pub state_file: Option<PathBuf>,
+    pub state_file: Option<StateFile>,
     /// The bans of the state file, also those that have ended by the clock of the start.
     pub saved: Vec<SavedBan>,
 }
@@ -87,67 +101,197 @@ fn is_bannable(shared: &Shared, subnet: Subnet) -> bool {
     subnet.never_bannable().is_none() && shared.trust.spares(subnet).is_none()
 }
 
-/// Loads the state file into the tables; whatever is wrong with it, the start goes on.
+/// Takes the state file for this program and loads it into the tables. Whatever is wrong with it, the
+/// start goes on, and what cannot be used is never overwritten.
 pub fn restore(config: &Config, shared: &Shared) -> Resumed {
     if config.state_file.is_empty() {
         return Resumed::default();
     }
     let path = PathBuf::from(&config.state_file);
+    let name = path.display();
     if !path.parent().is_some_and(Path::is_dir) {
         info!(
-            "state_file {}: the directory does not exist, so no state is kept",
-            path.display()
+            "state_file {name}: the directory does not exist, so no state is kept: after a restart the \
+             list is fetched again, and local bans are lost"
         );
         return Resumed::default();
     }
-    let mut resumed = Resumed {
-        state_file: Some(path.clone()),
-        ..Resumed::default()
-    };
-    match state::load(&path) {
-        Ok(None) => {}
-        Ok(Some(state)) => {
-            (resumed.feed, resumed.saved) = resume(config, shared, state);
-            info!(
-                "state_file {}: {} listed addresses and {} local bans",
-                path.display(),
-                shared.feed.len(),
-                shared.local.len()
+    let lock = match lock(&path) {
+        Ok(lock) => lock.map(Arc::new),
+        Err(pid) => {
+            warning!(
+                "state_file {name}: process {pid} uses it, so this one keeps no state and reads none: \
+                 give each its own state_file"
             );
+            return Resumed::default();
         }
-        Err(LoadError::Unreadable(error)) => error!(
-            "state_file {}: {error}; starting without it",
-            path.display()
-        ),
-        Err(LoadError::Damaged(problem)) => match state::put_aside(&path) {
-            Ok(aside) => warning!(
-                "state_file {}: {problem}; put aside as {}",
-                path.display(),
-                aside.display()
-            ),
-            Err(error) => warning!(
-                "state_file {}: {problem}; it cannot be put aside: {error}",
-                path.display()
-            ),
-        },
+    };
+    remove_leftovers(&path);
+    let ((feed, saved), is_safe_to_write) = match state::load(&path) {
+        Ok(None) => (resume_other(config, shared, &path, State::default()), true),
+        Ok(Some(state)) => take_list(config, shared, &path, state),
+        Err(LoadError::Unreadable(error)) => {
+            (Loaded::default(), put_unreadable_aside(&path, &error))
+        }
+        Err(LoadError::Damaged(problem)) => (Loaded::default(), put_damaged_aside(&path, &problem)),
+    };
+    Resumed {
+        feed,
+        saved,
+        state_file: is_safe_to_write.then_some(StateFile { path, lock }),
     }
-    resumed
+}
+
+/// Where the walk through the list goes on, and the bans of the file.
+type Loaded = (Option<Saved>, Vec<SavedBan>);
+
+/// Takes the lock; `None` if there can be none here.
+///
+/// # Errors
+/// The ID of the process that has it.
+fn lock(path: &Path) -> Result<Option<StateLock>, u32> {
+    let mut tries = 1;
+    loop {
+        match StateLock::take(path) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(LockError::Held(_)) if tries < LOCK_TRIES => {
+                tries += 1;
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(LockError::Held(pid)) => return Err(pid),
+            Err(LockError::Unusable(error)) => {
+                // In a directory that cannot be written the state file cannot be either, which is told
+                // when that is tried.
+                if super::lock::path_of(path).exists() {
+                    warning!(
+                        "state_file {}: {}.lock: {}; a second program with this file would not be noticed",
+                        path.display(),
+                        path.display(),
+                        plain(&error)
+                    );
+                }
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// True if the file may be written from now on.
+fn put_unreadable_aside(path: &Path, error: &io::Error) -> bool {
+    let name = path.display();
+    let problem = plain(error);
+    let aside = if path.is_file() {
+        state::put_aside(path, Aside::Unreadable)
+    } else {
+        Err(io::Error::other("it stays where it is"))
+    };
+    match aside {
+        Ok(aside) => {
+            error!(
+                "state_file {name}: {problem}; starting without it; it is kept as {}",
+                aside.display()
+            );
+            true
+        }
+        Err(failure) => {
+            error!(
+                "state_file {name}: {problem}; starting without it; it is left as it is ({}), and no \
+                 state is kept",
+                plain(&failure)
+            );
+            false
+        }
+    }
+}
+
+/// True: a damaged file is worth nothing.
+fn put_damaged_aside(path: &Path, problem: &str) -> bool {
+    let name = path.display();
+    match state::put_aside(path, Aside::Damaged) {
+        Ok(aside) => warning!(
+            "state_file {name}: {problem}; put aside as {}",
+            aside.display()
+        ),
+        Err(error) => warning!(
+            "state_file {name}: {problem}; it cannot be put aside: {}",
+            plain(&error)
+        ),
+    }
+    true
+}
+
+/// Fills the tables from the file, or with the list that was kept for the configured source. The second
+/// value is true if the file may be written from now on.
+fn take_list(config: &Config, shared: &Shared, path: &Path, state: State) -> (Loaded, bool) {
+    let name = path.display();
+    let wanted = fingerprint(config);
+    let found = state.feed.as_ref().map(|saved| saved.source.clone());
+    let mut is_safe = true;
+    if found.as_deref() != Some(&wanted) && !state.listed.is_empty() {
+        let of = found.unwrap_or_default();
+        let of = foreign(&of, MAX_SOURCE);
+        match other_lists::keep(path, &state, config.feed_ttl) {
+            Ok(kept) => warning!(
+                "state_file {name}: it holds the list of another api_url or dataset ({of}), which is \
+                 not used; it is kept as {}",
+                kept.display()
+            ),
+            Err(error) => {
+                error!(
+                    "state_file {name}: it holds the list of another api_url or dataset ({of}), which \
+                     cannot be kept beside it: {}; it is left as it is, and no state is kept",
+                    plain(&error)
+                );
+                is_safe = false;
+            }
+        }
+    }
+    let loaded = resume_other(config, shared, path, state);
+    info!(
+        "state_file {name}: read {} listed addresses and {} local bans",
+        shared.feed.len(),
+        shared.local.len()
+    );
+    (loaded, is_safe)
+}
+
+/// Fills the tables; if `state` holds the list of another source, with the list that was kept for the
+/// configured one.
+fn resume_other(config: &Config, shared: &Shared, path: &Path, mut state: State) -> Loaded {
+    let wanted = fingerprint(config);
+    let is_other = state
+        .feed
+        .as_ref()
+        .is_none_or(|saved| saved.source != wanted);
+    if is_other {
+        if let Some(kept) = other_lists::bring_back(path, &mut state, &wanted) {
+            info!("state_file: the list is taken from {}", kept.display());
+        }
+    }
+    resume(config, shared, state)
+}
+
+/// The name of the configured list.
+fn fingerprint(config: &Config) -> String {
+    config
+        .source()
+        .map(|source| source.fingerprint())
+        .unwrap_or_default()
 }
 
 /// Fills the empty tables, at the start, when internal time is that of the wall clock; returns where the walk
 /// through the list goes on, and the bans of the file.
-pub fn resume(config: &Config, shared: &Shared, state: State) -> (Option<Saved>, Vec<SavedBan>) {
+pub fn resume(config: &Config, shared: &Shared, state: State) -> Loaded {
     // A file from the future: the clock is behind now, or it was ahead then. Either way each ban had at that time
     // the rest that the file says.
     let ahead = state.written.saturating_sub(u64::from(shared.now()));
     let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
     lend(shared, &state.trusted, ahead);
     let mut saved = Vec::new();
-    let same_list = state.feed.as_ref().is_some_and(|saved| {
-        config
-            .source()
-            .is_ok_and(|source| saved.belongs_to(&source))
-    });
+    let same_list = state
+        .feed
+        .as_ref()
+        .is_some_and(|saved| saved.source == fingerprint(config));
     let listed = if same_list {
         load_table(
             shared,
@@ -158,9 +302,6 @@ pub fn resume(config: &Config, shared: &Shared, state: State) -> (Option<Saved>,
             &mut saved,
         )
     } else {
-        if !state.listed.is_empty() {
-            info!("state_file: it holds another list, which is not used");
-        }
         0
     };
     load_table(

@@ -167,12 +167,14 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
                 warning!("names of nodes and destinations are not followed: {error}")
             })
             .ok();
+        let state_writer = StateWriter::new(parts.resumed.state_file.clone(), waker.clone());
         let firewalls = Firewalls::start(config, &parts.listening, waker);
         let trust = TrustWatch::new(parts.trusted.clone(), resolver);
         Ok(Self::assemble(
             parts,
             host,
             Box::new(exchange),
+            state_writer,
             trust,
             firewalls,
         ))
@@ -183,6 +185,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         parts: Parts<'a>,
         host: H,
         exchange: Box<dyn Exchange>,
+        state_writer: StateWriter,
         trust: TrustWatch,
         firewalls: Firewalls,
     ) -> Self {
@@ -201,7 +204,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             engine: Engine::new(settings, key.clone(), resumed.feed, clock.unix_ms()),
             exchange,
             intake: Intake::default(),
-            state_writer: StateWriter::new(resumed.state_file),
+            state_writer,
             capacity: CapacityWatch::default(),
             trust,
             wall: WallWatch::new(resumed.saved, clock.unix()),
@@ -257,8 +260,9 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         if !saved.budget.is_empty() {
             self.state_writer.changed();
         }
+        let now = self.clock.unix_ms();
         self.state_writer
-            .save_now(|| writer::collect(self.shared, saved));
+            .end(now, || writer::collect(self.shared, saved));
         self.firewalls.end();
     }
 

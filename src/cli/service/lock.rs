@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::cli::exit::Failure;
 use crate::quote::plain;
+use crate::state::{self, lock::LockError};
 
 /// The right to write a state file, held until it is dropped.
 pub struct StateLock {
@@ -46,6 +47,10 @@ impl StateLock {
             .open(&path)
             .map_err(|error| problem(&error))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(held) if matches!(state::lock::claim(&held), Err(LockError::Held(_))) => {
+                // A Kamailio has it: its lock is of the kind that its workers do not inherit.
+                Ok(Taken::Other("kamailio".to_owned()))
+            }
             Ok(mut held) => {
                 // A disk that is full is told when the state cannot be written.
                 let _ = held

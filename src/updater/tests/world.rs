@@ -17,6 +17,7 @@ use crate::firewall::{Change, Element, Error, Facts, Firewall, Report, Scope};
 use crate::memory::HeapArena;
 use crate::shared::published::Place;
 use crate::state::restore;
+use crate::state::writer::StateWriter;
 
 /// Where the wall clock of most tests begins, in Unix seconds.
 pub const START: u64 = 1_795_300_000;
@@ -223,6 +224,7 @@ impl World {
         let trusted = files::read_trust(config).unwrap();
         shared.trust.replace(&trusted);
         let resumed = restore::restore(config, shared);
+        let state_writer = StateWriter::new(resumed.state_file.clone(), || {});
         let service = Rc::<RefCell<Service>>::default();
         let around = Rc::<RefCell<Around>>::default();
         let dropped = Dropped::default();
@@ -248,6 +250,7 @@ impl World {
             parts,
             Rc::clone(&around),
             Box::new(exchange),
+            state_writer,
             TrustWatch::new(trusted, None),
             firewalls,
         );
@@ -277,8 +280,10 @@ impl World {
         let mut left = time;
         loop {
             self.updater.turn();
+            self.updater.state_writer.wait_for_disk();
             // The answer to a request is there at once, and wakes the process.
             let pause = self.updater.turn();
+            self.updater.state_writer.wait_for_disk();
             if left.is_zero() {
                 return;
             }
@@ -356,6 +361,7 @@ impl World {
             }
             // A turn hands a refill over if the thread asks for one.
             self.updater.turn();
+            self.updater.state_writer.wait_for_disk();
             std::thread::sleep(Duration::from_millis(1));
         }
     }
