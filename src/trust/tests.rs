@@ -78,6 +78,9 @@ fn is_swapped_whole_and_names_the_rule() {
     assert_eq!(trust.count(), (4, 2));
     assert!(trust.add((subnet("192.0.2.9"), Rule::Own)));
     assert_eq!(trust.rule("192.0.2.9".parse().unwrap()), Some(Rule::Own));
+    assert_eq!(trust.of(Rule::Own), [subnet("192.0.2.9")]);
+    assert_eq!(trust.of(Rule::File(4)), [subnet("203.0.113.0/24")]);
+    assert_eq!(trust.of(Rule::File(9)), []);
 }
 
 #[test]

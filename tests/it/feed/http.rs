@@ -348,6 +348,15 @@ fn the_timeout_is_for_the_whole_exchange() {
     }
 }
 
+/// The rest of it is not even read.
+#[test]
+fn a_body_beyond_the_limit_is_an_error_of_its_own() {
+    let server = server();
+    server.set_fault(Fault::Giant, Some(1));
+    let error = ask(&mut client(&server, ApiVersion::V2, 5), None).unwrap_err();
+    assert_eq!(error.kind, FetchErrorKind::TooLong);
+}
+
 #[test]
 fn redirects_stay_on_the_host_and_keep_method_and_key() {
     let server = server();

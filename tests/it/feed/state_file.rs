@@ -272,3 +272,20 @@ fn an_empty_name_keeps_nothing() {
     assert!(kamailio.stop().status.success());
     assert!(!kept.path().exists());
 }
+
+/// To open a pipe for reading would wait for somebody who writes.
+#[test]
+fn a_pipe_in_its_place_does_not_hold_up_the_start() {
+    let service = service();
+    service.list(&[LISTED]);
+    let kept = Kept::new();
+    nix::unistd::mkfifo(&kept.path(), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let kamailio = kept.builder(&service).start();
+    kamailio.wait_dropped(LISTED, SOON);
+    assert!(
+        kamailio.log().contains("it is not a file"),
+        "{}",
+        kamailio.log()
+    );
+    assert!(kamailio.stop().status.success());
+}

@@ -192,6 +192,39 @@ fn puppet(script: fn(usize) -> Result<(), Error>) -> (Runner, Arc<AtomicUsize>) 
     (spawn(backend, options()), calls)
 }
 
+/// More changes than it holds: they are forgotten, the tables know all of them.
+#[test]
+fn changes_that_find_no_room_make_it_ask_for_a_refill() {
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let backend = Puppet {
+        calls: Arc::clone(&calls),
+        script: |_| {
+            while !GO_ON.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        },
+    };
+    let options = Options {
+        queue_capacity: 10,
+        ..options()
+    };
+    let runner = spawn(backend, options);
+    wait_until("a refill is asked for", SOON, || runner.needs_refill());
+    runner.refill(vec![element("192.0.2.1", 60)]);
+    wait_until("it hangs", SOON, || calls.load(Ordering::SeqCst) == 1);
+    let send = |n: usize| runner.send(Change::Add(element(&format!("198.51.100.{n}"), 60)));
+    (0..10).for_each(send);
+    assert_eq!(runner.status().queued, 10);
+    assert!(!runner.needs_refill());
+    send(10);
+    assert_eq!(runner.status().queued, 0);
+    assert!(runner.needs_refill());
+    GO_ON.store(true, Ordering::SeqCst);
+    assert!(runner.shutdown(true, SOON));
+}
+
 #[test]
 fn a_panic_is_an_error_like_others() {
     let (runner, _) = puppet(|call| {
