@@ -143,6 +143,8 @@ typedef struct to_body {
 /* 0, or -1 on a header that does not parse. */
 int parse_headers(struct sip_msg *msg, ksr_u64 flags, int next);
 int parse_from_header(struct sip_msg *msg);
+/* Fills a struct sip_uri of 384 bytes; 0, or below 0. The text must live as long as that. */
+int parse_uri(char *buf, int len, void *uri);
 /* Start of the body, NULL without one; bounded by buf + len. */
 char *get_body(struct sip_msg *msg);
 

@@ -1,5 +1,6 @@
 //! The statistics of group `apiban`: name, meaning, and where the value comes from.
 
+use crate::shared::cluster::Number as Of;
 use crate::shared::counters::Counter;
 use crate::shared::origin::Origin;
 use crate::shared::published::{Gauge, Number, Place};
@@ -36,11 +37,21 @@ pub const STATISTICS: &[Statistic] = &[
     statistic("trusted_skips", "checks and bans that trust decided", trusted_skips),
     statistic("block_refused", "bans refused: trusted, full, over budget", |s| s.counters.sum(Counter::BlockRefused)),
     statistic("firewall_errors", "failed firewall operations", |s| s.published.gauge(Place::Firewall, Gauge::Errors)),
+    statistic("cluster_nodes", "nodes of the cluster that are there, this one included", |s| cluster(s, &[Of::Nodes])),
+    statistic("cluster_sent", "messages sent to other nodes", |s| cluster(s, &[Of::Sent])),
+    statistic("cluster_received", "messages taken from other nodes", |s| cluster(s, &[Of::Received])),
+    statistic("cluster_refused", "messages and bans of other nodes refused", |s| cluster(s, &[Of::Refused, Of::Dropped])),
     statistic("filter_drops", "packets dropped by the socket filter", |_| 0),
 ];
 
 fn blocked(shared: &Shared, origin: Origin) -> u64 {
     shared.counters.sum(Counter::blocked(origin))
+}
+
+/// The sum of these numbers of the cluster; 0 without one.
+fn cluster(shared: &Shared, numbers: &[Of]) -> u64 {
+    let of = |number: &Of| shared.cluster.map_or(0, |cluster| cluster.number(*number));
+    numbers.iter().map(of).sum()
 }
 
 fn entries(shared: &Shared, origin: Origin) -> u64 {

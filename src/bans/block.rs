@@ -79,6 +79,8 @@ impl Refusal {
 pub trait Wake {
     /// Called after a change, in the process that made it. Must not block.
     fn wake(&self);
+    /// Wakes the process of the cluster, likewise. Without a cluster there is none.
+    fn wake_cluster(&self) {}
 }
 
 impl<F: Fn()> Wake for F {
@@ -134,7 +136,10 @@ impl Bans<'_> {
         let placed = self.place(order);
         match placed {
             Ok(Inserted::New | Inserted::Extended) => {
-                self.announce(order.by.origin(), order.subnet, ChangeKind::Blocked);
+                self.changed(order.by.origin(), order.subnet, ChangeKind::Blocked);
+                if !matches!(order.by, By::Peer(_)) {
+                    self.tell_cluster(order.subnet, ChangeKind::Blocked);
+                }
             }
             // A ban that lasts at least as long already is nothing new for the updater.
             Ok(_) => {}
@@ -172,6 +177,9 @@ impl Bans<'_> {
                     table.remove(subnet);
                     return Err(Refusal::Trusted(rule));
                 }
+                if let (By::Peer(node), Inserted::New | Inserted::Extended) = (order.by, placed) {
+                    table.set_node(subnet, node);
+                }
                 Ok(placed)
             }
         }
@@ -192,7 +200,11 @@ impl Bans<'_> {
     /// there is none.
     pub fn unblock(&self, subnet: Subnet) -> bool {
         let local = self.lift(Origin::Local, subnet);
-        self.lift(Origin::Peer, subnet) || local
+        let lifted = self.lift(Origin::Peer, subnet) || local;
+        if lifted {
+            self.tell_cluster(subnet, ChangeKind::Unblocked);
+        }
+        lifted
     }
 
     /// Lifts what [`Bans::source_subnet`] may have banned for this address: itself and its IPv6 network.
@@ -207,12 +219,35 @@ impl Bans<'_> {
     pub fn lift(&self, origin: Origin, subnet: Subnet) -> bool {
         let lifted = self.shared.table(origin).remove(subnet);
         if lifted {
-            self.announce(origin, subnet, ChangeKind::Unblocked);
+            self.changed(origin, subnet, ChangeKind::Unblocked);
         }
         lifted
     }
 
-    fn announce(&self, origin: Origin, subnet: Subnet, kind: ChangeKind) {
+    /// A ban of this origin ends earlier than it did.
+    pub fn shorten(&self, origin: Origin, subnet: Subnet, end: u32) {
+        if self.shared.table(origin).replace(subnet, end) {
+            self.changed(origin, subnet, ChangeKind::Blocked);
+        }
+    }
+
+    /// Tells the other nodes of a change that was made here; never blocks.
+    fn tell_cluster(&self, subnet: Subnet, kind: ChangeKind) {
+        let Some(cluster) = &self.shared.cluster else {
+            return;
+        };
+        cluster.changes.put(BanChange {
+            origin: Origin::Local,
+            subnet,
+            kind,
+        });
+        if cluster.changes.must_wake() {
+            self.wake.wake_cluster();
+        }
+    }
+
+    /// Tells the updater that a table changed: the firewall follows.
+    pub fn changed(&self, origin: Origin, subnet: Subnet, kind: ChangeKind) {
         let changes = &self.shared.ban_changes;
         changes.put(BanChange {
             origin,

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use crate::cluster::keys::{MOST_SECRETS, SHORTEST_SECRET};
 use crate::config::{Config, ConfigError};
 use crate::feed::{ApiKey, Key};
 use crate::quote::plain;
@@ -67,6 +68,49 @@ pub fn read_key_file(path: &str) -> Result<KeyFile, FileError> {
 pub fn read_trust_file(path: &str) -> Result<Vec<Trusted>, FileError> {
     let (content, _) = read(path, MAX_TRUST_FILE)?;
     trust::parse_file(&content).map_err(|error| FileError::new(path, error.to_string()))
+}
+
+/// The secrets of the cluster.
+pub struct SecretFile {
+    /// One a line; the first signs.
+    pub secrets: Vec<zeroize::Zeroizing<String>>,
+    /// A text for the log if users who have no part in it can read the file.
+    pub warning: Option<String>,
+}
+
+/// Reads the secrets of the cluster: one a line, empty lines and lines that begin with `#` are skipped.
+///
+/// # Errors
+/// The file cannot be read, holds no secret or too many, or one is too short. No error quotes a secret.
+pub fn read_secret_file(path: &str) -> Result<SecretFile, FileError> {
+    let (content, mode) = read(path, MAX_KEY_FILE)?;
+    let content = zeroize::Zeroizing::new(content);
+    let secrets: Vec<zeroize::Zeroizing<String>> = content
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| zeroize::Zeroizing::new(line.to_owned()))
+        .collect();
+    if secrets.is_empty() {
+        return Err(FileError::new(path, "it holds no secret"));
+    }
+    if secrets.len() > MOST_SECRETS {
+        return Err(FileError::new(
+            path,
+            format!("it holds more than {MOST_SECRETS} secrets"),
+        ));
+    }
+    if secrets.iter().any(|secret| secret.len() < SHORTEST_SECRET) {
+        let text = format!("a secret has fewer than {SHORTEST_SECRET} characters");
+        return Err(FileError::new(path, text));
+    }
+    let warning = (mode & OTHERS != 0).then(|| {
+        format!(
+            "cluster_secret_file {path} can be read by everybody (mode {:03o}): chmod o= {path}",
+            mode & 0o777
+        )
+    });
+    Ok(SecretFile { secrets, warning })
 }
 
 /// The key that the parameters name, and a warning for the log.

@@ -89,6 +89,12 @@ pub struct Config {
     pub mode: Mode,
     pub block_budget: u32,
     pub feed_shrink_limit: u8,
+    pub enable_dmq: bool,
+    pub cluster_secret_file: String,
+    /// True for `one`, false for `each`.
+    pub cluster_fetch_one: bool,
+    pub peer_budget: u32,
+    pub max_peer_entries: usize,
 }
 
 impl Default for Config {
@@ -126,6 +132,11 @@ impl Default for Config {
             mode: Mode::Enforce,
             block_budget: 0,
             feed_shrink_limit: 0,
+            enable_dmq: false,
+            cluster_secret_file: String::new(),
+            cluster_fetch_one: true,
+            peer_budget: 0,
+            max_peer_entries: 0,
         };
         for parameter in PARAMETERS {
             if let Some(default) = parameter.default {

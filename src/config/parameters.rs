@@ -275,7 +275,24 @@ pub const PARAMETERS: &[Parameter] = &[
     // Named in the contract, for releases to come: only the value that means "off" is taken, so that
     // nobody believes to have what is not there.
     int("socket_filter", 0, (0, 0), "", "reserved for a later release", |_, _| ()),
-    int("enable_dmq", 0, (0, 0), "", "reserved for a later release", |_, _| ()),
+    int("enable_dmq", 0, SWITCH, "",
+        "share bans and the list with the other nodes over the dmq module",
+        |config, value| config.enable_dmq = value == 1),
+    text("cluster_secret_file", "", PATH,
+        "file whose lines are the secrets of the cluster: the first signs, all verify",
+        |config, value| store_path(&mut config.cluster_secret_file, value)),
+    text("cluster_fetch", "one", "one or each",
+        "one: one node fetches the list for all that share URL, dataset and key; each: every node for itself",
+        |config, value| {
+            config.cluster_fetch_one = one_of(value, &["one", "each"])? == "one";
+            Ok(())
+        }),
+    int("peer_budget", 1000, (1, 1_000_000), "addresses per minute",
+        "how many new addresses one other node may ban here",
+        |config, value| config.peer_budget = value as u32),
+    int("max_peer_entries", 65_536, ENTRIES, "entries",
+        "capacity of the table of other nodes' bans",
+        |config, value| config.max_peer_entries = value as usize),
     text("mode", "enforce", "enforce or observe",
         "observe: everything runs and is counted, but nobody is turned away",
         |config, value| {

@@ -10,8 +10,10 @@
 
 #include <stdarg.h>
 
-/* Takes one named text; name is 0 for an item of a list. Defined in siblings.rs. */
+/* Takes one named text; name is 0 for an item of a list. Defined in other_modules.rs. */
 void apiban_collect_text(void *collector, const char *name, const char *text, int len);
+/* Takes one named number. */
+void apiban_collect_number(void *collector, const char *name, int number);
 
 static int text_length(const char *text)
 {
@@ -65,10 +67,12 @@ static void collect(void *collector, const char *fmt, int named, va_list values)
         case 'J':
             (void)va_arg(values, long long);
             break;
-        case 'b':
-        case 't':
         case 'd':
         case 'u':
+            apiban_collect_number(collector, name, va_arg(values, int));
+            break;
+        case 'b':
+        case 't':
             (void)va_arg(values, int);
             break;
         default:

@@ -6,13 +6,14 @@ use super::bindings as k;
 use super::child::Child;
 use super::guard::guard;
 use super::module::{module, publish, Module, Wakeups};
-use super::{events, fixups, load, own, packet, params, statistics, updater};
+use super::{cluster, dmq, events, fixups, load, own, packet, params, statistics, updater};
 use crate::address::Subnet;
 use crate::bans::evict::evict_trusted;
 use crate::clock::Clock;
 use crate::config::files;
 use crate::config::Config;
 use crate::feed::ApiKey;
+use crate::member;
 use crate::memory::{Arena, AtomicU32};
 use crate::shared::Shared;
 use crate::state::restore;
@@ -21,7 +22,7 @@ use crate::trust::{Rule, Trusted};
 use crate::{error, info, warning};
 
 /// All child processes, in the order in which they are forked.
-const CHILDREN: &[Child] = &[updater::CHILD, events::CHILD];
+const CHILDREN: &[Child] = &[updater::CHILD, events::CHILD, cluster::CHILD];
 
 /// Runs once, in the main process, before sockets are opened and before any fork.
 pub unsafe extern "C" fn mod_init() -> c_int {
@@ -36,6 +37,9 @@ pub unsafe extern "C" fn mod_init() -> c_int {
 
 fn init() -> Result<(), String> {
     let config = read_parameters()?;
+    if config.enable_dmq {
+        check_cluster(&config)?;
+    }
     let (key, trusted) = read_files(&config)?;
     let clock = Clock::start();
     let shared = make_shared_memory(&config, &trusted, clock)?;
@@ -67,6 +71,20 @@ fn read_parameters() -> Result<Config, String> {
     let config = params::take();
     config.check().map_err(|error| error.to_string())?;
     Ok(config)
+}
+
+/// What the cluster needs: the bus and a secret.
+fn check_cluster(config: &Config) -> Result<(), String> {
+    if !dmq::is_loaded() {
+        return Err(
+            "parameter \"enable_dmq\": value 1 needs the module dmq: loadmodule \"dmq.so\" after tm and sl".into(),
+        );
+    }
+    let (_, open) = member::keyring(config)?;
+    if let Some(text) = open {
+        warning!("{text}");
+    }
+    Ok(())
 }
 
 /// The key, and the trust rules.
@@ -158,12 +176,26 @@ pub unsafe extern "C" fn child_init(rank: c_int) -> c_int {
                     trust_own_addresses(&module.shared);
                     evict_trusted(&module.shared);
                 }
-                0
+                join_bus(module)
             }
             k::PROC_MAIN => fork_children(module),
             _ => 0,
         }
     })
+}
+
+/// 0, or below 0 if there is no bus.
+fn join_bus(module: &Module) -> c_int {
+    if !module.config.enable_dmq {
+        return 0;
+    }
+    match dmq::register() {
+        Ok(()) => 0,
+        Err(problem) => {
+            error!("enable_dmq: {problem}");
+            -1
+        }
+    }
 }
 
 /// 0, or the first error.

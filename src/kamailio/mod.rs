@@ -16,6 +16,8 @@
 mod arguments;
 mod bindings;
 mod child;
+mod cluster;
+mod dmq;
 mod events;
 mod exports;
 mod fast_path;

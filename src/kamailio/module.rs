@@ -45,6 +45,8 @@ pub struct Wakeups {
     pub updater: EventFd,
     /// Of the process of the event routes.
     pub events: EventFd,
+    /// Of the process of the cluster.
+    pub cluster: EventFd,
 }
 
 impl Wakeups {
@@ -58,6 +60,7 @@ impl Wakeups {
         Ok(Wakeups {
             updater: eventfd()?,
             events: eventfd()?,
+            cluster: eventfd()?,
         })
     }
 }
@@ -125,5 +128,9 @@ impl Wake for Module {
     /// Wakes the updater. Never blocks: if the counter of the eventfd is full, the updater is awake anyway.
     fn wake(&self) {
         let _ = self.wakeups.updater.write(1);
+    }
+
+    fn wake_cluster(&self) {
+        let _ = self.wakeups.cluster.write(1);
     }
 }

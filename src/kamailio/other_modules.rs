@@ -22,15 +22,82 @@ extern "C" {
     ) -> c_int;
 }
 
-/// The texts of one name in a reply.
+/// What stands under some names in a reply, in its order.
 struct Collector {
-    wanted: &'static CStr,
-    found: Vec<String>,
+    wanted: &'static [&'static CStr],
+    found: Vec<(&'static CStr, String)>,
+}
+
+impl Collector {
+    /// Keeps a value if its name is wanted.
+    ///
+    /// # Safety
+    /// `name` must be NULL or NUL-terminated.
+    unsafe fn take(&mut self, name: *const c_char, value: String) {
+        if name.is_null() {
+            return;
+        }
+        // SAFETY: the caller's.
+        let name = unsafe { CStr::from_ptr(name) };
+        let wanted = self.wanted.iter().find(|wanted| **wanted == name);
+        self.found.extend(wanted.map(|wanted| (*wanted, value)));
+    }
+}
+
+/// A node as the dmq module lists it.
+pub struct DmqNode {
+    /// Its URI, with a numeric address.
+    pub uri: String,
+    /// True for this server.
+    pub is_local: bool,
+}
+
+/// The nodes that the dmq module lists: whoever reaches its port can add to that list, so being on it says
+/// nothing. Names are as the module resolved them.
+pub fn dmq_nodes() -> Vec<DmqNode> {
+    const NAMES: &[&CStr] = &[c"host", c"port", c"proto", c"resolved_ip", c"local"];
+    let found = ask(c"dmq.list_nodes", NAMES);
+    // Each node begins with its host.
+    let rows = found.chunk_by(|_, next| next.0 != c"host");
+    rows.filter_map(|row| {
+        let field = |name: &CStr| {
+            row.iter()
+                .find(|(known, _)| *known == name)
+                .map(|(_, value)| value.as_str())
+        };
+        let ip: std::net::IpAddr = field(c"resolved_ip")?
+            .trim_matches(['[', ']'])
+            .parse()
+            .ok()?;
+        let host = match ip.to_canonical() {
+            std::net::IpAddr::V4(ip) => ip.to_string(),
+            std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let port = field(c"port")
+            .filter(|port| !port.is_empty() && *port != "0")
+            .unwrap_or("5060");
+        let transport = match field(c"proto")
+            .unwrap_or_default()
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "tcp" => ";transport=tcp",
+            "tls" => ";transport=tls",
+            "sctp" => ";transport=sctp",
+            _ => "",
+        };
+        Some(DmqNode {
+            uri: format!("sip:{host}:{port}{transport}"),
+            is_local: field(c"local") == Some("1"),
+        })
+    })
+    .collect()
 }
 
 /// The URIs of all destinations of the dispatcher; empty without that module.
 pub fn dispatcher_uris() -> Vec<String> {
-    ask(c"dispatcher.list", c"URI")
+    let found = ask(c"dispatcher.list", &[c"URI"]);
+    found.into_iter().map(|(_, uri)| uri).collect()
 }
 
 /// Longest list of nodes that is read.
@@ -82,10 +149,10 @@ unsafe fn text_of(value: &k::str_) -> String {
     String::from_utf8_lossy(unsafe { text::bytes(value) }).into_owned()
 }
 
-/// Runs a command of another module; returns the texts that stand under `name` in its reply.
-fn ask(command: &CStr, name: &'static CStr) -> Vec<String> {
+/// Runs a command of another module; returns what stands under `names` in its reply.
+fn ask(command: &CStr, names: &'static [&'static CStr]) -> Vec<(&'static CStr, String)> {
     let mut collector = Collector {
-        wanted: name,
+        wanted: names,
         found: Vec::new(),
     };
     let mut transport = k::rpc_t {
@@ -135,14 +202,28 @@ unsafe extern "C" fn apiban_collect_text(
             let Some(collector) = collector.cast::<Collector>().as_mut() else {
                 return;
             };
-            if name.is_null() || CStr::from_ptr(name) != collector.wanted {
-                return;
-            }
             let value = k::str_ {
                 s: value.cast_mut(),
                 len,
             };
-            collector.found.push(text_of(&value));
+            collector.take(name, text_of(&value));
+        }
+    });
+}
+
+/// Called by `collect.c` for each number in a reply.
+#[no_mangle]
+unsafe extern "C" fn apiban_collect_number(
+    collector: *mut c_void,
+    name: *const c_char,
+    number: c_int,
+) {
+    super::guard::guard((), "asking another module", || {
+        // SAFETY: the collector is the context of `ask`; the name is valid during the call.
+        unsafe {
+            if let Some(collector) = collector.cast::<Collector>().as_mut() {
+                collector.take(name, number.to_string());
+            }
         }
     });
 }

@@ -10,7 +10,7 @@ use super::module::Module;
 use super::{other_modules, own, sockets};
 use crate::bans::Wake;
 use crate::shared::events::{Event, EventKind};
-use crate::updater::{Discovered, Discovery, EventSink, Parts, Updater};
+use crate::updater::{members, Discovered, Discovery, EventSink, Parts, Updater};
 use crate::{error, warning};
 
 /// No other module initialises itself in this process: it needs none.
@@ -106,6 +106,7 @@ impl Discovery for KamailioHost {
         }
         if config.trust_dmq {
             discovered.nodes = dmq_nodes();
+            discovered.members = members(&self.0.shared);
         }
         if config.trust_dispatcher {
             discovered.destinations = other_modules::dispatcher_uris();
@@ -121,5 +122,9 @@ impl EventSink for KamailioHost {
 
     fn raise(&self, event: &Event) {
         self.0.raise(event);
+    }
+
+    fn wake_cluster(&self) {
+        self.0.wake_cluster();
     }
 }

@@ -1,6 +1,6 @@
 //! The table of commands and the short ones among them.
 
-use super::{bans, check, listing, trust};
+use super::{bans, check, cluster, listing, trust};
 use super::{
     crop, crop_to, number, text, Arguments, Command, Fault, Fields, Reply, Service, Shape, Value,
 };
@@ -8,6 +8,7 @@ use crate::config::{files, Config};
 use crate::feed::{ApiKey, FeedState};
 use crate::firewall::runner::State;
 use crate::notice;
+use crate::shared::cluster::Ask;
 use crate::shared::counters::Counter;
 use crate::shared::origin::Origin;
 use crate::shared::published::{Gauge, Number, Place, Text};
@@ -41,14 +42,19 @@ pub const COMMANDS: &[Command] = &[
         arguments: &["ip", "ttl", "reason"],
         returns: Shape::Line, run: bans::block,
     },
-    Command { name: "apiban.unblock", help: "Lift a local ban.", arguments: &["ip"], returns: Shape::Line, run: bans::unblock },
+    Command { name: "apiban.unblock", help: "Lift a ban, on every node of the cluster.", arguments: &["ip"], returns: Shape::Line, run: bans::unblock },
     Command {
         name: "apiban.top",
         help: "The banned sources with most hits, and the networks with most bans.",
         arguments: &["n"],
         returns: Shape::List, run: bans::top,
     },
-    Command { name: "apiban.flush", help: "Empty a table: local, peer or feed.", arguments: &["table"], returns: Shape::Line, run: flush },
+    Command {
+        name: "apiban.flush",
+        help: "Empty a table: local, peer or feed; after peer a node's URI: its bans alone.",
+        arguments: &["table", "node"],
+        returns: Shape::Line, run: flush,
+    },
     Command {
         name: "apiban.trust_add",
         help: "Trust an address or prefix: ip, ttl in seconds (none: until deleted), comment.",
@@ -67,6 +73,12 @@ pub const COMMANDS: &[Command] = &[
         arguments: &["limit", "offset"],
         returns: Shape::List, run: trust::list,
     },
+    Command {
+        name: "apiban.nodes",
+        help: "The nodes of the cluster, this one first.",
+        arguments: &[],
+        returns: Shape::List, run: cluster::nodes,
+    },
 ];
 
 fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
@@ -83,7 +95,9 @@ fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> 
     check_files(service.config)?;
     if force {
         service.shared().requests.ask(Request::Force);
+        cluster::ask(service, Ask::Force);
     }
+    cluster::ask(service, Ask::Reload);
     service.ask(Request::Reload);
     let hint = if service.config.trust_file.is_empty() {
         " (no trust_file is set)"
@@ -136,6 +150,7 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
             ]),
         ),
         ("firewall", Value::Struct(firewall_status(service))),
+        ("cluster", Value::Struct(cluster::status(service))),
         (
             "blocked",
             Value::Struct(
@@ -229,7 +244,17 @@ fn flush(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
             format_args!("\"{}\" is not feed, local or peer", crop(name)),
         )
     })?;
+    match (origin, arguments.get(1)) {
+        (Origin::Peer, Some(node)) => return cluster::flush_node(service, node),
+        (_, Some(_)) => return Err(Fault::argument("node", "only after peer")),
+        _ => {}
+    }
     let removed = shared.table(origin).retain(|_, _| false);
+    match origin {
+        Origin::Peer => cluster::ask(service, Ask::FlushedPeers),
+        Origin::Local => cluster::ask(service, Ask::FlushedLocal),
+        Origin::Feed => cluster::ask(service, Ask::ListChanged),
+    }
     service.ask(Request::Flushed(origin));
     notice!("flush {}: {removed} bans removed by RPC", origin.name());
     Ok(Reply::Text(format!("Ok. {removed} entries removed.")))

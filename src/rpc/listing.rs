@@ -1,6 +1,6 @@
 //! `apiban.list`: bans, sorted by address, a page at a time.
 
-use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
+use super::{cluster, crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
 use crate::shared::origin::Origin;
 use crate::shared::Shared;
@@ -15,7 +15,7 @@ const USUAL: u64 = 100;
 pub fn describe(shared: &Shared, entry: &Entry, origin: Origin) -> Fields {
     let now = shared.now();
     let since = shared.wall_offset().wall(u64::from(entry.since));
-    vec![
+    let mut fields = vec![
         text("ip", entry.subnet.to_string()),
         number("banned", 1u32),
         text("source", origin.name()),
@@ -23,7 +23,11 @@ pub fn describe(shared: &Shared, entry: &Entry, origin: Origin) -> Fields {
         number("since", since),
         number("hits", entry.hits),
         text("reason", &entry.reason),
-    ]
+    ];
+    if origin == Origin::Peer {
+        fields.push(text("node", cluster::node_of(shared, entry)));
+    }
+    fields
 }
 
 /// An address without a ban; the reason is to be added.

@@ -5,6 +5,7 @@
 
 mod bans;
 mod check;
+mod cluster;
 mod commands;
 mod listing;
 mod trust;

@@ -4,12 +4,14 @@
 
 pub mod budget;
 pub mod changes;
+pub mod cluster;
 pub mod counters;
 pub mod events;
 pub mod origin;
 pub mod published;
 pub mod requests;
 pub mod ring;
+pub mod text;
 
 use crate::clock::WallOffset;
 use crate::config::Config;
@@ -18,6 +20,7 @@ use crate::table::{Table, TableLayout};
 use crate::trust::Trust;
 use budget::Budget;
 use changes::BanChanges;
+use cluster::Cluster;
 use counters::Counters;
 use events::Events;
 use origin::Origin;
@@ -51,6 +54,8 @@ pub struct Shared {
     pub ban_changes: BanChanges,
     /// What the script may still ban in this minute.
     pub budget: Budget,
+    /// What the process of the cluster shares; `None` without a cluster.
+    pub cluster: Option<Cluster>,
 }
 
 impl Shared {
@@ -79,8 +84,8 @@ impl Shared {
             peer: Table::new(
                 arena,
                 TableLayout {
-                    purpose: "the peer table (max_local_entries)",
-                    capacity: config.max_local_entries,
+                    purpose: "the peer table (max_peer_entries)",
+                    capacity: config.max_peer_entries,
                     reasons: true,
                 },
                 seed,
@@ -92,6 +97,10 @@ impl Shared {
             events: Events::new(arena)?,
             ban_changes: BanChanges::new(arena)?,
             budget: Budget::new(arena)?,
+            cluster: match config.enable_dmq {
+                true => Some(Cluster::new(arena)?),
+                false => None,
+            },
         })
     }
 

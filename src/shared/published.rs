@@ -1,16 +1,14 @@
 //! What the updater tells the other processes: numbers and short texts, for RPC and statistics.
 //!
-//! One writer, the updater. A text is guarded by a sequence number that is odd while it is written; a
-//! reader that never meets a quiet moment gets an empty text.
+//! One writer, the updater.
 
-use crate::memory::{fence, Arena, AtomicU64, Line, Ordering, OutOfMemory, LINE_WORDS};
+use super::text::SharedText;
+use crate::memory::{Arena, AtomicU64, Line, Ordering, OutOfMemory, LINE_WORDS};
 
 /// Lines of one text: one word of sequence and length each, the rest is text.
 const TEXT_LINES: usize = 5;
 /// Longest text in bytes.
-pub const TEXT_MAX: usize = (TEXT_LINES * LINE_WORDS - 2) * 8;
-/// How often a reader tries. The model checker sees in one try what there is to see.
-const READ_TRIES: usize = if cfg!(loom) { 1 } else { 1000 };
+pub const TEXT_MAX: usize = SharedText::longest(TEXT_LINES);
 
 /// The numbers on the published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,55 +138,16 @@ impl Published {
 
     /// A text.
     pub fn text(&self, text: Text) -> String {
-        let lines = self.lines(text);
-        let sequence = &lines[0][0];
-        for _ in 0..READ_TRIES {
-            let before = sequence.load(Ordering::Acquire);
-            let mut words = lines
-                .iter()
-                .flat_map(|line| &line.0)
-                .skip(1)
-                .map(|word| word.load(Ordering::Relaxed));
-            let length = (words.next().unwrap_or_default() as usize).min(TEXT_MAX);
-            let bytes: Vec<u8> = words
-                .take(length.div_ceil(8))
-                .flat_map(u64::to_ne_bytes)
-                .take(length)
-                .collect();
-            fence(Ordering::Acquire);
-            if before % 2 == 0 && sequence.load(Ordering::Relaxed) == before {
-                return String::from_utf8_lossy(&bytes).into_owned();
-            }
-            std::hint::spin_loop();
-        }
-        String::new()
+        self.lines(text).get()
     }
 
     /// Sets a text; cut to [`TEXT_MAX`] bytes at a character.
     pub fn set_text(&self, text: Text, value: &str) {
-        let lines = self.lines(text);
-        let mut length = value.len().min(TEXT_MAX);
-        while !value.is_char_boundary(length) {
-            length -= 1;
-        }
-        let sequence = &lines[0][0];
-        let odd = sequence.load(Ordering::Relaxed) | 1;
-        sequence.store(odd, Ordering::Relaxed);
-        fence(Ordering::Release);
-        let mut words = lines.iter().flat_map(|line| &line.0).skip(1);
-        if let Some(word) = words.next() {
-            word.store(length as u64, Ordering::Relaxed);
-        }
-        for (word, chunk) in words.zip(value.as_bytes()[..length].chunks(8)) {
-            let mut bytes = [0; 8];
-            bytes[..chunk.len()].copy_from_slice(chunk);
-            word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
-        }
-        sequence.store(odd.wrapping_add(1), Ordering::Release);
+        self.lines(text).set(value);
     }
 
-    fn lines(&self, text: Text) -> &'static [Line] {
-        &self.texts[text as usize * TEXT_LINES..][..TEXT_LINES]
+    fn lines(&self, text: Text) -> SharedText {
+        SharedText(&self.texts[text as usize * TEXT_LINES..][..TEXT_LINES])
     }
 }
 

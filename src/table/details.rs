@@ -96,6 +96,7 @@ impl Details {
         while !reason.is_char_boundary(length) {
             length -= 1;
         }
+        // The upper half is the number of the node: a new reason begins without one.
         line[0].store(length as u64, Ordering::Relaxed);
         for (word, chunk) in line.0[1..]
             .iter()
@@ -107,12 +108,26 @@ impl Details {
         }
     }
 
+    /// Stores which node of the cluster the entry came from; only a table with reasons does.
+    pub fn set_node(&self, slot: Slot, node: u16) {
+        if let Some(line) = self.reasons.get(slot.index()) {
+            let length = line[0].load(Ordering::Relaxed) & u64::from(u32::MAX);
+            line[0].store(length | u64::from(node) << 32, Ordering::Relaxed);
+        }
+    }
+
+    /// The node of the cluster that the entry came from; 0: none was stored.
+    pub fn node(&self, slot: Slot) -> u16 {
+        let line = self.reasons.get(slot.index());
+        line.map_or(0, |line| (line[0].load(Ordering::Relaxed) >> 32) as u16)
+    }
+
     /// The reason, empty where none was given.
     pub fn reason(&self, slot: Slot) -> String {
         let Some(line) = self.reasons.get(slot.index()) else {
             return String::new();
         };
-        let length = (line[0].load(Ordering::Relaxed) as usize).min(REASON_MAX);
+        let length = (line[0].load(Ordering::Relaxed) as u32 as usize).min(REASON_MAX);
         let bytes: Vec<u8> = line.0[1..]
             .iter()
             .flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes())

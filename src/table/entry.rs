@@ -56,6 +56,8 @@ pub struct Entry {
     pub hits: u32,
     /// Why it is there; empty where the table keeps no reasons.
     pub reason: String,
+    /// The node of the cluster that it came from, by its number here; 0: none.
+    pub node: u16,
 }
 
 /// What an insert did.

@@ -209,6 +209,13 @@ impl Table {
         self.details.hit(found.slot());
     }
 
+    /// Stores which node of the cluster an entry came from, by a number above 0.
+    pub fn set_node(&self, subnet: Subnet, node: u16) {
+        if let Some(found) = self.find(subnet) {
+            self.details.set_node(found.slot(), node);
+        }
+    }
+
     /// Everything known of a found entry; `None` where its slot has been reused meanwhile.
     pub fn entry(&self, found: Found) -> Option<Entry> {
         let slot = found.slot();
@@ -460,6 +467,7 @@ impl Table {
             since: self.details.since(slot),
             hits: self.details.hits(slot),
             reason: self.details.reason(slot),
+            node: self.details.node(slot),
         }
     }
 

@@ -5,7 +5,8 @@
 
 mod capacity;
 mod firewalls;
-mod intake;
+mod following;
+pub(crate) mod intake;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use crate::config::Config;
 use crate::feed::client::{self, HttpClient, HttpSettings};
 use crate::feed::{self, ApiKey, Effect, Engine, Listed, Source, Step};
 use crate::shared::changes::ChangeKind;
+use crate::shared::cluster::Ask;
 use crate::shared::events::{Event, EventKind};
 use crate::shared::origin::Origin;
 use crate::shared::published::Text;
@@ -37,6 +39,8 @@ use crate::trust::Trusted;
 use crate::{error, info, log, warning};
 use capacity::CapacityWatch;
 use firewalls::Firewalls;
+pub use following::members;
+use following::{Following, Permit};
 use intake::Intake;
 use resolver::Resolver;
 pub use trust::Discovered;
@@ -67,6 +71,8 @@ pub trait EventSink {
     fn wants(&self, kind: EventKind) -> bool;
     /// Passes an event on. Must not block.
     fn raise(&self, event: &Event);
+    /// Wakes the process of the cluster, if there is one.
+    fn wake_cluster(&self) {}
 }
 
 impl<T: EventSink> EventSink for &T {
@@ -76,6 +82,10 @@ impl<T: EventSink> EventSink for &T {
 
     fn raise(&self, event: &Event) {
         (**self).raise(event);
+    }
+
+    fn wake_cluster(&self) {
+        (**self).wake_cluster();
     }
 }
 
@@ -133,6 +143,7 @@ pub struct Updater<'a, H> {
     capacity: CapacityWatch,
     trust: TrustWatch,
     wall: WallWatch,
+    following: Following,
     firewalls: Firewalls,
     /// The firewall must be compared with the tables as a whole.
     refill: bool,
@@ -208,6 +219,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             capacity: CapacityWatch::default(),
             trust,
             wall: WallWatch::new(resumed.saved, clock.unix()),
+            following: Following::default(),
             firewalls,
             refill: false,
             loss_logged: false,
@@ -232,18 +244,22 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         self.expire();
         self.capacity.look(self.shared, self.config);
         let next = self.drive_feed(now);
-        self.state_writer
-            .save_if_due(now, || writer::collect(self.shared, self.engine.saved()));
+        self.state_writer.save_if_due(now, || {
+            let saved = self.following.saved(self.shared, self.engine.saved());
+            writer::collect(self.shared, saved)
+        });
         self.firewalls
             .tend(self.shared, std::mem::take(&mut self.refill));
         let state_error = self.state_writer.last_error();
         let published = &self.shared.published;
         published.set_text(Text::StateLastError, state_error);
-        intake::publish(
-            &self.shared.published,
-            &self.engine.status(now),
-            self.shared.feed.len(),
-        );
+        let status = self.engine.status(now);
+        self.following
+            .tell(self.shared, &status, &self.engine.saved());
+        let status = self
+            .following
+            .status(self.shared, self.config.poll_interval, status);
+        intake::publish(&self.shared.published, &status, self.shared.feed.len());
         let next = next.min(self.state_writer.due(now)).min(self.trust.due());
         Duration::from_millis(next.saturating_sub(now))
     }
@@ -256,7 +272,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             self.state_writer.changed();
         }
         // A request without an answer yet counts for the service, so for the next run, too.
-        let saved = self.engine.saved();
+        let saved = self.following.saved(self.shared, self.engine.saved());
         if !saved.budget.is_empty() {
             self.state_writer.changed();
         }
@@ -416,20 +432,39 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             let shared = self.shared;
             self.engine.on_result(now, result, &|| live(shared));
         }
-        let next = match self.engine.next(now) {
-            Step::Fetch(request) => {
-                self.exchange.start(request);
-                u64::MAX
+        self.carry_out();
+        let saved = self.engine.saved();
+        if let Some(saved) = self.following.take_over(self.shared, &saved) {
+            if let Ok(source) = self.config.source() {
+                let settings = feed_settings(self.config, source);
+                self.engine = Engine::new(settings, self.key.clone(), Some(saved), now);
             }
-            Step::Wait(until) => until,
-            Step::Busy | Step::Idle => u64::MAX,
+        }
+        let due = self.engine.status(now).next_poll;
+        let (permit, wished) = self.following.permit(self.shared, now, due);
+        if wished {
+            self.host.wake_cluster();
+        }
+        let next = match permit {
+            Permit::Wait(until) => until,
+            Permit::Ask => match self.engine.next(now) {
+                Step::Fetch(request) => {
+                    self.following.sent();
+                    self.exchange.start(request);
+                    u64::MAX
+                }
+                Step::Wait(until) => until,
+                Step::Busy | Step::Idle => u64::MAX,
+            },
         };
         self.carry_out();
         next
     }
 
     fn carry_out(&mut self) {
+        let mut list_changed = false;
         while let Some(effect) = self.engine.poll_effect() {
+            list_changed |= matches!(effect, Effect::Apply(_) | Effect::Sweep(_));
             match effect {
                 Effect::Apply(listed) => self.apply(&listed),
                 Effect::Sweep(keep) => {
@@ -450,6 +485,10 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
                 }
                 Effect::SaveSoon => self.state_writer.changed(),
             }
+        }
+        if let (true, Some(cluster)) = (list_changed, &self.shared.cluster) {
+            cluster.ask(Ask::ListChanged);
+            self.host.wake_cluster();
         }
     }
 

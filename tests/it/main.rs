@@ -6,6 +6,7 @@
 //! (`tests/table_processes`, `tests/chaos`, `tests/abi`).
 
 mod cli;
+mod cluster;
 mod docs;
 mod feed;
 mod firewall;

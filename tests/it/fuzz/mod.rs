@@ -144,3 +144,8 @@ fn address() {
 fn uri() {
     smoke("uri", bodies::uri::run);
 }
+
+#[test]
+fn cluster_message() {
+    smoke("cluster_message", bodies::cluster_message::run);
+}

@@ -5,6 +5,7 @@ use super::release::Release;
 use crate::ports::{has_ipv6, Port};
 use crate::tls::Certificate;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 /// What a test asks it by (ctl, jsonrpcs, statistics of kex), and what answers requests.
@@ -85,6 +86,7 @@ pub struct Builder {
     own_sockets: bool,
     pub(super) ipv6: bool,
     pub(super) tls: bool,
+    pub(super) address: Ipv4Addr,
     pub(super) files: Vec<(String, Vec<u8>)>,
     pub(super) defines: Vec<String>,
     pub(super) arguments: Vec<String>,
@@ -112,6 +114,7 @@ impl Builder {
             own_sockets: true,
             ipv6: false,
             tls: false,
+            address: Ipv4Addr::LOCALHOST,
             files: Vec::new(),
             defines: Vec::new(),
             arguments: vec!["-m".into(), "64".into(), "-M".into(), "8".into()],
@@ -259,6 +262,12 @@ impl Builder {
         self
     }
 
+    /// Listens on this loopback address instead of 127.0.0.1.
+    pub fn address(mut self, address: Ipv4Addr) -> Builder {
+        self.address = address;
+        self
+    }
+
     /// Listens on `::1` too.
     pub fn ipv6(mut self) -> Builder {
         assert!(has_ipv6(), "this machine has no ::1");
@@ -314,6 +323,7 @@ impl Builder {
         };
         text.replace("@DIR@", &dir.display().to_string())
             .replace("@PORT@", &port.to_string())
+            .replace("@TLSPORT@", &tls.to_string())
     }
 
     /// The modules that the script cannot do without.
@@ -344,10 +354,10 @@ impl Builder {
         line("tcp_connection_lifetime=60");
         let mut hosts = Vec::new();
         if self.own_sockets {
-            hosts.push("127.0.0.1");
+            hosts.push(self.address.to_string());
         }
         if self.ipv6 {
-            hosts.push("[::1]");
+            hosts.push("[::1]".into());
         }
         for host in hosts {
             line(&format!("listen=udp:{host}:@PORT@"));

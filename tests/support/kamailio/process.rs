@@ -13,6 +13,7 @@ use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 use std::fmt;
 use std::fs::{self, File, Permissions};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub struct Kamailio {
     dir: TempDir,
     release: Release,
     place: Place,
+    listens_on: Ipv4Addr,
     children: u32,
     ended: bool,
 }
@@ -115,6 +117,7 @@ impl Kamailio {
             dir,
             release: builder.release.clone(),
             place,
+            listens_on: builder.address,
             children: builder.children,
             ended: false,
         };
@@ -196,6 +199,11 @@ impl Kamailio {
     /// The release that runs.
     pub fn release(&self) -> &Release {
         &self.release
+    }
+
+    /// The IPv4 address on which it listens.
+    pub fn listens_on(&self) -> Ipv4Addr {
+        self.listens_on
     }
 
     /// SIP port for UDP and TCP.

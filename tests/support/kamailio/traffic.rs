@@ -13,7 +13,7 @@ pub const CONTROL: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 250));
 impl Kamailio {
     /// Where it listens for UDP and TCP.
     pub fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port()).into()
+        (self.listens_on(), self.port()).into()
     }
 
     /// The same on `::1`; needs `Builder::ipv6`.

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod api_answer;
+pub mod cluster_message;
 pub mod oracle;
 pub mod rpc_command;
 pub mod state_file;

@@ -1,0 +1,449 @@
+//! Bans and their end: made here, made elsewhere, lifted by anybody.
+
+use super::{Host, Node, Placed, BATCH, MOST_DIRTY};
+use crate::address::Subnet;
+use crate::cluster::budget::Allowed;
+use crate::cluster::message::{Ban, Item, Items, Kind};
+use crate::cluster::replica::{Held, State};
+use crate::log::Level;
+use crate::table::MAX_TTL;
+
+/// Lifted bans that are remembered, so that a late message does not bring them back.
+const MOST_TOMBSTONES: usize = 4_096;
+/// A node that still has a lifted ban is told so at most this often, in ms.
+const TELL_PAUSE: u64 = 5_000;
+/// The table of own bans is compared at most this often, in ms, unless something is known to be missing.
+const SCAN_PAUSE: u64 = 1_000;
+/// Shortest prefixes that another node may ban here.
+const SHORTEST: (u8, u8) = (24, 48);
+
+/// A lifted ban.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tombstone {
+    /// Bans of the origin up to this stamp are dead.
+    pub stamp: u64,
+    /// When the ban would have ended, in ms.
+    pub until: u64,
+    /// True if it was lifted here: this node tells those who missed it.
+    pub ours: bool,
+    told: u64,
+}
+
+impl Node {
+    /// A ban of this node came, changed, or ended; the table says which.
+    pub fn own_changed(&mut self, now: u64, subnet: Subnet, host: &dyn Host) {
+        let Some(ban) = host.own(subnet) else {
+            self.own.remove(subnet);
+            return;
+        };
+        if self.own.get(subnet).is_some_and(|held| held.end == ban.end) {
+            return;
+        }
+        let stamp = self.next_stamp(now);
+        self.insert_own(subnet, ban.end, stamp);
+    }
+
+    fn next_stamp(&mut self, now: u64) -> u64 {
+        self.last_stamp = now.max(self.last_stamp + 1);
+        self.last_stamp
+    }
+
+    fn insert_own(&mut self, subnet: Subnet, end: u32, stamp: u64) {
+        let state = State::Placed;
+        self.own.insert(subnet, Held { end, stamp, state });
+        if self.dirty.len() < MOST_DIRTY {
+            self.dirty.insert(subnet);
+        }
+    }
+
+    /// A ban was lifted here, whoever made it: it is lifted everywhere.
+    pub fn lifted(&mut self, now: u64, subnet: Subnet, host: &mut dyn Host) {
+        let mut origins = Vec::new();
+        if let Some(held) = self.own.remove(subnet) {
+            origins.push((self.id, held.stamp, u64::from(held.end) * 1000));
+        }
+        for peer in &mut self.peers {
+            if let Some(held) = peer.bans.remove(subnet) {
+                let until = u64::from(peer.to_local(held.end)) * 1000;
+                origins.push((peer.id, held.stamp, until));
+            }
+        }
+        self.dirty.remove(&subnet);
+        for (node, stamp, until) in &origins {
+            self.bury(subnet, *node, *stamp, *until, true);
+        }
+        if host.holds(subnet) {
+            host.lift(subnet);
+        }
+        // Fits an item of a message for any number of nodes.
+        for some in origins.chunks(32) {
+            let pairs = some.iter().map(|(node, stamp, _)| (*node, *stamp));
+            self.dirty_lifts.push(Item::Lift(subnet, pairs.collect()));
+        }
+        // With the ban still on the way it must not be taken for a new one.
+        if host.own(subnet).is_some() {
+            self.own_changed(now, subnet, host);
+        }
+    }
+
+    fn bury(&mut self, subnet: Subnet, node: u64, stamp: u64, until: u64, ours: bool) {
+        if self.tombstones.len() >= MOST_TOMBSTONES {
+            let first = self.tombstones.iter().min_by_key(|(_, stone)| stone.until);
+            if let Some(key) = first.map(|(key, _)| *key) {
+                self.tombstones.remove(&key);
+            }
+        }
+        let stone = self.tombstones.entry((subnet, node)).or_insert(Tombstone {
+            stamp,
+            until,
+            ours,
+            told: 0,
+        });
+        stone.stamp = stone.stamp.max(stamp);
+        stone.until = stone.until.max(until);
+        stone.ours |= ours;
+    }
+
+    /// Compares what is known of this node's own bans with the table, unless that was done within a second.
+    pub(super) fn scan_own(&mut self, now: u64, host: &mut dyn Host) {
+        if self.scanned.is_none_or(|last| now >= last + SCAN_PAUSE) {
+            self.scan(now, host);
+        }
+    }
+
+    /// Compares what is known of this node's own bans with the table: after lost notes, a flush, or at the start.
+    pub fn scan(&mut self, now: u64, host: &mut dyn Host) {
+        let first = self.scanned.replace(now).is_none();
+        let clock = (now / 1000) as u32;
+        let mut found = Vec::new();
+        let mut count = 0;
+        host.each_own(&mut |subnet, end, since| {
+            if end > clock {
+                count += 1;
+                if self.own.get(subnet).is_none_or(|held| held.end != end) {
+                    found.push((subnet, end, since));
+                }
+            }
+        });
+        for (subnet, end, since) in found {
+            let made = u64::from(since) * 1000;
+            // A ban from before the start is as old as it is: if it was lifted meanwhile, the others know.
+            let stamp = if first { made } else { self.next_stamp(now) };
+            self.insert_own(subnet, end, stamp);
+        }
+        if self.own.len() > count {
+            let gone = |subnet: &Subnet| host.own(*subnet).is_none();
+            let gone: Vec<Subnet> = self
+                .own
+                .iter()
+                .map(|(subnet, _)| subnet)
+                .filter(gone)
+                .collect();
+            for subnet in gone {
+                self.own.remove(subnet);
+                self.dirty.remove(&subnet);
+            }
+        }
+    }
+
+    /// Sends what changed, collected for a moment.
+    pub(super) fn flush(&mut self, now: u64, host: &mut dyn Host) {
+        if (self.dirty.is_empty() && self.dirty_lifts.is_empty()) || now < self.flushed + BATCH {
+            return;
+        }
+        self.flushed = now;
+        let mut parts = vec![Items::new()];
+        let lifts = std::mem::take(&mut self.dirty_lifts);
+        let dirty = std::mem::take(&mut self.dirty);
+        let bans = dirty
+            .iter()
+            .filter_map(|subnet| self.ban_item(*subnet, host));
+        for item in lifts.into_iter().chain(bans) {
+            add(&mut parts, &item);
+        }
+        parts.retain(|items| !items.is_empty());
+        self.broadcast(now, Kind::Bans, parts);
+    }
+
+    /// A ban of this node as the others get it.
+    pub(super) fn ban_item(&self, subnet: Subnet, host: &dyn Host) -> Option<Item> {
+        let held = self.own.get(subnet)?;
+        let reason = host.own(subnet)?.reason;
+        Some(Item::Ban(Ban {
+            subnet,
+            end: held.end,
+            stamp: held.stamp,
+            reason,
+        }))
+    }
+
+    pub(super) fn take_bans(
+        &mut self,
+        now: u64,
+        index: usize,
+        items: Vec<Item>,
+        host: &mut dyn Host,
+    ) {
+        let mut told = Items::new();
+        for item in items {
+            match item {
+                Item::Ban(ban) => self.take_ban(now, index, &ban, &mut told, host),
+                Item::Lift(subnet, origins) => self.take_lift(now, index, subnet, &origins, host),
+                _ => {}
+            }
+        }
+        if !told.is_empty() {
+            self.send_to(now, index, Kind::Bans, &told, host);
+        }
+    }
+
+    /// Takes one ban of a node. What the node must be told of it goes to `told`.
+    pub(super) fn take_ban(
+        &mut self,
+        now: u64,
+        index: usize,
+        ban: &Ban,
+        told: &mut Items,
+        host: &mut dyn Host,
+    ) {
+        let most = self.settings.peer_capacity / 2;
+        let peer = &mut self.peers[index];
+        if peer.to_local(ban.end) <= (now / 1000) as u32 {
+            return;
+        }
+        let key = (ban.subnet, peer.id);
+        if let Some(stone) = self
+            .tombstones
+            .get_mut(&key)
+            .filter(|s| s.stamp >= ban.stamp)
+        {
+            if now >= stone.told + TELL_PAUSE {
+                stone.told = now;
+                told.add(&Item::Lift(ban.subnet, vec![(peer.id, stone.stamp)]));
+            }
+            return;
+        }
+        let before = peer.bans.get(ban.subnet).copied();
+        if before.is_some_and(|held| held.stamp >= ban.stamp && held.stamp != 0) {
+            return;
+        }
+        if before.is_none() && peer.bans.len() >= most {
+            peer.refused += 1;
+            self.counts.refused += 1;
+            return;
+        }
+        let mut held = Held {
+            end: ban.end,
+            stamp: ban.stamp,
+            state: State::Refused,
+        };
+        held.state = self.place(now, index, ban.subnet, held, &ban.reason, host);
+        self.peers[index].bans.insert(ban.subnet, held);
+        if before.is_some_and(|old| old.state == State::Placed && old.end > held.end) {
+            self.settle(ban.subnet, host);
+        }
+    }
+
+    /// Puts a ban in force if nothing speaks against it.
+    fn place(
+        &mut self,
+        now: u64,
+        index: usize,
+        subnet: Subnet,
+        held: Held,
+        reason: &str,
+        host: &mut dyn Host,
+    ) -> State {
+        let peer = &mut self.peers[index];
+        if held.stamp <= peer.floor {
+            return State::Refused;
+        }
+        let shortest = if subnet.is_v4() {
+            SHORTEST.0
+        } else {
+            SHORTEST.1
+        };
+        if subnet.prefix_len() < shortest {
+            self.refuse(index, "it bans prefixes shorter than /24 or /48", host);
+            return State::Refused;
+        }
+        if !host.holds(subnet) {
+            match peer.budget.spend(now, self.settings.peer_budget) {
+                Allowed::Yes => {}
+                Allowed::Later => {
+                    return self.defer(index, "it bans more than peer_budget allows", host)
+                }
+                Allowed::Quarantined => {
+                    let reason = "it bans ten times what peer_budget allows: \
+                                  nothing new of it is taken for ten minutes";
+                    return self.defer(index, reason, host);
+                }
+            }
+        }
+        let peer = &self.peers[index];
+        let now = (now / 1000) as u32;
+        let end = peer.to_local(held.end).min(now.saturating_add(MAX_TTL));
+        match host.place(&peer.uri, subnet, end, reason) {
+            Placed::Yes => State::Placed,
+            Placed::Full => self.defer(index, "the table is full: see max_peer_entries", host),
+            Placed::Refused => {
+                self.refuse(
+                    index,
+                    "it bans what is trusted here or cannot be banned",
+                    host,
+                );
+                State::Refused
+            }
+        }
+    }
+
+    fn defer(&mut self, index: usize, reason: &'static str, host: &mut dyn Host) -> State {
+        self.peers[index].deferred = true;
+        self.refuse(index, reason, host);
+        State::Deferred
+    }
+
+    fn refuse(&mut self, index: usize, reason: &'static str, host: &mut dyn Host) {
+        self.counts.refused += 1;
+        let peer = &mut self.peers[index];
+        peer.refused += 1;
+        if peer.complained != Some(reason) {
+            peer.complained = Some(reason);
+            let text = format!("cluster: bans of node {} are refused: {reason}", peer.uri);
+            host.log(Level::Warn, &text);
+        }
+    }
+
+    /// Bans that there was no room for, as far as there is now.
+    pub(super) fn place_deferred(&mut self, now: u64, host: &mut dyn Host) {
+        let limit = self.settings.peer_budget;
+        for index in 0..self.peers.len() {
+            let peer = &mut self.peers[index];
+            if !peer.deferred || !peer.budget.has_left(now, limit) {
+                continue;
+            }
+            peer.deferred = false;
+            let waiting: Vec<(Subnet, Held)> = peer
+                .bans
+                .iter()
+                .filter(|(_, held)| held.state == State::Deferred)
+                .map(|(subnet, held)| (subnet, *held))
+                .collect();
+            for (subnet, held) in waiting {
+                if self.peers[index].deferred || !self.peers[index].budget.has_left(now, limit) {
+                    self.peers[index].deferred = true;
+                    break;
+                }
+                let state = self.place(now, index, subnet, held, "", host);
+                if let Some(held) = self.peers[index].bans.get_mut(subnet) {
+                    held.state = state;
+                }
+            }
+        }
+    }
+
+    /// After a ban of one node ended early: what the others still say of the address counts.
+    pub(super) fn settle(&self, subnet: Subnet, host: &mut dyn Host) {
+        let ends = self.peers.iter().filter_map(|peer| {
+            let held = peer
+                .bans
+                .get(subnet)
+                .filter(|held| held.state == State::Placed)?;
+            Some(peer.to_local(held.end))
+        });
+        match ends.max() {
+            Some(end) => host.shorten(subnet, end),
+            None => host.lift(subnet),
+        }
+    }
+
+    fn take_lift(
+        &mut self,
+        now: u64,
+        index: usize,
+        subnet: Subnet,
+        origins: &[(u64, u64)],
+        host: &mut dyn Host,
+    ) {
+        let limit = self.settings.peer_budget;
+        for (node, stamp) in origins {
+            let held = match *node == self.id {
+                true => self.own.get(subnet).copied(),
+                false => {
+                    let origin = self.peers.iter().find(|peer| peer.id == *node);
+                    origin.and_then(|origin| origin.bans.get(subnet).copied())
+                }
+            };
+            // What is not there yet is on its way, for an hour at the most.
+            let until = held.map_or(now + 3_600_000, |held| u64::from(held.end) * 1000 + 60_000);
+            let dies = held.is_some_and(|held| held.stamp <= *stamp);
+            if dies && self.peers[index].lifts.spend(now, limit) != Allowed::Yes {
+                self.refuse(index, "it lifts more bans than peer_budget allows", host);
+                continue;
+            }
+            self.bury(subnet, *node, *stamp, until, false);
+            if !dies {
+                continue;
+            }
+            if *node == self.id {
+                self.own.remove(subnet);
+                self.dirty.remove(&subnet);
+                host.lift_own(subnet);
+            } else if let Some(origin) = self.peers.iter_mut().find(|peer| peer.id == *node) {
+                let placed = origin
+                    .bans
+                    .remove(subnet)
+                    .is_some_and(|held| held.state == State::Placed);
+                if placed {
+                    self.settle(subnet, host);
+                }
+            }
+        }
+    }
+
+    /// What was lifted here while a node was away.
+    pub(super) fn repeat_lifts(&mut self, now: u64, index: usize, host: &mut dyn Host) {
+        let mut parts = vec![Items::new()];
+        for ((subnet, node), stone) in self.tombstones.iter().filter(|(_, stone)| stone.ours) {
+            add(&mut parts, &Item::Lift(*subnet, vec![(*node, stone.stamp)]));
+        }
+        if self.peers[index].session.theirs == 0 {
+            return;
+        }
+        for items in parts.iter().filter(|items| !items.is_empty()) {
+            self.send_to(now, index, Kind::Bans, items, host);
+        }
+    }
+
+    /// Throws away the bans of one node, or of all without a URI; they do not come back. Returns how many they
+    /// were; `None` if there is no such node.
+    pub fn flush_peer(&mut self, uri: Option<&str>, host: &mut dyn Host) -> Option<usize> {
+        let mut known = uri.is_none();
+        let mut thrown = Vec::new();
+        for peer in &mut self.peers {
+            if uri.is_none_or(|uri| uri == peer.uri) {
+                known = true;
+                for (subnet, held) in peer.bans.iter_mut() {
+                    peer.floor = peer.floor.max(held.stamp);
+                    if std::mem::replace(&mut held.state, State::Refused) == State::Placed {
+                        thrown.push(subnet);
+                    }
+                }
+            }
+        }
+        for subnet in &thrown {
+            self.settle(*subnet, host);
+        }
+        known.then_some(thrown.len())
+    }
+}
+
+/// Adds an item to the last message, or to a new one if it does not fit.
+pub(super) fn add(parts: &mut Vec<Items>, item: &Item) {
+    let fits = parts.last_mut().is_some_and(|last| last.add(item));
+    if !fits {
+        let mut next = Items::new();
+        next.add(item);
+        parts.push(next);
+    }
+}

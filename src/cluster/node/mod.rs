@@ -1,0 +1,489 @@
+//! One node of the cluster as a state machine. All times are Unix milliseconds of a clock that never goes back.
+
+mod bans;
+mod feed;
+mod hello;
+mod sync;
+mod view;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use super::budget::Pace;
+use super::keys::{node_id, Keyring};
+use super::message::{self, Header, Item, Items, Kind, Refusal, Set, VERSION};
+use super::peer::{Peer, HELLO_PAUSE};
+use super::replica::Replica;
+use crate::address::Subnet;
+use crate::log::Level;
+use bans::Tombstone;
+use feed::Lease;
+pub use feed::{FeedMode, FeedView};
+pub use view::{NodeState, NodeView, Role};
+
+/// More nodes than a full mesh carries; see the figures of the simulation in `tests/it/cluster`.
+pub const MOST_PEERS: usize = 256;
+/// Changes are collected for this long before they go out, in ms; the first after a quiet time goes at once.
+const BATCH: u64 = 100;
+/// Changed addresses that wait; beyond, the digests tell.
+const MOST_DIRTY: usize = 8_192;
+/// Messages that wait for the pace; beyond, the digests tell.
+const MOST_WAITING: usize = 512;
+/// Messages at once, and a second. Kamailio's shared memory holds 10 KB for each for five seconds.
+const PACE: (u64, u64) = (300, 200);
+/// How often ended entries are forgotten, in ms.
+const SWEEP_PAUSE: u64 = 1_000;
+/// Above this many nodes HELLO comes less often, so that a node sends at most ten a second.
+const NODES_AT_FULL_PACE: u64 = 50;
+
+/// What the node is to do; from the parameters.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// New addresses that one other node may ban here in a minute.
+    pub peer_budget: u32,
+    /// Capacity of the table of other nodes' bans.
+    pub peer_capacity: usize,
+    /// Software version.
+    pub software: String,
+    /// Which list is fetched with which key; 0: nothing is shared.
+    pub fingerprint: u64,
+    /// Requests that the service allows per window.
+    pub rate_limit: u32,
+    /// That window in ms, with all that a request may take.
+    pub rate_window: u64,
+    /// Percent of the list that may go at once without a second opinion.
+    pub shrink_limit: u8,
+}
+
+/// A ban of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnBan {
+    /// Unix second at which it ends.
+    pub end: u32,
+    /// Unix second at which it was made.
+    pub since: u32,
+    /// Why.
+    pub reason: String,
+}
+
+/// What became of another node's ban here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// It is in force.
+    Yes,
+    /// Trust, or a rule on what may be banned, speaks against it.
+    Refused,
+    /// The table is full.
+    Full,
+}
+
+/// What the node works on.
+pub trait Host {
+    /// Sends a message to a node. Nothing is said about its arrival.
+    fn send(&mut self, uri: &str, message: &[u8]);
+    /// The ban that this node made on exactly this address or prefix.
+    fn own(&self, subnet: Subnet) -> Option<OwnBan>;
+    /// Shows all of them: subnet, end, since.
+    fn each_own(&self, visit: &mut dyn FnMut(Subnet, u32, u32));
+    /// True if another node's ban on it is in force here.
+    fn holds(&self, subnet: Subnet) -> bool;
+    /// Puts a ban of the node `uri` in force until `end`, or longer if it is already.
+    fn place(&mut self, uri: &str, subnet: Subnet, end: u32, reason: &str) -> Placed;
+    /// Another node's ban ends earlier than it did.
+    fn shorten(&mut self, subnet: Subnet, end: u32);
+    /// No other node bans it any more.
+    fn lift(&mut self, subnet: Subnet);
+    /// Another node lifted this node's own ban.
+    fn lift_own(&mut self, subnet: Subnet);
+    /// Shows the list as this node has it: subnet and end.
+    fn each_listed(&self, visit: &mut dyn FnMut(Subnet, u32));
+    /// Takes entries of the list that another node fetched: subnet and end.
+    fn list(&mut self, entries: &[(Subnet, u32)]);
+    /// Removes from the list what `keep` does not hold; returns how many went.
+    fn keep_listed(&mut self, keep: &dyn Fn(Subnet) -> bool) -> usize;
+    /// Writes a line for the operator.
+    fn log(&mut self, level: Level, text: &str);
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages sent.
+    pub sent: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Messages taken.
+    pub received: u64,
+    /// Messages and bans refused.
+    pub refused: u64,
+}
+
+/// A message on its way to all nodes.
+struct Broadcast {
+    kind: Kind,
+    items: Rc<Items>,
+    /// The nodes that were there when it was made, by identity; the last goes first.
+    to: Vec<u64>,
+}
+
+/// The node.
+pub struct Node {
+    settings: Settings,
+    keys: Keyring,
+    random: Box<dyn FnMut() -> u64>,
+    started: u64,
+    /// Random, new at each start.
+    run: u64,
+    /// Begins every token, so that the DMQ callback can tell who knows one.
+    token_prefix: u32,
+    sequence: u64,
+    last_stamp: u64,
+    uri: String,
+    id: u64,
+    peers: Vec<Peer>,
+    own: Replica,
+    /// The list as this node fetched it.
+    own_list: Replica,
+    tombstones: HashMap<(Subnet, u64), Tombstone>,
+    dirty: BTreeSet<Subnet>,
+    dirty_lifts: Vec<Item>,
+    flushed: u64,
+    waiting: VecDeque<Broadcast>,
+    pace: Pace,
+    swept: u64,
+    /// When the table of own bans was read last; `None`: never.
+    scanned: Option<u64>,
+    lease: Lease,
+    counts: Counts,
+    complained: BTreeSet<(IpAddr, &'static str)>,
+}
+
+impl Node {
+    /// A node that knows nobody yet. `random` must be unpredictable.
+    pub fn new(
+        settings: Settings,
+        keys: Keyring,
+        mut random: Box<dyn FnMut() -> u64>,
+        now: u64,
+    ) -> Self {
+        Node {
+            run: random(),
+            token_prefix: random() as u32 | 1,
+            lease: Lease::default(),
+            settings,
+            keys,
+            random,
+            started: now,
+            sequence: 0,
+            last_stamp: 0,
+            uri: String::new(),
+            id: 0,
+            peers: Vec::new(),
+            own: Replica::default(),
+            own_list: Replica::default(),
+            tombstones: HashMap::new(),
+            dirty: BTreeSet::new(),
+            dirty_lifts: Vec::new(),
+            flushed: 0,
+            waiting: VecDeque::new(),
+            pace: Pace::new(PACE.0, PACE.1, now),
+            swept: 0,
+            scanned: None,
+            counts: Counts::default(),
+            complained: BTreeSet::new(),
+        }
+    }
+
+    /// The upper half of every token that this node gives: see [`message::addressed_to`].
+    pub fn token_prefix(&self) -> u32 {
+        self.token_prefix
+    }
+
+    /// Counters since the start.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Other secrets from now on.
+    pub fn set_keys(&mut self, keys: Keyring) {
+        self.keys = keys;
+    }
+
+    /// Another key of the service, so perhaps another fingerprint.
+    pub fn set_fingerprint(&mut self, fingerprint: u64) {
+        self.settings.fingerprint = fingerprint;
+    }
+
+    /// What the bus lists: this node's URI and those of the others, with numeric addresses.
+    pub fn listed(&mut self, own: &str, others: &[String]) {
+        if self.uri != own {
+            self.uri = own.to_owned();
+            self.id = node_id(own);
+        }
+        for peer in &mut self.peers {
+            peer.listed = false;
+        }
+        for uri in others.iter().filter(|uri| *uri != own) {
+            match self.peers.iter_mut().find(|peer| peer.uri == *uri) {
+                Some(peer) => peer.listed = true,
+                None => drop(self.add_peer(uri, true)),
+            }
+        }
+        // Whoever holds the secret stays, listed or not; strangers go with the list.
+        self.peers
+            .retain(|peer| peer.uri != own && (peer.listed || peer.is_authenticated()));
+    }
+
+    fn add_peer(&mut self, uri: &str, listed: bool) -> Option<usize> {
+        if uri == self.uri || self.peers.len() >= MOST_PEERS {
+            return None;
+        }
+        self.peers.push(Peer::new(uri, listed)?);
+        Some(self.peers.len() - 1)
+    }
+
+    /// Takes a message that came from `from`.
+    pub fn receive(&mut self, now: u64, from: IpAddr, bytes: &[u8], host: &mut dyn Host) {
+        let (header, rest) = match message::open(bytes, &self.keys) {
+            Ok(opened) => opened,
+            Err(refusal) => return self.refuse_stranger(from, refusal, host),
+        };
+        let Some(items) = message::items(rest) else {
+            self.counts.refused += 1;
+            self.complain_of(from, "its messages make no sense", host);
+            return;
+        };
+        if header.kind == Kind::Hello {
+            return self.take_hello(now, &header, items, host);
+        }
+        let Some(index) = self.session_of(&header) else {
+            // From before a restart, or seen before: no cause for a line.
+            self.counts.refused += 1;
+            return;
+        };
+        self.counts.received += 1;
+        self.heard(now, index, &header, host);
+        match header.kind {
+            Kind::Bans => self.take_bans(now, index, items, host),
+            Kind::Request => self.take_request(index, &items),
+            Kind::Part => self.take_part(now, index, &header, items, host),
+            Kind::Listed => self.take_listed(index, &header, items, host),
+            Kind::Hello | Kind::Unknown(_) => {}
+        }
+    }
+
+    /// The session that a message other than HELLO belongs to, if it was not seen before.
+    fn session_of(&mut self, header: &Header) -> Option<usize> {
+        let index = self.peers.iter().position(|peer| {
+            let session = &peer.session;
+            session.run == Some(header.run)
+                && header.to != 0
+                && [session.token, session.previous, session.next].contains(&header.to)
+        })?;
+        let fresh = self.peers[index].session.window.take(header.sequence);
+        fresh.then_some(index)
+    }
+
+    /// Takes note that a node lives.
+    fn heard(&mut self, now: u64, index: usize, header: &Header, host: &mut dyn Host) {
+        let peer = &mut self.peers[index];
+        peer.sample_clock(now, header.time);
+        let returned = peer.heard != 0 && peer.is_silent(now);
+        peer.heard = now;
+        peer.unanswered = 0;
+        if returned || std::mem::take(&mut peer.silent) {
+            peer.silent = false;
+            let text = format!("cluster: node {} is back", peer.uri);
+            host.log(Level::Notice, &text);
+            self.welcome(now, index, host);
+        }
+    }
+
+    /// Does what is to be done now; returns when there is more, in ms, if nothing happens before.
+    pub fn tick(&mut self, now: u64, host: &mut dyn Host) -> u64 {
+        if self.scanned.is_none() {
+            self.scan(now, host);
+        }
+        self.flush(now, host);
+        self.send_waiting(now, host);
+        self.look_again(now, host);
+        if now >= self.swept + SWEEP_PAUSE {
+            self.swept = now;
+            self.sweep(now, host);
+        }
+        self.tend_lease(now, host);
+        self.say_hello(now, host);
+        self.due(now)
+    }
+
+    fn due(&self, now: u64) -> u64 {
+        let mut due = self.swept + SWEEP_PAUSE;
+        if !self.dirty.is_empty() || !self.dirty_lifts.is_empty() {
+            due = due.min(self.flushed + BATCH);
+        }
+        if !self.waiting.is_empty() || self.peers.iter().any(|peer| peer.serving.is_some()) {
+            due = due.min(now + 5);
+        }
+        let looks = self.peers.iter().flat_map(|peer| &peer.unsettled);
+        looks
+            .map(|(_, _, at)| *at)
+            .chain(self.lease.due(now))
+            .fold(due, u64::min)
+            .max(now)
+    }
+
+    /// How often this node says HELLO, in ms.
+    fn pause(&self) -> u64 {
+        let nodes = self.peers.len() as u64 + 1;
+        HELLO_PAUSE * nodes.max(NODES_AT_FULL_PACE) / NODES_AT_FULL_PACE
+    }
+
+    fn sweep(&mut self, now: u64, host: &mut dyn Host) {
+        let clock = (now / 1000) as u32;
+        self.own.forget_ended(clock);
+        self.own_list.forget_ended(clock);
+        self.tombstones.retain(|_, stone| stone.until > now);
+        for index in 0..self.peers.len() {
+            let peer = &mut self.peers[index];
+            let theirs = peer.clock(now);
+            peer.bans.forget_ended(theirs);
+            if peer.is_authenticated() && !peer.silent && peer.is_silent(now) {
+                peer.silent = true;
+                peer.serving = None;
+                peer.asking = [None; 2];
+                let text = format!(
+                    "cluster: node {} is silent: its bans stay until they end",
+                    peer.uri
+                );
+                host.log(Level::Warn, &text);
+            }
+        }
+        self.place_deferred(now, host);
+        self.forget_peers(now);
+    }
+
+    /// A node that was silent for a day is gone: nothing of it may be left.
+    fn forget_peers(&mut self, now: u64) {
+        const DAY: u64 = 86_400_000;
+        self.peers.retain(|peer| {
+            peer.listed || !peer.bans.is_empty() || now.saturating_sub(peer.heard) < DAY
+        });
+    }
+
+    /// Sends one message; false if the node has no session.
+    fn send_to(&mut self, now: u64, index: usize, kind: Kind, items: &Items, host: &mut dyn Host) {
+        let to = self.peers[index].session.theirs;
+        self.send_as(now, index, kind, to, items, host);
+    }
+
+    fn send_as(
+        &mut self,
+        now: u64,
+        index: usize,
+        kind: Kind,
+        to: u64,
+        items: &Items,
+        host: &mut dyn Host,
+    ) {
+        self.sequence += 1;
+        let header = Header {
+            version: VERSION,
+            kind,
+            run: self.run,
+            to,
+            sequence: self.sequence,
+            time: now,
+        };
+        let bytes = items.seal(&header, &self.keys);
+        self.counts.sent += 1;
+        self.counts.bytes += bytes.len() as u64;
+        host.send(&self.peers[index].uri, &bytes);
+    }
+
+    /// Queues messages for every node that is there; what no node gets, the digests tell.
+    fn broadcast(&mut self, now: u64, kind: Kind, parts: Vec<Items>) {
+        let fresh = self.peers.iter().filter(|peer| peer.is_fresh(now));
+        let to: Vec<u64> = fresh.map(|peer| peer.id).collect();
+        if to.is_empty() {
+            return;
+        }
+        for items in parts {
+            if self.waiting.len() >= MOST_WAITING {
+                return;
+            }
+            self.waiting.push_back(Broadcast {
+                kind,
+                items: Rc::new(items),
+                to: to.clone(),
+            });
+        }
+    }
+
+    /// Sends what waits, as fast as the pace allows; then parts of sets that were asked for.
+    fn send_waiting(&mut self, now: u64, host: &mut dyn Host) {
+        while self.pace.left(now) > 0 {
+            let Some(first) = self.waiting.front_mut() else {
+                break;
+            };
+            let Some(id) = first.to.pop() else {
+                self.waiting.pop_front();
+                continue;
+            };
+            let (kind, items) = (first.kind, Rc::clone(&first.items));
+            if let Some(index) = self.peers.iter().position(|peer| peer.id == id) {
+                if self.peers[index].is_fresh(now) {
+                    self.send_to(now, index, kind, &items, host);
+                    self.pace.spend();
+                }
+            }
+        }
+        self.serve(now, host);
+    }
+
+    /// True while changes of a set are under way to the others: its digests would only confuse them.
+    fn is_sending(&self, set: Set) -> bool {
+        let wanted = match set {
+            Set::Bans => Kind::Bans,
+            Set::List => Kind::Listed,
+        };
+        self.waiting.iter().any(|waiting| waiting.kind == wanted)
+    }
+
+    fn refuse_stranger(&mut self, from: IpAddr, refusal: Refusal, host: &mut dyn Host) {
+        self.counts.refused += 1;
+        let listed = self.peers.iter_mut().filter(|peer| peer.address == from);
+        listed.for_each(|peer| peer.refused += 1);
+        match refusal {
+            Refusal::Malformed => {}
+            Refusal::Mac => self.complain_of(
+                from,
+                "its messages do not verify: another cluster_secret_file or api_key, or not of the cluster",
+                host,
+            ),
+            Refusal::Version(_) => self.complain_of(
+                from,
+                "its messages need a later version of this module",
+                host,
+            ),
+        }
+    }
+
+    /// One line for each address and reason; forged addresses must not fill the log.
+    fn complain_of(&mut self, from: IpAddr, reason: &'static str, host: &mut dyn Host) {
+        const MOST: usize = 100;
+        let listed = self.peers.iter_mut().find(|peer| peer.address == from);
+        if let Some(peer) = listed {
+            peer.complained = Some(reason);
+        }
+        if self.complained.len() < MOST && self.complained.insert((from, reason)) {
+            host.log(
+                Level::Warn,
+                &format!("cluster: {from} is refused: {reason}"),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! What is known of one other node.
+
+use std::net::IpAddr;
+
+use super::budget::BanBudget;
+use super::keys::node_id;
+use super::message::{Feed, Place, Set, LONGEST_URI};
+use super::replica::{Digests, Replica};
+use super::window::Window;
+
+/// HELLO comes this often, in milliseconds, unless the node says otherwise.
+pub const HELLO_PAUSE: u64 = 5_000;
+/// A node counts as silent after this many of its pauses without a sign of life, and two seconds.
+const SILENT_AFTER: u64 = 3;
+/// The offset of the clocks is the smallest of the last one or two periods of this length, in milliseconds: the
+/// message with the shortest way tells it best, and clocks drift.
+const OFFSET_PERIOD: i64 = 300_000;
+
+/// The numbers that a session with a node stands on.
+///
+/// A token is given to an address in a HELLO, and whoever answers with it is reachable there and has answered now:
+/// so neither a recorded message nor a wrong address gets a session.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// The run of the node; `None` before the first session.
+    pub run: Option<u64>,
+    /// What it must put into its messages.
+    pub token: u64,
+    /// The token before that, for messages under way.
+    pub previous: u64,
+    /// What it must put into a HELLO to begin a session of another run; 0: none was asked for.
+    pub next: u64,
+    /// What this node puts into messages to it; 0: not known.
+    pub theirs: u64,
+    /// The numbers seen of its run.
+    pub window: Window,
+}
+
+/// A part of a set that this node asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    /// When the last part came or was asked for.
+    pub at: u64,
+}
+
+/// A part of a set that is being sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Serving {
+    /// Which set.
+    pub set: Set,
+    /// Which buckets.
+    pub mask: u32,
+    /// What was sent last.
+    pub after: Option<Place>,
+    /// Messages left until the other side must ask again.
+    pub left: u32,
+}
+
+/// Another node.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its URI.
+    pub uri: String,
+    /// Its identity.
+    pub id: u64,
+    /// The address in its URI.
+    pub address: IpAddr,
+    /// True while the bus lists it.
+    pub listed: bool,
+    /// The session.
+    pub session: Session,
+    /// When it was heard last in a session, in ms; 0: never.
+    pub heard: u64,
+    /// True if silence was reported.
+    pub silent: bool,
+    /// When it was said HELLO last; 0: never.
+    pub greeted: u64,
+    /// When a HELLO that proved nothing was answered last.
+    pub answered: u64,
+    /// How often it was said HELLO without an answer.
+    pub unanswered: u32,
+    /// How often it says HELLO, in ms.
+    pub pause: u64,
+    /// Its software.
+    pub software: String,
+    offsets: [i64; 2],
+    offset_period: i64,
+    /// The bans that it made, as far as they are known here.
+    pub bans: Replica,
+    /// True if some of them wait for room.
+    pub deferred: bool,
+    /// Its bans up to this stamp were thrown away by the operator.
+    pub floor: u64,
+    /// What it may ban.
+    pub budget: BanBudget,
+    /// How many bans it may lift.
+    pub lifts: BanBudget,
+    /// Messages and bans of it that were refused.
+    pub refused: u64,
+    /// Why it was refused last, for the log: once for each reason.
+    pub complained: Option<&'static str>,
+    /// Its digests, to be looked at again when messages under way have come.
+    pub unsettled: Vec<(Set, Digests, u64)>,
+    /// What it was asked for.
+    pub asking: [Option<Asking>; 2],
+    /// What it asked for.
+    pub serving: Option<Serving>,
+    /// What it knows of the list.
+    pub feed: Feed,
+    /// The intention that it confirmed last.
+    pub confirmed: u64,
+    /// The intention of it that is to be confirmed.
+    pub confirm: u64,
+}
+
+impl Peer {
+    /// A node of which only the URI is known; `None` if that has no numeric address: names are never looked up here.
+    pub fn new(uri: &str, listed: bool) -> Option<Peer> {
+        let address = address_of(uri)?;
+        Some(Peer {
+            uri: uri.to_owned(),
+            id: node_id(uri),
+            address,
+            listed,
+            session: Session::default(),
+            heard: 0,
+            silent: false,
+            greeted: 0,
+            answered: 0,
+            unanswered: 0,
+            pause: HELLO_PAUSE,
+            software: String::new(),
+            offsets: [i64::MAX; 2],
+            offset_period: 0,
+            bans: Replica::default(),
+            deferred: false,
+            floor: 0,
+            budget: BanBudget::default(),
+            lifts: BanBudget::default(),
+            refused: 0,
+            complained: None,
+            unsettled: Vec::new(),
+            asking: [None; 2],
+            serving: None,
+            feed: Feed::default(),
+            confirmed: 0,
+            confirm: 0,
+        })
+    }
+
+    /// True if it holds the secret and answered.
+    pub fn is_authenticated(&self) -> bool {
+        self.session.run.is_some()
+    }
+
+    /// True if nothing was heard of it for too long.
+    pub fn is_silent(&self, now: u64) -> bool {
+        now.saturating_sub(self.heard) > self.pause * SILENT_AFTER + 2_000
+    }
+
+    /// True if it is there now: bans go to it. What it misses otherwise, its digests tell.
+    pub fn is_fresh(&self, now: u64) -> bool {
+        self.is_authenticated()
+            && self.session.theirs != 0
+            && now.saturating_sub(self.heard) <= self.pause * 2 + 1_000
+    }
+
+    /// How often it is to be said HELLO, in ms: less often the longer it does not answer.
+    pub fn hello_pause(&self, now: u64, pause: u64) -> u64 {
+        match self.is_authenticated() && !self.is_silent(now) {
+            true => pause,
+            false if self.unanswered < 6 => pause,
+            false if self.unanswered < 60 => pause * 2,
+            false => pause * 6,
+        }
+    }
+
+    /// Takes note of the time in one of its messages.
+    pub fn sample_clock(&mut self, now: u64, theirs: u64) {
+        let offset = (now as i64).saturating_sub(theirs as i64);
+        let period = now as i64 / OFFSET_PERIOD;
+        if period != self.offset_period {
+            let skipped = period != self.offset_period + 1;
+            self.offsets[1] = if skipped { i64::MAX } else { self.offsets[0] };
+            self.offsets[0] = i64::MAX;
+            self.offset_period = period;
+        }
+        self.offsets[0] = self.offsets[0].min(offset);
+    }
+
+    /// Forgets the clock of an earlier run.
+    pub fn forget_clock(&mut self) {
+        self.offsets = [i64::MAX; 2];
+    }
+
+    /// How far this node's clock is ahead of its, in ms.
+    pub fn offset(&self) -> i64 {
+        match self.offsets[0].min(self.offsets[1]) {
+            i64::MAX => 0,
+            offset => offset,
+        }
+    }
+
+    /// A second of its clock as one of ours.
+    pub fn to_local(&self, second: u32) -> u32 {
+        let shift = self.offset().saturating_add(500).div_euclid(1000);
+        let local = i64::from(second).saturating_add(shift);
+        u32::try_from(local.max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Its clock now, in seconds.
+    pub fn clock(&self, now: u64) -> u32 {
+        let theirs = (now as i64).saturating_sub(self.offset()) / 1000;
+        u32::try_from(theirs.max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// The slot of a set in [`Peer::asking`].
+    pub fn asking_mut(&mut self, set: Set) -> &mut Option<Asking> {
+        &mut self.asking[set as usize]
+    }
+}
+
+/// The numeric address in `sip:HOST:PORT;...`.
+pub fn address_of(uri: &str) -> Option<IpAddr> {
+    if uri.len() > LONGEST_URI || !uri.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let rest = uri
+        .strip_prefix("sip:")
+        .or_else(|| uri.strip_prefix("sips:"))?;
+    let host = match rest.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        None => rest.split([':', ';']).next()?,
+    };
+    host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numeric_addresses() {
+        let ip = |text: &str| text.parse::<IpAddr>().ok();
+        assert_eq!(
+            address_of("sip:10.0.0.1:5060;transport=tcp"),
+            ip("10.0.0.1")
+        );
+        assert_eq!(address_of("sip:[2001:db8::1]:5060"), ip("2001:db8::1"));
+        for bad in [
+            "sip:node1:5060",
+            "10.0.0.1",
+            "sip:",
+            "sip:10.0.0.1 :1",
+            "sip:[::1",
+        ] {
+            assert_eq!(address_of(bad).filter(|_| bad != "sip:[::1"), None, "{bad}");
+        }
+        assert!(Peer::new("sip:name.example", true).is_none());
+    }
+
+    #[test]
+    fn clocks_need_not_agree() {
+        let mut peer = Peer::new("sip:10.0.0.1", true).unwrap();
+        // An hour ahead of ours, with messages that take 5 to 900 ms.
+        for (n, delay) in [900, 5, 300].into_iter().enumerate() {
+            let sent = 10_000_000 + n as u64 * 1000;
+            peer.sample_clock(sent + delay, sent + 3_600_000);
+        }
+        assert_eq!(peer.to_local(20_000), 16_400);
+        assert_eq!(peer.clock(10_000_000), 13_599);
+        // A slower way does not lengthen anything, and an old minimum is forgotten.
+        peer.sample_clock(12_000_900, 15_600_000);
+        peer.sample_clock(12_301_000, 15_900_000);
+        assert_eq!(peer.to_local(20_000), 16_401);
+    }
+
+    #[test]
+    fn the_dead_are_asked_less_often() {
+        let mut peer = Peer::new("sip:10.0.0.1", true).unwrap();
+        assert_eq!(peer.hello_pause(1_000_000, 5_000), 5_000);
+        peer.unanswered = 100;
+        assert_eq!(peer.hello_pause(1_000_000, 5_000), 30_000);
+        assert!(!peer.is_fresh(1_000) && peer.is_silent(100_000));
+    }
+}

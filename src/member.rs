@@ -1,0 +1,417 @@
+//! This server as a node of the cluster: [`Node`] at work between shared memory, the bus and the clock.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::address::Subnet;
+use crate::bans::block::{Bans, By, Order, Refusal};
+use crate::clock::Clock;
+use crate::cluster::keys::list_fingerprint;
+use crate::cluster::message::Feed;
+use crate::cluster::{
+    FeedMode, Host, Keyring, Node, NodeState, NodeView, OwnBan, Placed, Settings,
+};
+use crate::config::{files, Config};
+use crate::log::{self, Level};
+use crate::shared::changes::ChangeKind;
+use crate::shared::cluster::{Ask, Cluster, Number, ShownNode, SHOWN_NODES};
+use crate::shared::origin::Origin;
+use crate::updater::intake::Intake;
+use crate::{error, warning};
+
+/// How often the bus is asked which nodes there are, in ms.
+const LIST_PAUSE: u64 = 2_000;
+/// How often operators' view is brought up to date, in ms.
+const SHOW_PAUSE: u64 = 500;
+/// Messages taken in one turn, so that time-outs are served meanwhile.
+const PER_TURN: usize = 256;
+/// Added to the rate limit's window in ms: for clocks of a second's grain.
+const WINDOW_MARGIN: u64 = 2_000;
+
+/// The bus that the messages travel on.
+pub trait Bus {
+    /// Sends a message to a node. It must not wait for the answer.
+    fn send(&mut self, uri: &str, message: &[u8]);
+    /// This node's URI and those of the others, with numeric addresses; `None` while the bus is not ready.
+    fn nodes(&mut self) -> Option<(String, Vec<String>)>;
+    /// True for an address that this server listens on.
+    fn is_own(&self, ip: IpAddr) -> bool;
+}
+
+/// The node of this server.
+pub struct Driver<'a, B> {
+    node: Node,
+    config: &'a Config,
+    cluster: &'a Cluster,
+    clock: Clock,
+    tables: Tables<'a, B>,
+    list_due: u64,
+    show_due: u64,
+    mode: FeedMode,
+    granted: u64,
+}
+
+/// The secrets of the cluster: of the file, or derived from the API key.
+///
+/// # Errors
+/// There is none, or it cannot be used; the text names the parameters.
+pub fn keyring(config: &Config) -> Result<(Keyring, Option<String>), String> {
+    let none =
+        "enable_dmq 1 needs a secret that all nodes share: set cluster_secret_file, or api_key or \
+                api_key_file";
+    if !config.cluster_secret_file.is_empty() {
+        let file = files::read_secret_file(&config.cluster_secret_file)
+            .map_err(|error| format!("cluster_secret_file {error}"))?;
+        let secrets = file.secrets.iter().map(|secret| secret.as_bytes());
+        let keys = Keyring::new(secrets).ok_or(none)?;
+        return Ok((keys, file.warning));
+    }
+    let (key, _) = files::read_key(config);
+    let Some(key) = key.key() else {
+        return Err(none.to_owned());
+    };
+    let keys = Keyring::new([key.expose().as_bytes()]).ok_or(none)?;
+    Ok((keys, None))
+}
+
+impl<'a, B: Bus> Driver<'a, B> {
+    /// A node that knows nobody yet. `cluster` is the part of `bans.shared` for it.
+    ///
+    /// # Errors
+    /// There is no secret.
+    pub fn new(
+        bans: Bans<'a>,
+        cluster: &'a Cluster,
+        config: &'a Config,
+        clock: Clock,
+        bus: B,
+    ) -> Result<Self, String> {
+        let (keys, _) = keyring(config)?;
+        // Without the kernel's randomness there is no session: zero is no valid token.
+        let random = Box::new(|| getrandom::u64().unwrap_or(0));
+        let window = config.rate_limit_window + config.http_timeout;
+        let settings = Settings {
+            peer_budget: config.peer_budget,
+            peer_capacity: config.max_peer_entries,
+            software: env!("CARGO_PKG_VERSION").to_owned(),
+            fingerprint: fingerprint(config),
+            rate_limit: config.rate_limit_requests,
+            rate_window: u64::from(window) * 1000 + WINDOW_MARGIN,
+            shrink_limit: config.feed_shrink_limit,
+        };
+        let node = Node::new(settings, keys, random, clock.unix_ms());
+        cluster.set(Number::TokenPrefix, u64::from(node.token_prefix()));
+        Ok(Driver {
+            node,
+            config,
+            cluster,
+            clock,
+            tables: Tables {
+                bans,
+                bus,
+                intake: Intake::default(),
+                trust_self: config.trust_self,
+                numbers: HashMap::new(),
+            },
+            list_due: 0,
+            show_due: 0,
+            mode: FeedMode::Alone,
+            granted: 0,
+        })
+    }
+
+    /// Does what is to be done now; returns how long there is nothing to do unless somebody wakes us.
+    pub fn turn(&mut self) -> Duration {
+        let now = self.clock.unix_ms();
+        self.cluster.set(Number::Turned, now / 1000);
+        self.cluster.changes.awake();
+        if now >= self.list_due {
+            self.list_due = now + LIST_PAUSE;
+            if let Some((own, others)) = self.tables.bus.nodes() {
+                self.node.listed(&own, &others);
+            }
+        }
+        self.serve_requests(now);
+        self.take_changes(now);
+        let mut taken = 0;
+        while taken < PER_TURN {
+            let Some((from, bytes)) = self.cluster.take_message() else {
+                break;
+            };
+            self.node.receive(now, from, &bytes, &mut self.tables);
+            taken += 1;
+        }
+        self.tell_feed(now);
+        let mut due = self.node.tick(now, &mut self.tables);
+        self.show_feed();
+        if now >= self.show_due {
+            self.show_due = now + SHOW_PAUSE;
+            self.show(now);
+        }
+        if taken == PER_TURN {
+            due = now;
+        }
+        let due = due.min(self.list_due).min(self.show_due);
+        Duration::from_millis(due.saturating_sub(now))
+    }
+
+    fn serve_requests(&mut self, now: u64) {
+        let asked = self.cluster.take_asked();
+        if asked(Ask::Reload) {
+            self.reload();
+        }
+        if asked(Ask::Force) {
+            self.node.force();
+        }
+        if asked(Ask::FlushedPeers) {
+            self.node.flush_peer(None, &mut self.tables);
+        }
+        while let Some(uri) = self.cluster.take_flush() {
+            self.node.flush_peer(Some(&uri), &mut self.tables);
+        }
+        if asked(Ask::FlushedLocal) {
+            self.node.scan(now, &mut self.tables);
+        }
+        if asked(Ask::ListChanged) {
+            self.node.scan_list(now, &mut self.tables);
+        }
+    }
+
+    fn reload(&mut self) {
+        match keyring(self.config) {
+            Ok((keys, open)) => {
+                if let Some(text) = open {
+                    warning!("{text}");
+                }
+                self.node.set_keys(keys);
+            }
+            Err(problem) => error!("{problem}; the secrets of the cluster stay as they were"),
+        }
+        self.node.set_fingerprint(fingerprint(self.config));
+    }
+
+    fn take_changes(&mut self, now: u64) {
+        if self.cluster.changes.lost() {
+            self.node.scan(now, &mut self.tables);
+        }
+        while let Some(change) = self.cluster.changes.take() {
+            match change.kind {
+                ChangeKind::Blocked => {
+                    self.node.own_changed(now, change.subnet, &self.tables);
+                }
+                ChangeKind::Unblocked => self.node.lifted(now, change.subnet, &mut self.tables),
+            }
+        }
+    }
+
+    /// What this node's engine says of the list.
+    fn tell_feed(&mut self, now: u64) {
+        let number = |number| self.cluster.number(number);
+        let published = &self.tables.bans.shared.published;
+        let feed = Feed {
+            healthy: number(Number::OwnHealthy) != 0,
+            last_success: number(Number::OwnSuccess) as u32,
+            last_full: number(Number::OwnFull) as u32,
+            id: published.text(crate::shared::published::Text::FeedId),
+            ..Feed::default()
+        };
+        self.node.set_feed(now, feed);
+        self.node.wish(number(Number::Wished));
+    }
+
+    /// What the updater has to know of the list.
+    fn show_feed(&mut self) {
+        let view = self.node.feed_view();
+        let cluster = self.cluster;
+        if self.mode != view.mode || view.mode == FeedMode::Follow {
+            cluster.fetched_id().set(&view.fetched.id);
+            cluster.fetcher().set(&view.fetcher);
+        }
+        cluster.set(Number::FetchedSuccess, u64::from(view.fetched.last_success));
+        cluster.set(Number::FetchedFull, u64::from(view.fetched.last_full));
+        cluster.set(Number::FetchedHealthy, u64::from(view.fetched.healthy));
+        cluster.set(Number::Whole, u64::from(view.whole));
+        cluster.set(Number::Held, u64::from(view.held));
+        cluster.set(Number::Granted, view.granted);
+        cluster.set(Number::Mode, view.mode as u64 + 1);
+        if self.mode != view.mode || self.granted != view.granted {
+            self.mode = view.mode;
+            self.granted = view.granted;
+            self.tables.bans.wake.wake();
+        }
+    }
+
+    /// What operators see.
+    fn show(&mut self, now: u64) {
+        let counts = self.node.counts();
+        let nodes = self.node.view(now);
+        let there = nodes.iter().filter(|node| {
+            matches!(node.state, NodeState::Myself | NodeState::Ok) && !node.uri.is_empty()
+        });
+        self.cluster.set(Number::Nodes, there.count() as u64);
+        self.cluster.set(Number::Sent, counts.sent);
+        self.cluster.set(Number::Received, counts.received);
+        self.cluster.set(Number::Refused, counts.refused);
+        let numbers = &mut self.tables.numbers;
+        let known: Vec<(String, u16)> = numbers.iter().map(|(uri, n)| (uri.clone(), *n)).collect();
+        for (uri, number) in known {
+            if !nodes.iter().any(|node| node.uri == uri) {
+                numbers.remove(&uri);
+                self.cluster.node(usize::from(number)).set("");
+            }
+        }
+        for (index, node) in nodes.iter().enumerate() {
+            let number = match index {
+                0 => 0,
+                _ => self.tables.number_of(&node.uri),
+            };
+            if !node.uri.is_empty() {
+                shown(node, now).write(self.cluster.node(usize::from(number)));
+            }
+        }
+    }
+}
+
+fn shown(node: &NodeView, now: u64) -> ShownNode {
+    ShownNode {
+        uri: node.uri.clone(),
+        state: node.state.as_str().to_owned(),
+        role: node.role.as_str().to_owned(),
+        bans: node.bans,
+        heard: node.seen.map_or(0, |seconds| now / 1000 - seconds),
+        refused: node.refused,
+        version: node.version.clone(),
+        address: node
+            .authenticated
+            .map_or(String::new(), |ip| ip.to_string()),
+    }
+}
+
+/// What the list is, for nodes to know whether they share it; 0: this node shares none.
+fn fingerprint(config: &Config) -> u64 {
+    let (key, _) = files::read_key(config);
+    match (config.source(), key.key()) {
+        (Ok(source), Some(key)) if config.cluster_fetch_one => {
+            list_fingerprint(&source.fingerprint(), key.expose().as_bytes())
+        }
+        _ => 0,
+    }
+}
+
+/// The tables of this server, for the node.
+struct Tables<'a, B> {
+    bans: Bans<'a>,
+    bus: B,
+    intake: Intake,
+    trust_self: bool,
+    /// The numbers of the nodes, from 1.
+    numbers: HashMap<String, u16>,
+}
+
+impl<B> Tables<'_, B> {
+    fn number_of(&mut self, uri: &str) -> u16 {
+        if let Some(number) = self.numbers.get(uri) {
+            return *number;
+        }
+        let free = (1..SHOWN_NODES as u16).find(|n| !self.numbers.values().any(|used| used == n));
+        let number = free.unwrap_or(0);
+        if number != 0 {
+            self.numbers.insert(uri.to_owned(), number);
+        }
+        number
+    }
+}
+
+impl<B: Bus> Host for Tables<'_, B> {
+    fn send(&mut self, uri: &str, message: &[u8]) {
+        self.bus.send(uri, message);
+    }
+
+    fn own(&self, subnet: Subnet) -> Option<OwnBan> {
+        let local = &self.bans.shared.local;
+        let entry = local.entry(local.find(subnet)?)?;
+        Some(OwnBan {
+            end: entry.value,
+            since: entry.since,
+            reason: entry.reason,
+        })
+    }
+
+    fn each_own(&self, visit: &mut dyn FnMut(Subnet, u32, u32)) {
+        let local = &self.bans.shared.local;
+        local.for_each(|entry| visit(entry.subnet, entry.value, entry.since));
+    }
+
+    fn holds(&self, subnet: Subnet) -> bool {
+        self.bans.shared.peer.find(subnet).is_some()
+    }
+
+    fn place(&mut self, uri: &str, subnet: Subnet, end: u32, reason: &str) -> Placed {
+        let order = Order {
+            subnet,
+            ttl: end.saturating_sub(self.bans.shared.now()).max(1),
+            reason,
+            by: By::Peer(self.number_of(uri)),
+        };
+        match self.bans.block(order) {
+            Ok(_) => Placed::Yes,
+            Err(Refusal::Full) => Placed::Full,
+            Err(_) => Placed::Refused,
+        }
+    }
+
+    fn shorten(&mut self, subnet: Subnet, end: u32) {
+        self.bans.shorten(Origin::Peer, subnet, end);
+    }
+
+    fn lift(&mut self, subnet: Subnet) {
+        self.bans.lift(Origin::Peer, subnet);
+    }
+
+    fn lift_own(&mut self, subnet: Subnet) {
+        self.bans.lift(Origin::Local, subnet);
+    }
+
+    fn each_listed(&self, visit: &mut dyn FnMut(Subnet, u32)) {
+        let feed = &self.bans.shared.feed;
+        feed.for_each(|entry| visit(entry.subnet, entry.value));
+    }
+
+    fn list(&mut self, entries: &[(Subnet, u32)]) {
+        let offset = self.bans.shared.wall_offset();
+        let listed: Vec<crate::feed::Listed> = entries
+            .iter()
+            .map(|(subnet, end)| crate::feed::Listed {
+                subnet: *subnet,
+                // The ends of the list are wall-clock times, those of the nodes are not.
+                end: offset.wall(u64::from(*end)),
+            })
+            .collect();
+        let (bus, trust_self, bans) = (&self.bus, self.trust_self, self.bans);
+        let own = |ip| trust_self && bus.is_own(ip);
+        self.intake.apply(bans.shared, &listed, own, |subnet| {
+            bans.changed(Origin::Feed, subnet, ChangeKind::Blocked);
+        });
+    }
+
+    fn keep_listed(&mut self, keep: &dyn Fn(Subnet) -> bool) -> usize {
+        let mut gone = Vec::new();
+        self.bans.shared.feed.retain(|subnet, _| {
+            let keep = keep(subnet);
+            if !keep {
+                gone.push(subnet);
+            }
+            keep
+        });
+        for subnet in &gone {
+            self.bans
+                .changed(Origin::Feed, *subnet, ChangeKind::Unblocked);
+        }
+        gone.len()
+    }
+
+    fn log(&mut self, level: Level, text: &str) {
+        log::write(level, file!(), line!(), format_args!("{text}"));
+    }
+}
