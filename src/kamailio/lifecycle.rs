@@ -11,7 +11,7 @@ use crate::address::Subnet;
 use crate::bans::evict::evict_trusted;
 use crate::clock::Clock;
 use crate::config::files;
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::feed::ApiKey;
 use crate::member;
 use crate::memory::{Arena, AtomicU32};
@@ -19,7 +19,7 @@ use crate::shared::Shared;
 use crate::state::restore;
 use crate::sys::mmap::SharedArena;
 use crate::trust::{Rule, Trusted};
-use crate::{error, info, warning};
+use crate::{error, notice, warning};
 
 /// All child processes, in the order in which they are forked.
 const CHILDREN: &[Child] = &[updater::CHILD, events::CHILD, cluster::CHILD];
@@ -58,11 +58,6 @@ fn init() -> Result<(), String> {
     };
     register(&module)?;
     packet::learn_faked_message();
-    info!(
-        "apiban {} on Kamailio {}",
-        env!("CARGO_PKG_VERSION"),
-        load::release()
-    );
     publish(module)
 }
 
@@ -176,6 +171,7 @@ pub unsafe extern "C" fn child_init(rank: c_int) -> c_int {
                     trust_own_addresses(&module.shared);
                     evict_trusted(&module.shared);
                 }
+                announce(module);
                 join_bus(module)
             }
             k::PROC_MAIN => fork_children(module),
@@ -196,6 +192,41 @@ fn join_bus(module: &Module) -> c_int {
             -1
         }
     }
+}
+
+/// One line that says what is in force from the first packet on.
+fn announce(module: &Module) {
+    let (config, shared) = (&module.config, &module.shared);
+    let mode = match config.mode {
+        Mode::Enforce => "enforce",
+        Mode::Observe => "observe, nobody is turned away",
+    };
+    let last_success = module
+        .resumed
+        .feed
+        .as_ref()
+        .and_then(|feed| feed.last_success);
+    let age = match last_success {
+        Some(then) if !shared.feed.is_empty() => {
+            let seconds = module.clock.unix().saturating_sub(then);
+            format!(" (from the state file, {seconds} s old)")
+        }
+        _ => String::new(),
+    };
+    let feed = match &module.key {
+        ApiKey::Usable(_) => format!("polls every {} s", config.poll_interval),
+        ApiKey::NotSet | ApiKey::Unusable(_) => "feed off".to_owned(),
+    };
+    let (rules, automatic) = shared.trust.count();
+    notice!(
+        "apiban {} on Kamailio {}: {mode}; {} listed{age}, {} local bans, {rules} trust rules ({automatic} automatic), \
+         firewall {}, {feed}",
+        env!("CARGO_PKG_VERSION"),
+        load::release(),
+        shared.feed.len(),
+        shared.local.len(),
+        config.firewall.facts().map_or("none", |facts| facts.name),
+    );
 }
 
 /// 0, or the first error.
