@@ -15,7 +15,8 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    connect, getsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, UnixAddr,
+    connect, getsockopt, shutdown, socket, sockopt, AddressFamily, Shutdown, SockFlag, SockType,
+    UnixAddr,
 };
 
 /// An owner as the table names it.
@@ -111,6 +112,13 @@ impl Claim {
     /// Lets go of those who looked whether we live, so that the queue does not fill up.
     pub fn greet(&self) {
         while self.listener.accept().is_ok() {}
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // A child between its fork and its exec may hold a copy of the descriptor for a moment.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
     }
 }
 
