@@ -455,3 +455,24 @@ fn the_sample_bans_in_every_release() {
         kamailio.assert_answered("127.0.0.5");
     }
 }
+
+/// One forged UDP packet is enough for most of the examples, so none of them bans for long.
+#[test]
+fn examples_ban_for_an_hour_at_most() {
+    let sample = include_str!("../../../kamailio.cfg.sample");
+    let begin = "apiban_block(\"$si\", \"";
+    let mut seen = 0;
+    for text in [README, sample] {
+        for (at, begin) in text.match_indices(begin) {
+            let rest = &text[at + begin.len()..];
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            // A ttl that is an error on purpose has other characters.
+            if rest[digits.len()..].starts_with('"') {
+                let seconds: u32 = digits.parse().expect("seconds");
+                assert!(seconds <= 3_600, "{}", rest.lines().next().unwrap_or(""));
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 4, "{seen} examples");
+}
