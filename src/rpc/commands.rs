@@ -121,10 +121,10 @@ fn check_files(config: &Config) -> Result<(), Fault> {
     if path.is_empty() {
         return Ok(());
     }
-    match files::read_trust_file(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(unusable(format!("trust_file {error}"))),
-    }
+    files::read_trust_file(path).map_err(|error| unusable(format!("trust_file {error}")))?;
+    // Together with the parameter `trust` it may be too long.
+    files::read_trust(config).map_err(|error| unusable(error.to_string()))?;
+    Ok(())
 }
 
 fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {

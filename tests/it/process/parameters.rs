@@ -320,8 +320,17 @@ fn a_pipe_as_file_is_an_error_and_stops_nothing() {
     assert_eq!(status["feed"]["state"], "unauthorized", "{status}");
     fs::remove_file(&trust).expect("trust file");
     pipe(dir.path(), "trust");
-    kamailio.ask("apiban.reload", &[]);
-    kamailio.wait_for_log("trust: it is not a regular file", Duration::from_secs(15));
+    let reload = || {
+        let fault = kamailio
+            .jsonrpc("apiban.reload", serde_json::json!([]))
+            .expect_err("a reload with a pipe");
+        assert_eq!(fault.code, 500, "{fault}");
+        fault.text
+    };
+    assert!(reload().contains("key: it is not a regular file"));
+    fs::remove_file(dir.path().join("key")).expect("the pipe");
+    fs::write(dir.path().join("key"), "a-key-of-the-service\n").expect("key file");
+    assert!(reload().contains("trust: it is not a regular file"));
     // The updater goes on: it ends a ban, and it ends with Kamailio.
     kamailio.ask("apiban.block", &["127.0.0.66", "1"]);
     wait_until("the end of the ban", Duration::from_secs(15), || {

@@ -184,7 +184,7 @@ fn a_bad_argument_is_a_fault_that_names_it() {
         trusted,
         Fault {
             code: 403,
-            text: "192.0.2.7 is trusted: trust".into()
+            text: "192.0.2.7 is trusted: trust 192.0.2.0/24".into()
         }
     );
     let wider = fault(&kamailio, &["apiban.block", "192.0.0.0/16"]);
@@ -192,7 +192,7 @@ fn a_bad_argument_is_a_fault_that_names_it() {
         wider,
         Fault {
             code: 403,
-            text: "192.0.0.0/16 is trusted: trust".into()
+            text: "192.0.0.0/16 is trusted: trust 192.0.2.0/24".into()
         }
     );
     let unknown = fault(&kamailio, &["apiban.unblock", "198.51.100.1"]);
@@ -422,8 +422,8 @@ fn a_prefix_can_be_asked_about() {
         ("198.51.0.0/16", "none", "1 ban inside"),
         ("203.0.113.0/24", "none", "2 bans inside"),
         ("203.0.112.0/24", "none", ""),
-        ("192.0.2.128/28", "trusted", "trust"),
-        ("192.0.2.0/24", "trusted", "trust"),
+        ("192.0.2.128/28", "trusted", "trust 192.0.2.128/28"),
+        ("192.0.2.0/24", "trusted", "trust 192.0.2.128/28"),
     ] {
         assert_eq!(told(ip), expected(ip, source, reason));
     }
