@@ -118,7 +118,7 @@ pub enum Item {
     /// The sender's software version, and how often it says HELLO, in seconds.
     About(u16, String),
     /// Digests of a set.
-    Digests(Set, [u64; BUCKETS]),
+    Digests(Set, Box<[u64; BUCKETS]>),
     /// A ban.
     Ban(Ban),
     /// Bans of these origins (node, stamp) on this address are lifted, up to the stamp.
@@ -383,8 +383,8 @@ fn read_item(number: u8, mut reader: Reader<'_>) -> Option<Item> {
         3 => Item::About(reader.u16()?, reader.text(64)?),
         4 => {
             let set = reader.set()?;
-            let mut digests = [0; BUCKETS];
-            for digest in &mut digests {
+            let mut digests = Box::new([0; BUCKETS]);
+            for digest in digests.iter_mut() {
                 *digest = reader.u64()?;
             }
             Item::Digests(set, digests)
@@ -558,7 +558,7 @@ mod tests {
             Item::Uri("sip:10.0.0.1:5060;transport=tls".into()),
             Item::Token(7),
             Item::About(5, "0.1.0".into()),
-            Item::Digests(Set::List, std::array::from_fn(|n| n as u64)),
+            Item::Digests(Set::List, Box::new(std::array::from_fn(|n| n as u64))),
             Item::Ban(Ban {
                 subnet: subnet("2001:db8::/64"),
                 end: 1_795_300_600,

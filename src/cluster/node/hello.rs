@@ -30,7 +30,7 @@ impl Hello {
                 Item::Uri(uri) => hello.uri = uri,
                 Item::Token(token) => hello.token = token,
                 Item::About(pause, software) => hello.about = Some((pause, software)),
-                Item::Digests(set, sums) => hello.digests.push((set, sums)),
+                Item::Digests(set, sums) => hello.digests.push((set, *sums)),
                 other => hello.rest.push(other),
             }
         }
@@ -254,7 +254,7 @@ impl Node {
 }
 
 fn add_digests(items: &mut Items, set: Set, replica: &Replica, seed: u64, now: u64) {
-    items.add(&Item::Digests(set, replica.digests(seed, now)));
+    items.add(&Item::Digests(set, Box::new(replica.digests(seed, now))));
 }
 
 enum Admission {

@@ -107,10 +107,13 @@ struct Member {
     used: u64,
 }
 
+/// A message under way: when it arrives, a running number, sender, receiver, bytes.
+type UnderWay = (u64, u64, usize, usize, Vec<u8>);
+
 struct World {
     now: u64,
     members: Vec<Member>,
-    queue: BinaryHeap<Reverse<(u64, u64, usize, usize, Vec<u8>)>>,
+    queue: BinaryHeap<Reverse<UnderWay>>,
     count: u64,
     random: Jitter,
     way: Way,
