@@ -1,7 +1,7 @@
 //! `apiban export`: the list in the form that a device or another program reads.
 //!
 //! Each format is a pure function from a sorted list to text ([`Format::render`]); every address in it is
-//! printed from a parsed value. [`file`] puts the text where it belongs, and refuses to replace a good list
+//! printed from a parsed value. [`mod@file`] puts the text where it belongs, and refuses to replace a good list
 //! by an empty or suspiciously short one.
 
 mod devices;

@@ -1,6 +1,6 @@
 //! `apiban sync`, `run` and `flush`: the module's updater at work without Kamailio.
 //!
-//! [`work`] makes the updater with everything that it needs; [`sync`] turns it until the list is complete and
+//! `work.rs` makes the updater with everything that it needs; [`sync`] turns it until the list is complete and
 //! then brings the firewall up to date; [`run`] turns it until a signal comes. [`lock`] keeps two programs
 //! from writing one state file.
 

@@ -14,7 +14,7 @@
 //! }
 //! ```
 //! Nothing outside this table is read or changed, and a table of that name without our mark is refused,
-//! as is one whose owner lives ([`owner`]). Elements carry the ban's own timeout, so the kernel ends bans
+//! as is one whose owner lives (`owner.rs`). Elements carry the ban's own timeout, so the kernel ends bans
 //! even when nobody is left to lift them.
 
 use std::collections::{BTreeMap, BTreeSet};
