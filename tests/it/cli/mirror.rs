@@ -349,9 +349,9 @@ fn before_there_is_a_whole_list_it_serves_none() {
     }
     service.clear_faults();
     mirror.wait_ready();
-    drop(mirror);
     // The next start has the list from the state file, whatever the service does.
     wait_until("the state file", SOON, || program.state_file().exists());
+    drop(mirror);
     program.run(&["sync"]).ok();
     service.set_fault(Fault::Status(503, None), None);
     let mirror = Mirror::start(&program, "feed");

@@ -57,18 +57,16 @@ fn the_start_line_says_what_is_in_force() {
     let service = service();
     service.list(&[LISTED]);
     let kept = Kept::filled(&service);
-    for release in Release::all() {
-        let kamailio = kept.builder(&service).release(&release).start();
-        let line = kamailio.wait_for_log("NOTICE: apiban", SOON);
-        for part in [
-            "enforce; 1 listed (from the state file, ",
-            ", 0 local bans, ",
-            "firewall none, polls every ",
-        ] {
-            assert!(line.contains(part), "{}: {line}", release.name());
-        }
-        assert!(kamailio.stop().status.success());
+    let kamailio = kept.builder(&service).start();
+    let line = kamailio.wait_for_log("NOTICE: apiban", SOON);
+    for part in [
+        "enforce; 1 listed (from the state file, ",
+        ", 0 local bans, ",
+        "firewall none, polls every ",
+    ] {
+        assert!(line.contains(part), "{line}");
     }
+    assert!(kamailio.stop().status.success());
 }
 
 #[test]
