@@ -115,8 +115,11 @@ fn twenty_reloads_leave_no_descriptor_and_no_child_behind() {
     assert_eq!(threads(updater), threads_before);
     // What the fork brought along, an eventfd, at most one connection to the service.
     assert!(before.len() <= 12, "{before:#?}");
+    // The lock on the state file is held all the time, the file itself is not.
     assert!(
-        !before.iter().any(|target| target.contains("apiban.state")),
+        !before
+            .iter()
+            .any(|target| target.contains("apiban.state") && !target.ends_with(".lock")),
         "{before:#?}"
     );
     for pid in [updater, kamailio.pid()] {
