@@ -225,12 +225,14 @@ impl<'a, B: Bus> Driver<'a, B> {
         let view = self.node.feed_view();
         let cluster = self.cluster;
         if self.mode != view.mode || view.mode == FeedMode::Follow {
-            cluster.fetched_id().set(&view.fetched.id);
             cluster.fetcher().set(&view.fetcher);
         }
-        cluster.set(Number::FetchedSuccess, u64::from(view.fetched.last_success));
-        cluster.set(Number::FetchedFull, u64::from(view.fetched.last_full));
-        cluster.set(Number::FetchedHealthy, u64::from(view.fetched.healthy));
+        // What the last fetcher said stays: a successor goes on from there.
+        if view.mode == FeedMode::Follow {
+            cluster.fetched_id().set(&view.fetched.id);
+            cluster.set(Number::FetchedSuccess, u64::from(view.fetched.last_success));
+            cluster.set(Number::FetchedFull, u64::from(view.fetched.last_full));
+        }
         cluster.set(Number::Whole, u64::from(view.whole));
         cluster.set(Number::Held, u64::from(view.held));
         cluster.set(Number::Granted, view.granted);

@@ -111,8 +111,8 @@ unsafe extern "C" fn receive(
                 (200, "OK")
             }
             Taken::Full => (500, "Busy"),
-            // What is not ours gets no answer: without a code dmq sends none.
-            Taken::Foreign => return 0,
+            // Without an answer dmq would write a line for each, and a node with an old token would send it again.
+            Taken::Foreign => (403, "Forbidden"),
         };
         response.resp_code = code;
         response.reason = text_of(reason);

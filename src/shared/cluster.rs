@@ -53,8 +53,6 @@ pub enum Number {
     FetchedSuccess,
     /// Unix second of the fetcher's last full fetch.
     FetchedFull,
-    /// 1: the service answers the fetcher.
-    FetchedHealthy,
     /// 1: the list here is the fetcher's.
     Whole,
     /// 1: a shrink is held back.

@@ -103,6 +103,8 @@ pub(super) struct Lease {
     /// What this node knows of the list by itself.
     own: Feed,
     unhealthy_since: Option<u64>,
+    /// The others have not heard of the latest full fetch or control ID.
+    has_news: bool,
     /// The fetcher's list, in its clock.
     list: Replica,
     source: u64,
@@ -148,6 +150,8 @@ impl Node {
             true => None,
             false => lease.unhealthy_since.or(Some(now)),
         };
+        // A successor must know where to go on, even if this node dies in the next second.
+        lease.has_news |= (&lease.own.id, lease.own.last_full) != (&feed.id, feed.last_full);
         lease.own = feed;
     }
 
@@ -381,6 +385,9 @@ impl Node {
             if able && (first || now >= since + LAST_RESORT) {
                 self.claim(now, host);
             }
+        }
+        if std::mem::take(&mut self.lease.has_news) && self.lease.holds() {
+            self.greet_all(now, host);
         }
         self.decide_wish(now, host);
     }
