@@ -15,7 +15,7 @@
 //! Not covered: the wrap of a version in `nets` after four million uses of a slot during one read;
 //! real-time order between processes that share nothing but the table (`tests/table_processes` looks at
 //! that); more than seven writes of one word, of which loom remembers the last seven. See
-//! `atomic_model.rs` for what loom alone would miss.
+//! `src/memory/model.rs` for what loom alone would miss.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
