@@ -48,3 +48,21 @@ install() {
     [ -z "$made" ] || as_root rm -f $policy
     [ -z "$failed" ] || die "apt-get could not install: ${wanted[*]}"
 }
+
+# python_tool PROGRAM REQUIREMENT HASH...: a program of Python's index that Debian has not, in a folder of its own;
+# prints the path of the program. A file that has none of the hashes is refused.
+python_tool() {
+    local program=$1 requirement=$2 root=${XDG_CACHE_HOME:-$HOME/.cache}/apiban/$1
+    shift 2
+    local wanted=$requirement${*/#/ --hash=}
+    if [ "$(cat "$root/requirement" 2>/dev/null)" != "$wanted" ]; then
+        rm -rf "$root"
+        mkdir -p "${root%/*}"
+        python3 -m venv "$root" || return 1
+        echo "$wanted" >"$root/wanted"
+        "$root/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+            -r "$root/wanted" || return 1
+        mv "$root/wanted" "$root/requirement"
+    fi
+    echo "$root/bin/$program"
+}
