@@ -13,7 +13,7 @@ import re
 import sys
 
 START = "## Protected in three lines"
-PROMETHEUS = "### 8.1 Prometheus and Grafana"
+PROMETHEUS = "### 11.1 Prometheus and Grafana"
 
 
 def blocks(readme, chapter):

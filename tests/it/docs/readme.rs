@@ -104,7 +104,7 @@ fn default_of(parameter: &Parameter) -> String {
 
 #[test]
 fn parameters() {
-    let section_of_all = section("## 4 Parameters");
+    let section_of_all = section("## 7 Parameters");
     let documented = headings(section_of_all);
     // A second name stands in the section of the first.
     for row in PARAMETERS {
@@ -137,6 +137,15 @@ fn parameters() {
         "a parameter stands there twice"
     );
 
+    let overview: Vec<&str> = section_of_all
+        .lines()
+        .filter(|line| line.starts_with("| [`"))
+        .collect();
+    assert_eq!(
+        overview.len(),
+        there.len(),
+        "rows of the table of parameters"
+    );
     for (parameter, heading) in rows.into_iter().zip(&there) {
         let text = section(&format!("#### {heading}"));
         let name = parameter.name;
@@ -153,6 +162,19 @@ fn parameters() {
             entry(text, "Default"),
             Some(default_of(parameter).as_str()),
             "the default of {name}"
+        );
+        let row = format!(
+            "| [`{name}`](#{}) | {} |",
+            heading.replace(['(', ')'], "").replace(' ', "-"),
+            default_of(parameter)
+        );
+        assert_eq!(
+            overview
+                .iter()
+                .filter(|line| line.starts_with(&row))
+                .count(),
+            1,
+            "the table of parameters has no row {row}"
         );
         let unit = entry(text, "Unit").unwrap_or_default();
         assert_eq!(unit, parameter.unit, "the unit of {name}");
@@ -221,7 +243,7 @@ fn functions() {
     for (name, _) in calls(EXPORTS, &["function_of_three"]) {
         there.insert((name, 3));
     }
-    let documented: BTreeSet<(&str, usize)> = headings(section("## 5 Functions"))
+    let documented: BTreeSet<(&str, usize)> = headings(section("## 8 Functions"))
         .into_iter()
         .map(signature)
         .flat_map(|(name, most)| (0..=most).map(move |count| (name, count)))
@@ -241,7 +263,7 @@ fn kemi_functions() {
             (name, count.count())
         })
         .collect();
-    let documented: BTreeSet<(&str, usize)> = headings(section("## 9 KEMI"))
+    let documented: BTreeSet<(&str, usize)> = headings(section("## 12 KEMI"))
         .into_iter()
         .map(|heading| {
             let (name, count) = signature(heading);
@@ -259,7 +281,7 @@ fn rpc_commands() {
         .iter()
         .map(|command| (command.name, command.arguments.to_vec()))
         .collect();
-    let documented: Vec<(&str, Vec<&str>)> = headings(section("## 7 RPC"))
+    let documented: Vec<(&str, Vec<&str>)> = headings(section("## 10 RPC"))
         .into_iter()
         .map(|heading| {
             let mut words = heading
@@ -286,12 +308,12 @@ fn rows(section: &'static str) -> Vec<&'static str> {
 #[test]
 fn statistics() {
     let there: Vec<&str> = STATISTICS.iter().map(|statistic| statistic.name).collect();
-    assert_eq!(rows(section("## 8 Statistics")), there);
+    assert_eq!(rows(section("## 11 Statistics")), there);
 }
 
 #[test]
 fn event_routes_and_variables() {
-    let documented = headings(section("## 6 Event routes"));
+    let documented = headings(section("## 9 Event routes"));
     let names = VARIABLES
         .split_once("const NAMES")
         .and_then(|(_, rest)| rest.split_once("= ["))
@@ -318,7 +340,7 @@ fn states() {
         )
         .map(FeedState::as_str)
         .collect();
-    assert_eq!(rows(section("### 14.1 feed.state")), feed);
+    assert_eq!(rows(section("### 6.1 feed.state")), feed);
     let firewall = [
         State::Off,
         State::Starting,
@@ -331,7 +353,7 @@ fn states() {
         State::Off | State::Starting | State::Ok | State::Degraded | State::NoPermission => (),
     };
     let firewall = firewall.map(State::name);
-    assert_eq!(rows(section("### 14.3 firewall.state")), firewall);
+    assert_eq!(rows(section("### 6.3 firewall.state")), firewall);
 }
 
 #[test]
@@ -362,7 +384,7 @@ fn kamailio_knows_what_is_documented() {
         let arguments = vec!["\"$si\""; count].join(", ");
         format!("{name}({arguments});\n")
     };
-    let functions: Vec<_> = headings(section("## 5 Functions"))
+    let functions: Vec<_> = headings(section("## 8 Functions"))
         .into_iter()
         .map(signature)
         .collect();
@@ -371,7 +393,7 @@ fn kamailio_knows_what_is_documented() {
         (0..=most).for_each(|count| statements.push_str(&call(name, count)));
     }
     let mut routes = String::new();
-    let events = headings(section("## 6 Event routes"));
+    let events = headings(section("## 9 Event routes"));
     let (events, variables): (Vec<_>, Vec<_>) = events
         .into_iter()
         .partition(|heading| heading.starts_with("event_route"));
