@@ -124,6 +124,20 @@ fn look_up(shared: &Shared, ip: IpAddr) -> Verdict {
     Verdict::Clear
 }
 
+/// Counts packets of `source` that the kernel dropped for the ban that covers it: the one that a check would
+/// find. A ban that ended meanwhile counts nothing any more.
+pub fn dropped_by_kernel(shared: &Shared, source: IpAddr, packets: u64) {
+    let now = shared.now();
+    let source = source.to_canonical();
+    let held = shared
+        .tables()
+        .into_iter()
+        .find_map(|(_, table)| Some((table, table.lookup(source, now)?)));
+    if let Some((table, found)) = held {
+        table.add_hits(found, packets);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

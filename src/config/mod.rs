@@ -86,6 +86,8 @@ pub struct Config {
     pub firewall_flush: bool,
     pub nft_table: String,
     pub nft_hook: Hook,
+    /// True if nft counts for each source what it drops.
+    pub firewall_counters: bool,
     pub mode: Mode,
     pub block_budget: u32,
     pub feed_shrink_limit: u8,
@@ -129,6 +131,7 @@ impl Default for Config {
             firewall_flush: false,
             nft_table: String::new(),
             nft_hook: Hook::PREROUTING,
+            firewall_counters: false,
             mode: Mode::Enforce,
             block_budget: 0,
             feed_shrink_limit: 0,
@@ -284,6 +287,7 @@ impl Config {
             table: self.nft_table.clone(),
             hook: self.nft_hook,
             ports,
+            counts: self.firewall_counters,
             instance: self.instance(),
         }
     }

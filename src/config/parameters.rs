@@ -253,6 +253,9 @@ pub const PARAMETERS: &[Parameter] = &[
     int("firewall_flush", 1, SWITCH, "",
         "empty our own firewall state at start and shutdown",
         |config, value| config.firewall_flush = value == 1),
+    int("firewall_counters", 0, SWITCH, "",
+        "nft counts for each source what it drops, for hits and apiban.top",
+        |config, value| config.firewall_counters = value == 1),
     text("nft_table", "apiban", "1 to 64 letters, digits, _ . - beginning with a letter",
         "name of our own table of family inet",
         |config, value| {

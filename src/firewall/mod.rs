@@ -5,6 +5,8 @@
 //! or a daemon. The ban tables are the truth. A backend is a copy, which is brought up to date by
 //! [`Change`]s and, in every doubt, by a refill from the tables.
 
+use std::net::IpAddr;
+
 use crate::address::Subnet;
 use crate::log::Level;
 
@@ -177,6 +179,12 @@ pub trait Firewall: Send {
     /// Changes that were left out because the backend cannot express or would not take them.
     fn skipped(&self) -> u64 {
         0
+    }
+
+    /// Packets that the kernel dropped of single sources since the last call, where it counts that. Read
+    /// with each [`report`](Firewall::report).
+    fn drain_hits(&mut self) -> Vec<(IpAddr, u64)> {
+        Vec::new()
     }
 
     /// Log lines since the last call; each backend says a thing once, not per element.

@@ -75,6 +75,15 @@ impl Details {
         }
     }
 
+    /// Counts many packets at once; what a check counts at the very same moment may be lost.
+    pub fn add_hits(&self, slot: Slot, packets: u64) {
+        if let Some(hits) = self.hits.get(slot.index()) {
+            // Wraps, as it does one by one.
+            let next = hits.load(Ordering::Relaxed).wrapping_add(packets as u32);
+            hits.store(next, Ordering::Relaxed);
+        }
+    }
+
     /// Unix time in seconds at which the entry came.
     pub fn since(&self, slot: Slot) -> u32 {
         self.since[slot.index()].load(Ordering::Relaxed)

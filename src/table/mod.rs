@@ -209,6 +209,11 @@ impl Table {
         self.details.hit(found.slot());
     }
 
+    /// Counts packets that met the entry elsewhere, such as in the kernel. Not for the check path.
+    pub fn add_hits(&self, found: Found, packets: u64) {
+        self.details.add_hits(found.slot(), packets);
+    }
+
     /// Stores which node of the cluster an entry came from, by a number above 0.
     pub fn set_node(&self, subnet: Subnet, node: u16) {
         if let Some(found) = self.find(subnet) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::address::Subnet;
+use crate::bans::check::dropped_by_kernel;
 use crate::config::{Config, FirewallKind, Mode};
 use crate::firewall::iptables_api::IptablesApi;
 use crate::firewall::nft::{self, Nft};
@@ -113,6 +114,9 @@ impl Firewalls {
         for backend in &self.0 {
             for (level, text) in backend.runner.drain_logs() {
                 log::write(level, file!(), line!(), format_args!("{text}"));
+            }
+            for (source, packets) in backend.runner.drain_hits() {
+                dropped_by_kernel(shared, source, packets);
             }
             if refill_all || backend.runner.needs_refill() {
                 backend.runner.refill(backend.wanted(shared));

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::hook::Hook;
 use super::names::SetId;
 use super::owner::Owner;
-use super::ruleset::{set_flags, Rule, Shape, BANNED, MARK, PORTS};
+use super::ruleset::{set_flags, Family, Rule, Shape, BANNED, COUNTED_FLAGS, MARK, PORTS};
 use super::socket::Socket;
 use super::uapi::*;
 use super::wire::Attrs;
@@ -114,10 +114,12 @@ fn state(
 ) -> Result<State, Errno> {
     let mut ids = Vec::new();
     let mut ports = false;
+    let mut counted = 0;
     for (name, set) in sets {
         match SetId::parse(name) {
             Some(id) if set.fits(id) => ids.push(id),
             None if name == PORTS && shape.ports.is_some() => ports = true,
+            None if is_counted(name) && set.flags == COUNTED_FLAGS => counted += 1,
             _ => return Ok(State::Unusable),
         }
     }
@@ -136,8 +138,13 @@ fn state(
         .iter()
         .map(|rule| rule.rule.clone())
         .collect();
-    let wanted: Vec<_> = shape.port_rules().into_iter().map(Some).collect();
-    if chain == ChainFound::Wrong || ports != shape.ports.is_some() || banned != wanted {
+    let counted_wanted = if shape.counts { Family::BOTH.len() } else { 0 };
+    let wanted: Vec<_> = shape.banned_rules().into_iter().map(Some).collect();
+    if chain == ChainFound::Wrong
+        || ports != shape.ports.is_some()
+        || banned != wanted
+        || counted != counted_wanted
+    {
         return Ok(State::Unusable);
     }
     let mut base: Vec<_> = of_chain(shape.hook.chain)
@@ -154,6 +161,11 @@ fn state(
     } else {
         Ok(State::RulesDamaged(ids))
     }
+}
+
+/// True for the name of a set of counted sources.
+fn is_counted(name: &str) -> bool {
+    Family::BOTH.iter().any(|family| family.counted() == name)
 }
 
 /// What matters of the table that was found.
@@ -296,7 +308,7 @@ fn rules_found(socket: &mut Socket, table: &str) -> Result<Vec<RuleFound>, Errno
 }
 
 /// What the counter in a rule says.
-fn packets(mut expressions: Attrs<'_>) -> u64 {
+pub fn packets<'a>(mut expressions: impl Iterator<Item = (u16, &'a [u8])>) -> u64 {
     expressions
         .find_map(|(_, expression)| {
             let expression = Attrs(expression);

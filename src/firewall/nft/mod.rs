@@ -10,7 +10,9 @@
 //!     ip saddr @hosts4 counter drop                             # with ports: goto banned
 //!     ip6 saddr & ffff:ffff:ffff:ffff:: @nets6_64 counter drop  # and so on, one rule per set
 //!   }
-//!   chain banned { udp dport @ports counter drop; tcp ... }     # only if firewall_ports says so
+//!   chain banned { udp dport @ports counter drop; tcp ... }     # only if firewall_ports says so, or if
+//!                                                               # firewall_counters counts each source:
+//!   set counted4 { type ipv4_addr; flags dynamic,timeout; }     # update @counted4 { ip saddr counter }
 //! }
 //! ```
 //! Nothing outside this table is read or changed, and a table of that name without our mark is refused,
@@ -19,10 +21,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use nix::errno::Errno;
 
+use self::counted::Counted;
 use self::elements::Rearm;
 use self::found::{Found, Ours, State};
 pub use self::hook::Hook;
@@ -37,6 +41,7 @@ use super::ports::Ports;
 use super::{Change, Element, Error, Facts, Firewall, Report, Scope};
 use crate::quote::foreign;
 
+mod counted;
 mod elements;
 mod found;
 mod hook;
@@ -55,6 +60,9 @@ const CHUNK: usize = 4096;
 /// Attempts at a transaction that a passing condition fails, such as an element that ends between the
 /// messages that replace it, or another program's change at the same moment.
 const ATTEMPTS: u32 = 3;
+
+/// Numbers of sets in one transaction: those below are for the set of ports and the two of counted sources.
+const FIRST_SET: u32 = 3;
 
 /// What this backend can do. It takes thousands of bans at once.
 pub const FACTS: Facts = Facts {
@@ -75,6 +83,8 @@ pub struct Settings {
     pub hook: Hook,
     /// The ports that are dropped; `None` for all traffic.
     pub ports: Option<Ports>,
+    /// True if the kernel counts what it drops of each source, for [`Firewall::drain_hits`].
+    pub counts: bool,
     /// Tells one installation from another; the same after a restart.
     pub instance: u32,
 }
@@ -85,6 +95,7 @@ impl Default for Settings {
             table: "apiban".to_owned(),
             hook: Hook::PREROUTING,
             ports: None,
+            counts: false,
             instance: 0,
         }
     }
@@ -109,6 +120,9 @@ pub struct Nft {
     samples: Samples,
     /// Packets that earlier rules of this table dropped.
     dropped_before: u64,
+    counted: Counted,
+    /// What the kernel counted and nobody took yet.
+    hits: Vec<(IpAddr, u64)>,
     /// Packets that the present rules had dropped when they were last read.
     dropped_now: u64,
 }
@@ -145,6 +159,7 @@ impl Nft {
             shape: Shape {
                 hook: settings.hook,
                 ports: settings.ports,
+                counts: settings.counts,
             },
             instance: settings.instance,
             claim: None,
@@ -156,6 +171,8 @@ impl Nft {
             seen: None,
             samples: Samples::default(),
             dropped_before: 0,
+            counted: Counted::default(),
+            hits: Vec::new(),
             dropped_now: 0,
         })
     }
@@ -348,7 +365,10 @@ impl Nft {
                 Structure::Keep => {}
             }
             if let Structure::Fresh | Structure::Repair(_) = structure {
-                for (number, id) in (1..).zip(sets.iter().filter(|id| !old.contains(id))) {
+                if shape.counts {
+                    ruleset::make_counted(writer, table, 1);
+                }
+                for (number, id) in (FIRST_SET..).zip(sets.iter().filter(|id| !old.contains(id))) {
                     ruleset::make_set(writer, table, *id, number);
                 }
                 shape.make_first_rules(writer, table, owner);
@@ -376,7 +396,7 @@ impl Nft {
         }
         let shape = self.shape.clone();
         self.transact(|writer, table| {
-            for (number, id) in (1..).zip(missing) {
+            for (number, id) in (FIRST_SET..).zip(missing) {
                 ruleset::make_set(writer, table, *id, number);
                 shape.make_rule(writer, table, *id);
             }
@@ -473,9 +493,20 @@ impl Nft {
 
     /// Before rules are made again: what they counted is not lost.
     fn keep_count(&mut self) {
+        // A table that is not there yet, or is of another kind, has nothing to read.
+        let _ = self.read_hits();
         let counted = self.ask(found::dropped).unwrap_or(0);
         self.dropped_before += counted.max(self.dropped_now);
         self.dropped_now = 0;
+    }
+
+    /// Reads what the kernel counted of each source since the last time.
+    fn read_hits(&mut self) -> Result<(), Errno> {
+        if self.shape.counts {
+            let now = self.ask(counted::read)?;
+            self.hits.extend(self.counted.take(now));
+        }
+        Ok(())
     }
 
     fn note(&mut self, change: &Change) {
@@ -644,9 +675,11 @@ impl Firewall for Nft {
     }
 
     fn report(&mut self) -> Result<Report, Error> {
+        let doing = "reading counters";
+        self.read_hits().map_err(|error| self.error(doing, error))?;
         self.dropped_now = self
             .ask(found::dropped)
-            .map_err(|error| self.error("reading counters", error))?;
+            .map_err(|error| self.error(doing, error))?;
         Ok(Report {
             dropped: Some(self.dropped_before + self.dropped_now),
             elements: None,
@@ -655,5 +688,9 @@ impl Firewall for Nft {
 
     fn batch_size(&self) -> usize {
         CHUNK
+    }
+
+    fn drain_hits(&mut self) -> Vec<(IpAddr, u64)> {
+        std::mem::take(&mut self.hits)
     }
 }

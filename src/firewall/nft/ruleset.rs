@@ -11,7 +11,7 @@ use crate::firewall::ports::Ports;
 
 /// Comment that tells our table and sets from everybody else's.
 pub const MARK: &str = "apiban.so";
-/// The chain for packets of banned sources, if only some ports are dropped.
+/// The chain for packets of banned sources, if only some ports are dropped or each source is counted.
 pub const BANNED: &str = "banned";
 /// The set of these ports.
 pub const PORTS: &str = "ports";
@@ -19,6 +19,11 @@ pub const PORTS: &str = "ports";
 const NEIGHBOURS: &str = "neighbours";
 /// Longest text of ports in a comment; of a longer one only its hash is written. nft shows 128 bytes.
 const LONGEST_PORTS: usize = 80;
+/// Sources that a set of counted ones has room for. A set that is full counts no further source; all are
+/// dropped all the same.
+const MOST_COUNTED: u32 = 8192;
+/// A source is counted anew after this pause, milliseconds. Longer than the pause between two readings.
+const COUNTED_FOR: u64 = 60_000;
 /// Protocols that have ports we know, with their names.
 const PROTOCOLS: [(u8, &str); 2] = [(IPPROTO_UDP, "udp"), (IPPROTO_TCP, "tcp")];
 
@@ -29,6 +34,8 @@ pub struct Shape {
     pub hook: Hook,
     /// The ports that are dropped; `None` for all traffic.
     pub ports: Option<Ports>,
+    /// True if the kernel counts what it drops of each source.
+    pub counts: bool,
 }
 
 /// A rule of ours, as its comment names it.
@@ -38,8 +45,8 @@ pub enum Rule {
     Neighbours,
     /// Finds sources of one set.
     Banned(SetId),
-    /// Drops one protocol of banned sources; the text says for which ports.
-    Ports(String),
+    /// Counts or drops packets of banned sources; the text says which.
+    Of(String),
 }
 
 impl fmt::Display for Rule {
@@ -47,7 +54,7 @@ impl fmt::Display for Rule {
         match self {
             Rule::Neighbours => f.write_str(NEIGHBOURS),
             Rule::Banned(id) => id.fmt(f),
-            Rule::Ports(text) => f.write_str(text),
+            Rule::Of(text) => f.write_str(text),
         }
     }
 }
@@ -66,15 +73,20 @@ impl Rule {
     /// Reads the comment of a rule in the chain of banned sources.
     pub fn parse_banned(comment: &str) -> Option<Self> {
         let text = comment.strip_prefix(MARK)?.strip_prefix(' ')?;
-        Some(Rule::Ports(text.to_owned()))
+        Some(Rule::Of(text.to_owned()))
     }
 }
 
 impl Shape {
-    /// The rules of the chain of banned sources, in order.
-    pub fn port_rules(&self) -> Vec<Rule> {
+    /// True if packets of banned sources go through a chain of their own.
+    pub fn has_banned_chain(&self) -> bool {
+        self.ports.is_some() || self.counts
+    }
+
+    /// What the chain of banned sources drops: all, or some ports of each protocol.
+    fn dropped(&self) -> Vec<(Option<u8>, String)> {
         let Some(ports) = &self.ports else {
-            return Vec::new();
+            return vec![(None, "drop".to_owned())];
         };
         let mut text = ports.to_string();
         if text.len() > LONGEST_PORTS {
@@ -82,8 +94,38 @@ impl Shape {
         }
         PROTOCOLS
             .iter()
-            .map(|(_, name)| Rule::Ports(format!("{name} {text}")))
+            .map(|(protocol, name)| (Some(*protocol), format!("{name} {text}")))
             .collect()
+    }
+
+    /// The rules of the chain of banned sources, in order, as their comments name them.
+    pub fn banned_rules(&self) -> Vec<Rule> {
+        self.banned_chain().into_iter().map(|rule| rule.0).collect()
+    }
+
+    /// The rules of the chain of banned sources: name, protocol, and the family whose sources it counts; the
+    /// last rules count nobody and drop.
+    ///
+    /// Counting has rules of its own, because a rule ends where a full set takes no further source: it must
+    /// not end before the drop.
+    fn banned_chain(&self) -> Vec<(Rule, Option<u8>, Option<Family>)> {
+        if !self.has_banned_chain() {
+            return Vec::new();
+        }
+        let dropped = self.dropped();
+        let mut rules = Vec::new();
+        for family in Family::BOTH.into_iter().filter(|_| self.counts) {
+            for (protocol, name) in &dropped {
+                let name = format!("{} {name}", family.counted());
+                rules.push((Rule::Of(name), *protocol, Some(family)));
+            }
+        }
+        rules.extend(
+            dropped
+                .into_iter()
+                .map(|(protocol, name)| (Rule::Of(name), protocol, None)),
+        );
+        rules
     }
 
     /// Appends messages that make the table and its chains where they do not exist.
@@ -101,7 +143,7 @@ impl Shape {
         writer.close(hook);
         writer.text(NFTA_CHAIN_TYPE, "filter");
         writer.be32(NFTA_CHAIN_POLICY, NF_ACCEPT);
-        if self.ports.is_some() {
+        if self.has_banned_chain() {
             writer.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE);
             writer.text(NFTA_CHAIN_TABLE, table);
             writer.text(NFTA_CHAIN_NAME, BANNED);
@@ -110,7 +152,7 @@ impl Shape {
 
     /// Appends messages that delete every rule of our chains.
     pub fn delete_rules(&self, writer: &mut Writer, table: &str) {
-        let banned = self.ports.as_ref().map(|_| BANNED);
+        let banned = self.has_banned_chain().then_some(BANNED);
         for chain in [self.hook.chain].into_iter().chain(banned) {
             writer.message(NFT_MSG_DELRULE, 0);
             writer.text(NFTA_RULE_TABLE, table);
@@ -122,14 +164,27 @@ impl Shape {
     /// of a banned source is sent to.
     pub fn make_first_rules(&self, writer: &mut Writer, table: &str, owner: Option<Owner>) {
         self.neighbours_rule(writer, table, owner, None);
-        for ((protocol, _), name) in PROTOCOLS.iter().zip(self.port_rules()) {
+        for (name, protocol, counted) in self.banned_chain() {
             rule(writer, table, BANNED, None, &name.to_string(), |writer| {
-                meta_equals(writer, NFT_META_L4PROTO, *protocol);
-                // UDP and TCP alike begin with the port of the sender and then that of the receiver.
-                payload(writer, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
-                lookup(writer, PORTS);
-                counter(writer);
-                verdict(writer, NF_DROP, None);
+                if let Some(family) = counted {
+                    meta_equals(writer, NFT_META_NFPROTO, family.number());
+                }
+                if let Some(protocol) = protocol {
+                    meta_equals(writer, NFT_META_L4PROTO, protocol);
+                    // UDP and TCP alike begin with the port of the sender and then that of the receiver.
+                    payload(writer, NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2);
+                    lookup(writer, PORTS);
+                }
+                match counted {
+                    Some(family) => {
+                        family.load_source(writer);
+                        count_in(writer, family.counted());
+                    }
+                    None => {
+                        counter(writer);
+                        verdict(writer, NF_DROP, None);
+                    }
+                }
             });
         }
     }
@@ -168,15 +223,11 @@ impl Shape {
         });
     }
 
-    /// Appends the rule of a set: `ip saddr [& mask] @set counter drop`, or `goto banned` in place of the
-    /// drop if only some ports are dropped.
+    /// Appends the rule of a set: `ip saddr [& mask] @set counter drop`, or `goto banned` in place of
+    /// counter and drop.
     pub fn make_rule(&self, writer: &mut Writer, table: &str, id: SetId) {
-        let (protocol, offset) = if id.v4 {
-            (NFPROTO_IPV4, 12)
-        } else {
-            (NFPROTO_IPV6, 8)
-        };
-        let length = u32::from(id.address_bits()) / 8;
+        let family = if id.v4 { Family::V4 } else { Family::V6 };
+        let length = family.bytes();
         rule(
             writer,
             table,
@@ -184,8 +235,8 @@ impl Shape {
             None,
             &id.to_string(),
             |writer| {
-                meta_equals(writer, NFT_META_NFPROTO, protocol);
-                payload(writer, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
+                meta_equals(writer, NFT_META_NFPROTO, family.number());
+                family.load_source(writer);
                 if let Some(mask) = id.mask() {
                     expression(writer, "bitwise", |w| {
                         w.be32(NFTA_BITWISE_SREG, NFT_REG_1);
@@ -196,7 +247,7 @@ impl Shape {
                     });
                 }
                 lookup(writer, &id.to_string());
-                if self.ports.is_some() {
+                if self.has_banned_chain() {
                     verdict(writer, NFT_GOTO, Some(BANNED));
                 } else {
                     counter(writer);
@@ -238,6 +289,70 @@ impl Shape {
             }
         }
         writer.close(list);
+    }
+}
+
+/// The families of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Both of them.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// The set of sources that are counted.
+    pub fn counted(self) -> &'static str {
+        match self {
+            Family::V4 => "counted4",
+            Family::V6 => "counted6",
+        }
+    }
+
+    /// The number in `meta nfproto`.
+    fn number(self) -> u8 {
+        match self {
+            Family::V4 => NFPROTO_IPV4,
+            Family::V6 => NFPROTO_IPV6,
+        }
+    }
+
+    /// Bytes of an address.
+    fn bytes(self) -> u32 {
+        match self {
+            Family::V4 => 4,
+            Family::V6 => 16,
+        }
+    }
+
+    /// Loads the source address of the packet, which is at this place of its network header.
+    fn load_source(self, writer: &mut Writer) {
+        let offset = match self {
+            Family::V4 => 12,
+            Family::V6 => 8,
+        };
+        payload(writer, NFT_PAYLOAD_NETWORK_HEADER, offset, self.bytes());
+    }
+}
+
+/// Flags of a set of counted sources, as it is made and found.
+pub const COUNTED_FLAGS: u32 = NFT_SET_TIMEOUT | NFT_SET_EVAL;
+
+/// Appends messages that make the sets of counted sources where they do not exist. `number` is the first of
+/// two that tell the sets of one transaction apart.
+pub fn make_counted(writer: &mut Writer, table: &str, number: u32) {
+    for (number, family) in (number..).zip(Family::BOTH) {
+        let kind = match family {
+            Family::V4 => TYPE_IPADDR,
+            Family::V6 => TYPE_IP6ADDR,
+        };
+        let key = (kind, family.bytes());
+        new_set(writer, table, family.counted(), number, COUNTED_FLAGS, key);
+        let description = writer.nest(NFTA_SET_DESC);
+        writer.be32(NFTA_SET_DESC_SIZE, MOST_COUNTED);
+        writer.close(description);
     }
 }
 
@@ -351,9 +466,28 @@ fn lookup(writer: &mut Writer, set: &str) {
 }
 
 fn counter(writer: &mut Writer) {
-    expression(writer, "counter", |w| {
-        w.be64(NFTA_COUNTER_BYTES, 0);
-        w.be64(NFTA_COUNTER_PACKETS, 0);
+    expression(writer, "counter", zero);
+}
+
+/// A counter that begins at zero.
+fn zero(writer: &mut Writer) {
+    writer.be64(NFTA_COUNTER_BYTES, 0);
+    writer.be64(NFTA_COUNTER_PACKETS, 0);
+}
+
+/// Counts the packet for the address in the register: `update @set { ip saddr timeout 60s counter }`.
+fn count_in(writer: &mut Writer, set: &str) {
+    expression(writer, "dynset", |w| {
+        w.text(NFTA_DYNSET_SET_NAME, set);
+        w.be32(NFTA_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
+        w.be32(NFTA_DYNSET_SREG_KEY, NFT_REG_1);
+        w.be64(NFTA_DYNSET_TIMEOUT, COUNTED_FOR);
+        let each = w.nest(NFTA_DYNSET_EXPR);
+        w.text(NFTA_EXPR_NAME, "counter");
+        let data = w.nest(NFTA_EXPR_DATA);
+        zero(w);
+        w.close(data);
+        w.close(each);
     });
 }
 

@@ -7,6 +7,7 @@
 //! not keep up, the runner asks for a refill, so an error costs a moment and never the agreement.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -125,6 +126,7 @@ struct Mailbox {
     ended: bool,
     status: Status,
     logs: Vec<LogLine>,
+    hits: Vec<(IpAddr, u64)>,
 }
 
 /// How to end.
@@ -229,6 +231,11 @@ impl Runner {
     /// Log lines since the last call, oldest first: changes of state only, at most 100 are kept.
     pub fn drain_logs(&self) -> Vec<LogLine> {
         std::mem::take(&mut self.inner.lock().logs)
+    }
+
+    /// Packets of single sources that the kernel dropped since the last call.
+    pub fn drain_hits(&self) -> Vec<(IpAddr, u64)> {
+        std::mem::take(&mut self.inner.lock().hits)
     }
 
     /// Ends the thread: with `remove` all that is ours is taken away, without it what waits is still

@@ -11,6 +11,8 @@ use crate::log::Level;
 
 /// Log lines that wait for the owner; more are dropped.
 const MOST_LOGS: usize = 100;
+/// Sources with hits that wait for the owner; more are not taken.
+const MOST_HITS: usize = 65_536;
 /// The same line is not written again within this time.
 const SAME_LINE: Duration = Duration::from_secs(60);
 /// Lines remembered for that.
@@ -100,7 +102,14 @@ impl Worker {
             for (level, text) in notes {
                 self.log(level, text);
             }
-            self.inner.lock().status.skipped = self.backend.skipped();
+            let hits = self.backend.drain_hits();
+            let mut mailbox = self.inner.lock();
+            mailbox.status.skipped = self.backend.skipped();
+            // Only if the owner does not come is there a rest; it is then of no more use.
+            if mailbox.hits.len() < MOST_HITS {
+                mailbox.hits.extend(hits);
+            }
+            drop(mailbox);
             if let Err(error) = result {
                 self.failed(&error);
             } else if self.settled() {

@@ -4,6 +4,7 @@ mod flood;
 mod iptables_api;
 mod iptables_api_kamailio;
 mod nft;
+mod nft_counters;
 mod nft_instances;
 mod nft_kamailio;
 mod nft_lifecycle;
