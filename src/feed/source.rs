@@ -93,6 +93,11 @@ impl Source {
         self.base.as_str()
     }
 
+    /// True if the base URL is a host alone.
+    pub fn has_no_path(&self) -> bool {
+        self.base.has_no_path()
+    }
+
     /// The API version.
     pub fn version(&self) -> ApiVersion {
         self.version

@@ -42,7 +42,7 @@ unsafe extern "C" fn check_whole(msg: *mut k::sip_msg_t) -> c_int {
             }
             packet
                 .and_then(fast_path::check_v4)
-                .unwrap_or_else(|| with(packet::source(msg), fast_path::check_whole))
+                .unwrap_or_else(|| with(source("apiban_check", msg), fast_path::check_whole))
         }
     })
 }
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn block_source(
 ) -> c_int {
     guard(NOT_DONE, "apiban_block", || {
         // SAFETY: the message that the core gave.
-        with(unsafe { packet::source(msg) }, |module, ip| {
+        with(unsafe { source("apiban_block", msg) }, |module, ip| {
             ban(module, ip, None, "")
         })
     })
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn unblock_source(
 ) -> c_int {
     guard(NOT_DONE, "apiban_unblock", || {
         // SAFETY: the message that the core gave.
-        with(unsafe { packet::source(msg) }, lift)
+        with(unsafe { source("apiban_unblock", msg) }, lift)
     })
 }
 
@@ -276,6 +276,20 @@ fn warn(function: &str, wrong: &str) {
     if module().is_some_and(Module::may_warn) {
         warning!("{function}(): {wrong}; it returned {BAD_ARGUMENT} (told once a minute)");
     }
+}
+
+/// The source of the packet that the script works on; `None`, with a warning, if there is none, as in a timer's
+/// route.
+unsafe fn source(function: &str, msg: *mut k::sip_msg_t) -> Option<IpAddr> {
+    // SAFETY: the caller's.
+    let source = unsafe { packet::source(msg) };
+    if source.is_none() {
+        warn(
+            function,
+            "there is no packet here, so the address must be named",
+        );
+    }
+    source
 }
 
 /// The address in a fixed parameter.

@@ -36,7 +36,8 @@ impl Engine {
                 None,
             ),
             Answer::RateLimited { retry_after } => (
-                "the service answered: rate limit exceeded (too many requests for this key)".to_owned(),
+                "the service answered: rate limit exceeded (too many requests for this key)"
+                    .to_owned(),
                 *retry_after,
             ),
             Answer::ServerError {
@@ -46,13 +47,22 @@ impl Engine {
                 format!("the service answered with status {status}"),
                 *retry_after,
             ),
-            Answer::Garbage(reason) => (
-                format!(
-                    "unexpected answer: {reason}; is api_url right ({})? /get and the like are appended to it",
-                    self.config.source.base()
-                ),
-                None,
-            ),
+            Answer::Garbage(reason) => {
+                let source = &self.config.source;
+                let base = source.base();
+                // The commonest mistake: the host alone.
+                let hint = if source.has_no_path() {
+                    "; it has no path, APIBAN's own is https://apiban.org/api"
+                } else {
+                    ""
+                };
+                (
+                    format!(
+                        "unexpected answer: {reason}; is api_url right ({base}{hint})? /get and the like are appended to it"
+                    ),
+                    None,
+                )
+            }
             Answer::Page(_) | Answer::Complete => return,
         };
         self.failed(now, trouble, retry_after, &text);

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::expressions::data;
 use super::names::SetId;
 use super::ranges::Range;
-use super::ruleset::data;
 use super::socket::Socket;
 use super::uapi::*;
 use super::wire::Writer;

@@ -328,7 +328,7 @@ pub fn dropped(socket: &mut Socket, table: &str) -> Result<u64, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ruleset::comment;
+    use super::super::expressions::comment;
     use super::*;
 
     #[test]

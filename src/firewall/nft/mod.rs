@@ -19,18 +19,19 @@
 //! as is one whose owner lives (`owner.rs`). Elements carry the ban's own timeout, so the kernel ends bans
 //! even when nobody is left to lift them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::time::Instant;
 
 use nix::errno::Errno;
 
 use self::counted::Counted;
 use self::elements::Rearm;
+use self::fill::Structure;
 use self::found::{Found, Ours, State};
 pub use self::hook::Hook;
-use self::names::{home, Holds, SetId};
+pub use self::leftovers::remove_leftovers;
+use self::names::SetId;
 use self::owner::{Claim, Owner};
 use self::ranges::Ranges;
 use self::ruleset::{Shape, MARK};
@@ -43,8 +44,11 @@ use crate::quote::foreign;
 
 mod counted;
 mod elements;
+mod expressions;
+mod fill;
 mod found;
 mod hook;
+mod leftovers;
 mod names;
 mod owner;
 mod ranges;
@@ -60,9 +64,6 @@ const CHUNK: usize = 4096;
 /// Attempts at a transaction that a passing condition fails, such as an element that ends between the
 /// messages that replace it, or another program's change at the same moment.
 const ATTEMPTS: u32 = 3;
-
-/// Numbers of sets in one transaction: those below are for the set of ports and the two of counted sources.
-const FIRST_SET: u32 = 3;
 
 /// What this backend can do. It takes thousands of bans at once.
 pub const FACTS: Facts = Facts {
@@ -125,19 +126,6 @@ pub struct Nft {
     hits: Vec<(IpAddr, u64)>,
     /// Packets that the present rules had dropped when they were last read.
     dropped_now: u64,
-}
-
-/// What is done to the structure before the elements are written, in the same transaction.
-#[derive(Debug, Clone)]
-enum Structure {
-    /// The table is made from nothing.
-    Fresh,
-    /// Chains, rules and sets are put in order round the sets that are there.
-    Repair(Vec<SetId>),
-    /// The rule with this handle gets us as the owner.
-    Adopt(u64),
-    /// Nothing.
-    Keep,
 }
 
 impl Nft {
@@ -290,183 +278,6 @@ impl Nft {
             .is_some_and(|(owner, _)| Some(owner) != me && owner.lives())
     }
 
-    /// Puts the structure in order and replaces all that our sets hold in one transaction, so that what
-    /// stays banned is never let through. If the socket cannot take it all at once (no CAP_NET_ADMIN in the
-    /// first user namespace), the rest follows in further transactions.
-    fn fill(&mut self, structure: &Structure, wanted: &[Element]) -> Result<(), Errno> {
-        let sets = sets_for(wanted);
-        let (hashed, ranged): (Vec<Element>, Vec<Element>) = wanted
-            .iter()
-            .filter(|element| element.seconds_left > 0)
-            .partition(|element| sets.contains(&SetId::hash_of(&element.subnet)));
-        self.ranges.clear();
-        for element in &ranged {
-            self.ranges.insert(element.subnet, element.seconds_left);
-        }
-        let adds: Vec<Change> = hashed.into_iter().map(Change::Add).collect();
-        let structure = match structure {
-            Structure::Adopt(_) | Structure::Keep if !self.sets.iter().eq(sets.iter()) => {
-                Structure::Repair(self.sets.iter().copied().collect())
-            }
-            other => other.clone(),
-        };
-        if matches!(structure, Structure::Fresh | Structure::Repair(_)) {
-            self.keep_count();
-        }
-        let mut now = adds.as_slice();
-        loop {
-            match self.fill_once(&structure, &sets, now) {
-                Err(error) if too_much(error) && now.len() > self.chunk => {
-                    now = &adds[..self.chunk];
-                }
-                Err(error) if too_much(error) && self.chunk > 1 => {
-                    self.chunk = self.chunk.div_ceil(2);
-                    now = &adds[..now.len().min(self.chunk)];
-                }
-                Err(error) => return Err(error),
-                Ok(()) => break,
-            }
-        }
-        self.sets = sets;
-        self.apply_chunks(&adds[now.len()..])?;
-        self.samples.clear();
-        adds.iter().for_each(|change| self.note(change));
-        Ok(())
-    }
-
-    /// The transaction of [`Nft::fill`].
-    fn fill_once(
-        &mut self,
-        structure: &Structure,
-        sets: &BTreeSet<SetId>,
-        adds: &[Change],
-    ) -> Result<(), Errno> {
-        let (shape, owner, now) = (self.shape.clone(), self.me(), Instant::now());
-        let ranges = [true, false].map(|v4| (SetId::ranges(v4), self.ranges.of(v4, now)));
-        self.transact(|writer, table| {
-            // Sets that stay and have to be emptied.
-            let mut old: Vec<SetId> = sets.iter().copied().collect();
-            match structure {
-                Structure::Fresh => {
-                    ruleset::delete_table(writer, table);
-                    shape.make_table(writer, table);
-                    shape.make_ports(writer, table, 0);
-                    old.clear();
-                }
-                Structure::Repair(found) => {
-                    shape.make_table(writer, table);
-                    shape.delete_rules(writer, table);
-                    for id in found.iter().filter(|id| !sets.contains(id)) {
-                        ruleset::delete_set(writer, table, *id);
-                    }
-                    old.retain(|id| found.contains(id));
-                }
-                Structure::Adopt(handle) => shape.change_owner(writer, table, owner, *handle),
-                Structure::Keep => {}
-            }
-            if let Structure::Fresh | Structure::Repair(_) = structure {
-                if shape.counts {
-                    ruleset::make_counted(writer, table, 1);
-                }
-                for (number, id) in (FIRST_SET..).zip(sets.iter().filter(|id| !old.contains(id))) {
-                    ruleset::make_set(writer, table, *id, number);
-                }
-                shape.make_first_rules(writer, table, owner);
-                // IPv4 first: there is more of it.
-                let (v4, v6): (Vec<SetId>, Vec<SetId>) = sets.iter().partition(|id| id.v4);
-                for id in v4.iter().chain(&v6) {
-                    shape.make_rule(writer, table, *id);
-                }
-            }
-            for id in &old {
-                elements::flush(writer, table, *id);
-            }
-            // Emptied sets have nothing to re-arm, whatever the kernel.
-            elements::write(writer, table, adds, Rearm::Update);
-            for (id, ranges) in &ranges {
-                elements::write_ranges(writer, table, *id, ranges, now);
-            }
-        })
-    }
-
-    /// Makes sets, and a rule for each.
-    fn make_sets(&mut self, missing: &BTreeSet<SetId>) -> Result<(), Errno> {
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let shape = self.shape.clone();
-        self.transact(|writer, table| {
-            for (number, id) in (FIRST_SET..).zip(missing) {
-                ruleset::make_set(writer, table, *id, number);
-                shape.make_rule(writer, table, *id);
-            }
-        })?;
-        self.sets.extend(missing);
-        Ok(())
-    }
-
-    /// Sorts changes by the kind of set, and makes the sets that are missing. Prefixes among the ranges are
-    /// noted at once; returned are the changes of hash sets, and which families' ranges changed.
-    fn sort(&mut self, changes: &[Change]) -> Result<(Vec<Change>, BTreeSet<SetId>), Errno> {
-        let mut missing = BTreeSet::new();
-        let (mut hashed, mut ranged) = (Vec::new(), BTreeSet::new());
-        for change in changes {
-            let subnet = change.subnet();
-            let id = home(SetId::hash_of(&subnet), self.sets.iter().chain(&missing));
-            match change {
-                Change::Add(element) if element.seconds_left > 0 => {
-                    if !self.sets.contains(&id) {
-                        missing.insert(id);
-                    }
-                    if id.holds == Holds::Ranges {
-                        self.ranges.insert(subnet, element.seconds_left);
-                        ranged.insert(id);
-                    } else {
-                        hashed.push(*change);
-                    }
-                }
-                // What has no set, or is not among the ranges, needs no removal.
-                _ => {
-                    if id.holds != Holds::Ranges {
-                        let known = self.sets.contains(&id) || missing.contains(&id);
-                        hashed.extend(known.then_some(*change));
-                    } else if self.ranges.remove(&subnet) {
-                        ranged.insert(id);
-                    }
-                }
-            }
-        }
-        self.make_sets(&missing)?;
-        Ok((hashed, ranged))
-    }
-
-    /// Applies changes of hash sets in transactions that the socket can take.
-    fn apply_chunks(&mut self, changes: &[Change]) -> Result<(), Errno> {
-        let mut rest = changes;
-        while !rest.is_empty() {
-            let (chunk, later) = rest.split_at(rest.len().min(self.chunk));
-            let rearm = self.rearm;
-            match self.transact(|writer, table| elements::write(writer, table, chunk, rearm)) {
-                Ok(()) => rest = later,
-                Err(error) if too_much(error) && self.chunk > 1 => {
-                    self.chunk = chunk.len().div_ceil(2);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes a set of ranges again as a whole.
-    fn apply_ranges(&mut self, id: SetId) -> Result<(), Errno> {
-        let now = Instant::now();
-        let ranges = self.ranges.of(id.v4, now);
-        self.transact(|writer, table| {
-            elements::flush(writer, table, id);
-            elements::write_ranges(writer, table, id, &ranges, now);
-        })
-    }
-
     /// True if nothing of ours is missing; looks closely, whatever the generation says.
     fn verify(&mut self) -> Result<bool, Errno> {
         let before = self.ask(|socket, _| found::generation(socket))?;
@@ -524,75 +335,6 @@ impl Nft {
         self.ranges.clear();
         self.transact(ruleset::delete_table)
     }
-}
-
-/// The sets for these bans: those for addresses, and for the prefix lengths with the most bans; prefixes of
-/// further lengths go to the ranges.
-fn sets_for(wanted: &[Element]) -> BTreeSet<SetId> {
-    let mut count: BTreeMap<SetId, usize> = BTreeMap::new();
-    for element in wanted {
-        *count.entry(SetId::hash_of(&element.subnet)).or_default() += 1;
-    }
-    let mut by_count: Vec<_> = count.into_iter().collect();
-    by_count.sort_by_key(|(id, count)| (std::cmp::Reverse(*count), *id));
-    let mut sets: BTreeSet<SetId> = SetId::base().collect();
-    for (id, _) in by_count {
-        let home = home(id, sets.iter());
-        sets.insert(home);
-    }
-    sets
-}
-
-/// Removes tables that an earlier run of this installation left behind: every one with our mark that names
-/// `instance` as its owner, and one called `configured` that names nobody, as earlier versions made it. The
-/// table `keep`, those of other installations and those whose owner lives stay. Returns the names.
-///
-/// # Errors
-/// [`Error::Permission`] without CAP_NET_ADMIN, and any other [`Error`].
-pub fn remove_leftovers(
-    keep: Option<&str>,
-    configured: &str,
-    instance: u32,
-) -> Result<Vec<String>, Error> {
-    let mut names = Nft::new(Settings {
-        table: configured.to_owned(),
-        ..Settings::default()
-    })?;
-    let marked = names.ask(|socket, _| found::marked_tables(socket));
-    let marked = marked.map_err(|error| names.error("listing tables", error))?;
-    let mut removed = Vec::new();
-    for table in BTreeSet::from_iter(marked.into_iter().chain([configured.to_owned()])) {
-        if Some(table.as_str()) == keep {
-            continue;
-        }
-        let mut nft = Nft::new(Settings {
-            table: table.clone(),
-            ..Settings::default()
-        })?;
-        let found = nft.inspect();
-        let Found::Ours(ours) = found.map_err(|error| nft.error("looking at a table", error))?
-        else {
-            continue;
-        };
-        let left = match ours.owner {
-            Some((owner, _)) => owner.instance == instance && !owner.lives(),
-            None => table == configured,
-        };
-        if left {
-            nft.delete()
-                .map_err(|error| nft.error("deleting a table", error))?;
-            removed.push(table);
-        }
-    }
-    Ok(removed)
-}
-
-/// Too much at once: for the socket, for its answers, or for a hash that is just growing.
-fn too_much(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::EMSGSIZE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EBUSY
-    )
 }
 
 impl Firewall for Nft {

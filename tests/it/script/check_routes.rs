@@ -266,6 +266,10 @@ fn where_there_is_no_packet_there_is_no_address() {
         kamailio.wait_for_log("code timer-address 2", SOON);
         kamailio.wait_for_log("code timer-unblock -3", SOON);
         assert_eq!(kamailio.codes("timer")[0], -3);
+        kamailio.wait_for_log(
+            "there is no packet here, so the address must be named",
+            SOON,
+        );
         assert_eq!(kamailio.codes("timer-block")[0], -3);
         assert_eq!(kamailio.ask("apiban.status", &[])["local"]["entries"], 1);
         kamailio.assert_answered(CLEAR);
