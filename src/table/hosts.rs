@@ -20,8 +20,14 @@
 //!   cannot be done in one step, and a removal in between would take a ban with it (`loom.rs` has that
 //!   case). Instead every operation bears copies: a lookup takes any that has not ended, a removal clears
 //!   all, and the sweep takes an address for ended only when its last copy went.
+//! - A removal looks for all copies first, then clears those very words, the farthest first. It is seen when
+//!   the last copy goes, and after that it clears nothing: a ban placed by who saw it stays. One case is left
+//!   in which that ban goes: an address stood twice, two removals met, the one that had seen a single copy
+//!   took the nearer one, and the ban came into that slot with the same end before the other removal was
+//!   through. That removal then counts as the later one of the two.
 
 use super::buckets::{passed, Buckets};
+use super::copies::Copied;
 use super::slot::{Placed, Raise, Slot};
 use crate::memory::{AtomicU64, Line, Ordering, LINE_WORDS, PAGE_BYTES};
 
@@ -232,29 +238,37 @@ impl Hosts {
         self.change(address, hash, 0)
     }
 
-    /// Puts `to` in place of every copy of `address`; returns how many there were.
+    /// Puts `to` in place of every copy of `address`; returns how many were changed.
     fn change(&self, address: u32, hash: u64, to: u64) -> usize {
         let home = self.buckets.home(hash);
+        let read = |slot| Some(self.word(slot)).filter(|word| holds(*word, address));
         let mut changed = 0;
-        self.buckets.search(hash, |bucket, distance| {
-            for slot in Self::slots_of(bucket) {
-                loop {
-                    let word = self.word(slot);
-                    if !holds(word, address) {
-                        break;
+        for Copied {
+            slot,
+            distance,
+            seen,
+        } in self.buckets.copies(hash, Self::slots_of, read)
+        {
+            let mut word = seen;
+            loop {
+                if word == to || self.swap(slot, word, to) {
+                    changed += 1;
+                    if to == 0 {
+                        self.release(slot);
+                        self.buckets.unpass(home, distance);
                     }
-                    if word == to || self.swap(slot, word, to) {
-                        changed += 1;
-                        if to == 0 {
-                            self.release(slot);
-                            self.buckets.unpass(home, distance);
-                        }
-                        break;
-                    }
+                    break;
+                }
+                word = self.word(slot);
+                if !holds(word, address) {
+                    break;
+                }
+                if changed > 0 {
+                    // Written since this looked: by somebody who comes after it.
+                    return changed;
                 }
             }
-            None::<()>
-        });
+        }
         changed
     }
 

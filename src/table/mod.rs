@@ -5,6 +5,7 @@
 //! end are always read and written together. Trust uses the same table with another value.
 
 mod buckets;
+mod copies;
 mod details;
 mod entry;
 mod hosts;

@@ -8,7 +8,8 @@
 //! writer claims an empty slot (empty to busy, next version), writes the key, and publishes it (busy to
 //! live). A reader takes the state, the key, and the state again: only where slot state, length and
 //! version are unchanged did the key belong to that state. A slot whose writer died busy stays
-//! unused; nobody waits for it.
+//! unused; nobody waits for it. A removal clears no entry of a version that it has not seen, so that a ban
+//! placed after it was seen always stays.
 
 use super::buckets::Buckets;
 use super::slot::{Placed, Raise, Slot};
@@ -136,30 +137,36 @@ impl Nets {
 
     /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
     pub fn replace(&self, key: Key, hash: u64, value: u32) -> bool {
-        let mut replaced = false;
-        self.buckets.search(hash, |bucket, _| {
-            for slot in Self::slots_of(bucket) {
-                replaced |= self.change(slot, key, |state| Some(state.with_value(value)));
-            }
-            None::<()>
-        });
-        replaced
+        let to = |state: State| state.with_value(value);
+        self.change_all(key, hash, to, |_| ()) > 0
     }
 
     /// Removes every copy of `key`; returns how many there were.
     pub fn remove(&self, key: Key, hash: u64) -> usize {
         let home = self.buckets.home(hash);
-        let mut removed = 0;
-        self.buckets.search(hash, |bucket, distance| {
-            for slot in Self::slots_of(bucket) {
-                if self.change(slot, key, |state| Some(state.emptied())) {
-                    self.buckets.unpass(home, distance);
-                    removed += 1;
-                }
-            }
-            None::<()>
-        });
-        removed
+        self.change_all(key, hash, State::emptied, |distance| {
+            self.buckets.unpass(home, distance);
+        })
+    }
+
+    /// Changes the state of every copy of `key` and shows the distance of each to `changed`; returns how many
+    /// there were. The version tells an entry that came into a slot since then.
+    fn change_all(
+        &self,
+        key: Key,
+        hash: u64,
+        next: impl Fn(State) -> State,
+        changed: impl Fn(usize),
+    ) -> usize {
+        let read = |slot| self.matches(slot, key);
+        self.buckets
+            .copies(hash, Self::slots_of, read)
+            .filter(|copy| {
+                let next = |state: State| state.same_entry(copy.seen).then(|| next(state));
+                self.change(copy.slot, key, next)
+            })
+            .map(|copy| changed(copy.distance))
+            .count()
     }
 
     /// As [`super::hosts::Hosts::sweep`].

@@ -88,6 +88,45 @@ fn insert_remove<P: Part>() {
     );
 }
 
+/// Who has seen that a key is gone, and places it anew, keeps it.
+fn place_if_gone<P: Part>(part: P, placed: &AtomicUsize) {
+    if !part.has(1, 5) {
+        place(part, 1, 5);
+        assert!(part.has(1, 5), "placed after the removal, and gone");
+        placed.store(1, Relaxed);
+    }
+}
+
+/// A removal is seen, and the key placed anew, before the removal is through. A third key makes the bucket
+/// overflow, so that the new entry can stand where the removal has yet to look.
+fn seen_gone<P: Part>(copies: usize) {
+    let part = P::with_buckets(4);
+    let first = if copies == 2 { 7 } else { 1 };
+    place(part, first, 5);
+    place(part, LASTING, 5);
+    if copies == 2 {
+        place(part, 1, 5);
+        part.remove(first);
+        place(part, 1, 5);
+    }
+    let placed = Arc::new(AtomicUsize::new(0));
+    let noted = placed.clone();
+    beside(
+        [
+            Box::new(move || assert_eq!(part.remove(1), copies)),
+            Box::new(move || place_if_gone(part, &noted)),
+            Box::new(move || place(part, 8, 5)),
+        ],
+        move || {
+            let mut keys = vec![8, LASTING];
+            if placed.load(Relaxed) == 1 {
+                keys.insert(0, 1);
+            }
+            empties(part, &keys);
+        },
+    );
+}
+
 /// A slot is cleared and used for another key while it is read.
 fn used_again<P: Part>() {
     let part = P::with_buckets(1);
@@ -212,6 +251,8 @@ fn hosts() {
     all("hosts: insert/insert, colliding", colliding_keys::<Hosts>);
     all("hosts: insert/remove, same key", insert_remove::<Hosts>);
     all("hosts: insert/remove, same slot", used_again::<Hosts>);
+    bounded("hosts: seen gone", 2, || seen_gone::<Hosts>(1));
+    bounded("hosts: seen gone, two copies", 1, || seen_gone::<Hosts>(2));
     all("hosts: lookup during overflow", overflow::<Hosts>);
     all("hosts: lookup beyond overflow", beyond::<Hosts>);
     all("hosts: sweep during insert", sweep::<Hosts>);
@@ -225,6 +266,8 @@ fn nets() {
     all("nets: insert/insert, colliding", colliding_keys::<Nets>);
     all("nets: insert/remove, same key", insert_remove::<Nets>);
     all("nets: insert/remove, same slot", used_again::<Nets>);
+    bounded("nets: seen gone", 2, || seen_gone::<Nets>(1));
+    bounded("nets: seen gone, two copies", 1, || seen_gone::<Nets>(2));
     bounded("nets: lookup during overflow", 3, overflow::<Nets>);
     all("nets: lookup beyond overflow", beyond::<Nets>);
     all("nets: sweep during insert", sweep::<Nets>);
