@@ -2,6 +2,8 @@
 //!
 //! `::ffff:a.b.c.d` is the IPv4 address `a.b.c.d` everywhere, and a prefix has no host bits.
 
+pub mod nat64;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;

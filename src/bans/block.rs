@@ -1,11 +1,11 @@
 //! The one place that places and lifts bans: for the script, which forged packets can make to ban anybody, for
 //! an operator, and for other nodes of the cluster.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::check::{check, Verdict};
 use super::{Policy, BAD_ARGUMENT, NOT_DONE};
-use crate::address::Subnet;
+use crate::address::{nat64, Subnet};
 use crate::memory::{fence, Ordering};
 use crate::shared::changes::{BanChange, ChangeKind};
 use crate::shared::counters::{Counter, ProcessCounters};
@@ -115,7 +115,7 @@ impl Bans<'_> {
         let host = Subnet::host(ip);
         match host.address() {
             IpAddr::V4(_) => return host,
-            IpAddr::V6(v6) if is_translated(v6) => return host,
+            IpAddr::V6(v6) if nat64::is_translated(v6) => return host,
             IpAddr::V6(_) => {}
         }
         match Subnet::new(ip, self.policy.block_v6_prefix) {
@@ -258,15 +258,6 @@ impl Bans<'_> {
             self.wake.wake();
         }
     }
-}
-
-/// True for the address of an IPv4 host behind a translator: 64:ff9b::/96 (RFC 6052) and 64:ff9b:1::/48
-/// (RFC 8215).
-fn is_translated(ip: Ipv6Addr) -> bool {
-    matches!(
-        ip.segments(),
-        [0x64, 0xff9b, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..]
-    )
 }
 
 #[cfg(test)]

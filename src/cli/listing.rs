@@ -13,7 +13,7 @@ use super::exit::{Exit, Failure};
 use super::lines;
 use super::messages;
 use super::times;
-use crate::address::Subnet;
+use crate::address::{nat64, Subnet};
 use crate::feed::Saved;
 use crate::quote::plain;
 use crate::state::{self, Ban, LoadError};
@@ -243,19 +243,32 @@ impl TrustList {
         TrustList { by_length }
     }
 
-    /// The rule that covers this subnet or a part of it.
+    /// The rule that covers this subnet or a part of it, or an IPv4 host for which it stands behind a NAT64
+    /// translator.
     pub fn spares(&self, subnet: Subnet) -> Option<Rule> {
+        let behind = |net| self.overlap(net, Rule::counts_behind_translator);
+        self.overlap(subnet, |_| true)
+            .or_else(|| nat64::networks(subnet).find_map(behind))
+    }
+
+    /// A rule that counts and covers this subnet or a part of it.
+    fn overlap(&self, subnet: Subnet, counts: impl Fn(Rule) -> bool) -> Option<Rule> {
         for ((v4, length), rules) in &self.by_length {
             if *v4 != subnet.is_v4() {
                 continue;
             }
-            if *length <= subnet.prefix_len() {
+            let found = if *length <= subnet.prefix_len() {
                 let around = Subnet::new(subnet.address(), *length);
-                if let Some(rule) = around.and_then(|around| rules.get(&around)) {
-                    return Some(*rule);
-                }
-            } else if let Some((_, rule)) = rules.iter().find(|(rule, _)| rule.overlaps(&subnet)) {
-                return Some(*rule);
+                around.and_then(|around| rules.get(&around).copied())
+            } else {
+                let mut overlapping = rules
+                    .iter()
+                    .filter(|(rule, _)| rule.overlaps(&subnet))
+                    .map(|(_, rule)| *rule);
+                overlapping.find(|rule| counts(*rule))
+            };
+            if let Some(rule) = found.filter(|rule| counts(*rule)) {
+                return Some(rule);
             }
         }
         None

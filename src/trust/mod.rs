@@ -10,11 +10,11 @@ mod regions;
 mod rule;
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use crate::address::Subnet;
+use crate::address::{nat64, Subnet};
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
-use crate::table::{Table, TableLayout};
+use crate::table::{Entry, Table, TableLayout};
 pub use lent::{NotLent, MAX_LENT, NO_END};
 pub use list::{check_length, loopback, parse_file, parse_parameter, ListError};
 pub use recent::Recent;
@@ -96,15 +96,26 @@ impl Trust {
         self.removals.0[0].load(Ordering::Acquire) as u32 | 1
     }
 
-    /// The rule that trusts this address.
+    /// The rule that trusts this address, or the IPv4 host for which it stands behind a NAT64 translator.
     #[inline(always)]
     pub fn rule(&self, ip: IpAddr) -> Option<Rule> {
         if !self.may_have(ip) {
             return None;
         }
-        self.rules
-            .lookup(ip, 0)
+        match (self.rules.lookup(ip, 0), ip) {
+            (Some(found), _) => Some(Rule::unpack(found.value())),
+            (None, IpAddr::V6(v6)) => self.rule_behind(v6),
+            (None, IpAddr::V4(_)) => None,
+        }
+    }
+
+    /// The rule that trusts an IPv4 host for which `ip` stands.
+    #[cold]
+    fn rule_behind(&self, ip: Ipv6Addr) -> Option<Rule> {
+        nat64::hosts(ip)
+            .filter_map(|host| self.rules.lookup(host.into(), 0))
             .map(|found| Rule::unpack(found.value()))
+            .find(|rule| rule.counts_behind_translator())
     }
 
     /// The rule that forbids a ban of `subnet`: one that covers it, or covers a part of it.
@@ -122,34 +133,43 @@ impl Trust {
         if !subnet.is_too_wide() && !self.may_have(subnet.address()) {
             return None;
         }
+        if let Some(entry) = self.overlap_behind(subnet) {
+            return Some(Rule::unpack(entry.value));
+        }
         if !subnet.is_v4() && subnet.prefix_len() == self.v6_ban_length {
             return self
                 .neighbours
                 .find(subnet)
                 .map(|found| Rule::unpack(found.value()));
         }
-        let mut spared = None;
+        self.overlap(subnet, |_| true)
+            .map(|entry| Rule::unpack(entry.value))
+    }
+
+    /// A rule that counts and covers `subnet`, or a part of it. Costs a walk through the whole set.
+    fn overlap(&self, subnet: Subnet, counts: impl Fn(Rule) -> bool) -> Option<Entry> {
+        let mut by = None;
         self.rules.for_each(|entry| {
-            if entry.subnet.overlaps(&subnet) {
-                spared = Some(Rule::unpack(entry.value));
+            if entry.subnet.overlaps(&subnet) && counts(Rule::unpack(entry.value)) {
+                by = Some(entry);
             }
         });
-        spared
+        by
+    }
+
+    /// The same for the IPv4 hosts that `subnet` may hold behind a NAT64 translator.
+    fn overlap_behind(&self, subnet: Subnet) -> Option<Entry> {
+        nat64::networks(subnet)
+            .find_map(|behind| self.overlap(behind, Rule::counts_behind_translator))
     }
 
     /// The rule that forbids a ban of `subnet`, in full: for people.
     pub fn explain(&self, subnet: Subnet) -> Option<String> {
-        let mut by = self
-            .rules
-            .lookup(subnet.address(), 0)
-            .and_then(|found| self.rules.entry(found));
-        if by.is_none() && !subnet.is_host() {
-            self.rules.for_each(|entry| {
-                if entry.subnet.overlaps(&subnet) {
-                    by = Some(entry);
-                }
-            });
-        }
+        let found = self.rules.lookup(subnet.address(), 0);
+        let by = found
+            .and_then(|found| self.rules.entry(found))
+            .or_else(|| self.overlap_behind(subnet))
+            .or_else(|| self.overlap(subnet, |_| true));
         match by {
             Some(by) => Some(self.describe(by.subnet, Rule::unpack(by.value))),
             None => self.spares(subnet).map(|rule| rule.to_string()),

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::address::Subnet;
+use crate::address::{nat64, Subnet};
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 
 /// One bit for each part.
@@ -45,9 +45,15 @@ impl Regions {
             (IpAddr::V6(_), 0..32) => (256, 511),
             (IpAddr::V6(v6), _) => (Self::of_v6(v6), Self::of_v6(v6)),
         };
-        for region in first..=last {
-            self.marks[region / 64].fetch_or(1 << (region % 64), Ordering::Release);
+        (first..=last).for_each(|region| self.mark_one(region));
+        if subnet.is_v4() {
+            // Its hosts may come through a translator.
+            self.mark_one(Self::of_v6(nat64::REGION));
         }
+    }
+
+    fn mark_one(&self, region: usize) {
+        self.marks[region / 64].fetch_or(1 << (region % 64), Ordering::Release);
     }
 
     #[inline]

@@ -54,6 +54,11 @@ impl Rule {
         }
     }
 
+    /// True if the rule also trusts an IPv4 host that comes through a NAT64 translator. Loopback never does.
+    pub fn counts_behind_translator(self) -> bool {
+        self != Rule::Loopback
+    }
+
     /// True if the module found the address by itself.
     pub fn is_automatic(self) -> bool {
         !matches!(self, Rule::Parameter | Rule::File(_) | Rule::Lent)

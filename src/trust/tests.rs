@@ -40,6 +40,44 @@ fn covers_addresses_and_whatever_overlaps() {
     }
 }
 
+/// An IPv4 host that comes through a NAT64 translator is the same host.
+#[test]
+fn a_trusted_ipv4_address_is_trusted_behind_a_translator() {
+    let trust = trust("192.0.2.7, 198.51.100.0/24");
+    trust.add((subnet("127.0.0.0/8"), Rule::Loopback));
+    for spared in [
+        "64:ff9b::192.0.2.7",
+        "64:ff9b::198.51.100.200",
+        "64:ff9b:1::192.0.2.7",
+        "64:ff9b:1:c000:2:700::",
+        "64:ff9b::192.0.2.0/120",
+        "64:ff9b::198.51.100.128/121",
+        "64:ff9b::/96",
+        "64:ff9b::/64",
+        "64:ff9b:1::/64",
+        "64:ff9b::/32",
+    ] {
+        let by = trust.spares(subnet(spared));
+        assert_eq!(by, Some(Rule::Parameter), "{spared}");
+    }
+    let why = trust.explain(subnet("64:ff9b::192.0.2.7"));
+    assert_eq!(why.as_deref(), Some("trust 192.0.2.7"));
+    for stranger in [
+        "64:ff9b::192.0.2.8",
+        "64:ff9b::192.0.3.0/120",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b:1::192.0.2.8",
+        "64:ff9b:2::192.0.2.7",
+        "2001:db8::192.0.2.7",
+    ] {
+        assert_eq!(trust.spares(subnet(stranger)), None, "{stranger}");
+        assert_eq!(trust.explain(subnet(stranger)), None, "{stranger}");
+    }
+    let none = self::trust("2001:db8::5");
+    none.add((subnet("127.0.0.0/8"), Rule::Loopback));
+    assert_eq!(none.spares(subnet("64:ff9b::/96")), None);
+}
+
 #[test]
 fn a_whole_family_can_be_trusted() {
     let v4 = trust("0.0.0.0/0");

@@ -91,6 +91,42 @@ fn check_says_which_rule_spares_an_address() {
     assert_eq!((prefixes, automatic), (9, 3), "{status}");
 }
 
+/// A carrier that comes through a NAT64 translator: neither script nor operator nor list bans it.
+#[test]
+fn a_trusted_ipv4_address_is_trusted_behind_a_translator() {
+    let service = service();
+    let (carrier, stranger) = ("64:ff9b::198.51.100.7", "64:ff9b::198.51.100.8");
+    service.list(&[carrier, stranger]);
+    let kamailio = fed(&service)
+        .param("trust", "198.51.100.7")
+        .request_route(&format!(
+            "{} {} {}",
+            show("check", &format!("apiban_check(\"{carrier}\")")),
+            show("stranger", &format!("apiban_check(\"{stranger}\")")),
+            show("block", &format!("apiban_block(\"{carrier}\")")),
+        ))
+        .start();
+    wait_until("the list is there", SOON, || {
+        kamailio.statistic("apiban", "feed_entries") == 1
+    });
+    kamailio.assert_answered("127.0.0.9");
+    assert_eq!(kamailio.code("check"), -2);
+    assert_eq!(kamailio.code("stranger"), 1);
+    assert_eq!(kamailio.code("block"), -1);
+    assert_eq!(rule(&kamailio, carrier), "trust 198.51.100.7");
+    let why = "is trusted: trust 198.51.100.7";
+    for refused_by in [
+        carrier,
+        "64:ff9b:1::198.51.100.7",
+        "64:ff9b::198.51.100.0/120",
+    ] {
+        assert!(
+            refused(&kamailio, refused_by).ends_with(why),
+            "{refused_by}"
+        );
+    }
+}
+
 #[test]
 fn without_trust_self_not_even_loopback_is_trusted() {
     let kamailio = untrusting().start();

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use apiban::address::Subnet;
+use apiban::address::{nat64, Subnet};
 use apiban::trust::{self, ListError, Rule};
 
 use super::oracle::{self, Range};
@@ -30,7 +30,10 @@ pub fn run(data: &[u8]) {
         let all = trusted.iter().map(|(subnet, _)| *subnet).chain(asked);
         for subnet in all {
             let range = Range::of(subnet);
-            let naive = ranges.iter().any(|trusted| trusted.overlaps(&range));
+            let naive = nat64::networks(subnet)
+                .chain([subnet])
+                .map(Range::of)
+                .any(|asked| ranges.iter().any(|trusted| trusted.overlaps(&asked)));
             assert_eq!(
                 shared.trust.spares(subnet).is_some(),
                 naive,
@@ -38,7 +41,10 @@ pub fn run(data: &[u8]) {
             );
             for bits in [range.first, range.last, range.last.wrapping_add(1)] {
                 let ip = IpAddr::V6(Ipv6Addr::from_bits(bits)).to_canonical();
-                let naive = ranges.iter().any(|trusted| trusted.covers(ip));
+                let naive = nat64::networks(Subnet::host(ip))
+                    .map(|host| host.address())
+                    .chain([ip])
+                    .any(|ip| ranges.iter().any(|trusted| trusted.covers(ip)));
                 assert_eq!(
                     shared.trust.rule(ip).is_some(),
                     naive,
