@@ -22,6 +22,8 @@ int register_procs(int count);
  * child, when a child_init failed in it: _ksr_is_main tells. The child must never return. */
 int fork_process(int rank, const char *description, int make_sock);
 
+/* Not 0 while the configuration is only checked (-c): mod_init is not called then. */
+extern int config_check;
 /* 1 in the main process. */
 extern int _ksr_is_main;
 /* Index in the process table. */

@@ -42,7 +42,8 @@ fn embedded(ip: Ipv6Addr, length: u32) -> Option<Ipv4Addr> {
     (reserved == 0 && suffix == 0).then(|| Ipv4Addr::from_bits((joined >> after) as u32))
 }
 
-/// The IPv4 hosts and networks of which `subnet` may hold hosts; none for most.
+/// The IPv4 hosts and networks of which `subnet` may hold hosts; none for most, and none for a prefix that is too wide
+/// to be banned.
 pub fn networks(subnet: Subnet) -> impl Iterator<Item = Subnet> {
     let (ip, length) = match subnet.address() {
         IpAddr::V6(ip) => (ip, subnet.prefix_len()),
@@ -54,7 +55,9 @@ pub fn networks(subnet: Subnet) -> impl Iterator<Item = Subnet> {
         let common = u32::from(bits.min(length));
         common == 0 || ip.to_bits() >> (128 - common) == network >> (128 - common)
     };
-    let wide = length < 96 && (holds_some(WELL_KNOWN, 96) || holds_some(LOCAL, 48));
+    let wide = length < 96
+        && !subnet.is_too_wide()
+        && (holds_some(WELL_KNOWN, 96) || holds_some(LOCAL, 48));
     let last = Ipv4Addr::from_bits(ip.to_bits() as u32);
     let part = match (inside, wide) {
         (true, _) => Subnet::new(last.into(), length - 96),
@@ -99,7 +102,6 @@ mod tests {
             "64:ff9b::/32",
             "64:ff9b:1::/48",
             "64:ff9b:1:2::/64",
-            "::/0",
         ] {
             assert_eq!(behind(wide), ["0.0.0.0/0"], "{wide}");
         }
@@ -112,6 +114,8 @@ mod tests {
             "64:ff9b:0:1::/64",
             "64:ff9b:0:0:0:1::/96",
             "2001:db8::/32",
+            "64::/16",
+            "::/0",
         ] {
             assert!(behind(other).is_empty(), "{other}");
         }

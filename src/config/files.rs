@@ -4,11 +4,12 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
+use super::reading;
 use crate::cluster::keys::{MOST_SECRETS, SHORTEST_SECRET};
 use crate::config::{Config, ConfigError};
 use crate::feed::{ApiKey, Key};
 use crate::quote::plain;
-use crate::trust::{self, Trusted};
+use crate::trust::{self, Given};
 
 /// Longest key file in bytes; only its first line counts.
 const MAX_KEY_FILE: u64 = 64 << 10;
@@ -26,7 +27,8 @@ pub struct FileError {
 }
 
 impl FileError {
-    fn new(path: &str, problem: impl Into<String>) -> Self {
+    /// An error of the file `path`.
+    pub(super) fn new(path: &str, problem: impl Into<String>) -> Self {
         FileError {
             path: path.to_owned(),
             problem: problem.into(),
@@ -61,13 +63,13 @@ pub fn read_key_file(path: &str) -> Result<KeyFile, FileError> {
     Ok(KeyFile { key, warning })
 }
 
-/// Reads a trust list: one address or prefix a line, `#` begins a comment.
+/// Reads a trust list: see [`Given::parse_file`].
 ///
 /// # Errors
 /// The file cannot be read, is no regular file, has more than 4 MiB, or a line is wrong.
-pub fn read_trust_file(path: &str) -> Result<Vec<Trusted>, FileError> {
+pub fn read_trust_file(path: &str) -> Result<Given, FileError> {
     let (content, _) = read(path, MAX_TRUST_FILE)?;
-    trust::parse_file(&content).map_err(|error| FileError::new(path, error.to_string()))
+    Given::parse_file(&content).map_err(|error| FileError::new(path, error.to_string()))
 }
 
 /// The secrets of the cluster.
@@ -129,7 +131,7 @@ pub fn read_key(config: &Config) -> (ApiKey, Option<String>) {
 ///
 /// # Errors
 /// The trust file cannot be used.
-pub fn read_trust(config: &Config) -> Result<Vec<Trusted>, ConfigError> {
+pub fn read_trust(config: &Config) -> Result<Given, ConfigError> {
     let mut trusted = config.trust.clone();
     if !config.trust_file.is_empty() {
         let listed = read_trust_file(&config.trust_file).map_err(|error| {
@@ -139,12 +141,12 @@ pub fn read_trust(config: &Config) -> Result<Vec<Trusted>, ConfigError> {
                 "a file with one IP address or prefix a line",
             )
         })?;
-        trusted.extend(listed);
+        trusted.add(listed);
     }
     if config.trust_self {
-        trusted.extend(trust::loopback());
+        trusted.add(trust::loopback().into());
     }
-    trust::check_length(&trusted).map_err(|error| {
+    trust::check_length(&trusted.at(0)).map_err(|error| {
         let longest = if config.trust_file.is_empty() {
             "trust"
         } else {
@@ -155,9 +157,14 @@ pub fn read_trust(config: &Config) -> Result<Vec<Trusted>, ConfigError> {
     Ok(trusted)
 }
 
+/// Content and mode of a regular file, if its file system answers in time.
+fn read(path: &str, limit: u64) -> reading::Outcome {
+    reading::read(path, move |path| read_now(path, limit))
+}
+
 /// Content and mode of a regular file. Nothing else is read: a pipe would stop the caller until
 /// somebody writes into it, a device may never end.
-fn read(path: &str, limit: u64) -> Result<(String, u32), FileError> {
+fn read_now(path: &str, limit: u64) -> reading::Outcome {
     let problem = |error: io::Error| FileError::new(path, plain(&error));
     let file = OpenOptions::new()
         .read(true)

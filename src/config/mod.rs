@@ -3,6 +3,7 @@
 
 pub mod files;
 mod parameters;
+pub mod reading;
 
 use std::fmt;
 
@@ -73,7 +74,7 @@ pub struct Config {
     pub max_feed_entries: usize,
     pub max_local_entries: usize,
     /// Every `trust` line, already parsed.
-    pub trust: Vec<crate::trust::Trusted>,
+    pub trust: crate::trust::Given,
     pub trust_file: String,
     pub trust_self: bool,
     pub trust_dmq: bool,
@@ -119,7 +120,7 @@ impl Default for Config {
             block_v6_prefix: 0,
             max_feed_entries: 0,
             max_local_entries: 0,
-            trust: Vec::new(),
+            trust: crate::trust::Given::default(),
             trust_file: String::new(),
             trust_self: false,
             trust_dmq: false,
@@ -438,7 +439,7 @@ mod tests {
                 .set(parameter("trust").unwrap(), RawValue::Text(text))
                 .unwrap();
         }
-        assert_eq!(config.trust.len(), 3);
+        assert_eq!(config.trust.rules.len(), 3);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::firewall::nft::Hook;
 use crate::firewall::ports::PortChoice;
 use crate::firewall::Scope;
 use crate::table::MAX_TTL;
-use crate::trust;
+use crate::trust::Given;
 
 /// Longest time in seconds that a parameter takes.
 const LONGEST: i64 = MAX_TTL as i64;
@@ -202,11 +202,11 @@ pub const PARAMETERS: &[Parameter] = &[
     int("max_local_entries", 65_536, ENTRIES, "entries",
         "capacity of the table of local bans",
         |config, value| config.max_local_entries = value as usize),
-    text("trust", "", "IP addresses and prefixes, separated by comma or space",
+    text("trust", "", "IP addresses and prefixes, separated by comma, semicolon or space",
         "addresses and prefixes that are never banned; repeatable",
         |config, value| {
-            let list = trust::parse_parameter(value).map_err(|error| format!("is wrong: {error}"))?;
-            config.trust.extend(list);
+            let list = Given::parse_parameter(value).map_err(|error| format!("is wrong: {error}"))?;
+            config.trust.add(list);
             Ok(())
         }),
     text("trust_file", "", PATH,

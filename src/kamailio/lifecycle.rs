@@ -10,7 +10,7 @@ use super::{cluster, dmq, events, fixups, load, own, packet, params, statistics,
 use crate::address::Subnet;
 use crate::bans::evict::evict_trusted;
 use crate::clock::Clock;
-use crate::config::files;
+use crate::config::{files, reading};
 use crate::config::{Config, Mode};
 use crate::feed::ApiKey;
 use crate::member;
@@ -18,7 +18,7 @@ use crate::memory::{Arena, AtomicU32};
 use crate::shared::Shared;
 use crate::state::restore;
 use crate::sys::mmap::SharedArena;
-use crate::trust::{Rule, Trusted};
+use crate::trust::{Given, Rule};
 use crate::{error, notice, warning};
 
 /// All child processes, in the order in which they are forked.
@@ -83,7 +83,7 @@ fn check_cluster(config: &Config) -> Result<(), String> {
 }
 
 /// The key, and the trust rules.
-fn read_files(config: &Config) -> Result<(ApiKey, Vec<Trusted>), String> {
+fn read_files(config: &Config) -> Result<(ApiKey, Given), String> {
     let (key, open) = files::read_key(config);
     if let Some(text) = open {
         warning!("{text}");
@@ -99,22 +99,22 @@ fn read_files(config: &Config) -> Result<(ApiKey, Vec<Trusted>), String> {
         ),
     }
     let trusted = files::read_trust(config).map_err(|error| error.to_string())?;
+    for text in &trusted.warnings {
+        warning!("{text}");
+    }
+    reading::start_is_over();
     Ok((key, trusted))
 }
 
 /// The tables, with the trust rules in force.
-fn make_shared_memory(
-    config: &Config,
-    trusted: &[Trusted],
-    clock: Clock,
-) -> Result<Shared, String> {
+fn make_shared_memory(config: &Config, trusted: &Given, clock: Clock) -> Result<Shared, String> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
     let shared = Shared::new(&mut SharedArena, config, u64::from_ne_bytes(seed))
         .map_err(|error| error.to_string())?;
     shared.set_now(clock.unix());
     shared.started(clock.unix());
-    shared.trust.replace(trusted);
+    shared.trust.replace(&trusted.at(clock.unix()));
     if config.trust_self {
         trust_own_addresses(&shared);
     }

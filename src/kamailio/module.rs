@@ -14,7 +14,7 @@ use crate::shared::counters::ProcessCounters;
 use crate::shared::events::{Event, EventKind};
 use crate::shared::Shared;
 use crate::state::restore::Resumed;
-use crate::trust::Trusted;
+use crate::trust::Given;
 use crate::warning;
 
 /// The module in this process.
@@ -28,7 +28,7 @@ pub struct Module {
     /// The key at the start.
     pub key: ApiKey,
     /// The trust rules from parameters and files at the start.
-    pub trusted: Vec<Trusted>,
+    pub trusted: Given,
     /// What the updater resumes from.
     pub resumed: Resumed,
     /// The kinds of event for which the script has a route.

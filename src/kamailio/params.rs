@@ -7,8 +7,9 @@ use super::bindings as k;
 use super::guard::guard;
 use super::tables::{leak_table, trampolines, TRAMPOLINES};
 use super::text;
-use crate::config::{Config, RawValue, PARAMETERS};
-use crate::error;
+use crate::config::{files, Config, RawValue, PARAMETERS};
+use crate::feed::ApiKey;
+use crate::{error, warning};
 
 /// The parameters read so far. Only the main process is there while it is used.
 static CONFIG: Mutex<Option<Config>> = Mutex::new(None);
@@ -81,12 +82,41 @@ unsafe fn set_parameter(index: usize, kind: u32, value: *mut c_void) -> c_int {
         // SAFETY: the core's own copy of the value, in its heap; nobody reads it after this call.
         unsafe { wipe(text) };
     }
+    // SAFETY: a number of the core that is set before the configuration is read.
+    let only_checks = unsafe { k::config_check } != 0;
     match taken {
+        Ok(()) if only_checks => look_at_files(parameter.name, config.get_or_insert_default()),
         Ok(()) => 0,
         Err(error) => {
             error!("{error}");
             -1
         }
+    }
+}
+
+/// `kamailio -c` ends before `mod_init`, which reads the files. So the file of a parameter is looked at here; below
+/// zero where the start would end.
+fn look_at_files(parameter: &str, config: &Config) -> c_int {
+    match parameter {
+        "api_key_file" => {
+            if let (ApiKey::Unusable(problem), _) = files::read_key(config) {
+                error!("{problem}; Kamailio would start with the feed off");
+            }
+            0
+        }
+        "trust" | "trust_file" => match files::read_trust(config) {
+            Ok(given) => {
+                for text in given.warnings {
+                    warning!("{text}");
+                }
+                0
+            }
+            Err(error) => {
+                error!("{error}");
+                -1
+            }
+        },
+        _ => 0,
     }
 }
 

@@ -4,7 +4,7 @@ use super::{bans, check, cluster, listing, trust};
 use super::{
     crop, crop_to, number, text, Arguments, Command, Fault, Fields, Reply, Service, Shape, Value,
 };
-use crate::config::{files, Config};
+use crate::config::{files, reading, Config};
 use crate::feed::{ApiKey, FeedState};
 use crate::firewall::runner::State;
 use crate::notice;
@@ -92,7 +92,14 @@ fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> 
             ))
         }
     };
-    check_files(service.config)?;
+    if let Err(fault) = check_files(service.config) {
+        let files = [&service.config.api_key_file, &service.config.trust_file];
+        if files.iter().any(|path| reading::hangs(path)) {
+            // The updater takes them over once they can be read.
+            service.ask(Request::Reload);
+        }
+        return Err(fault);
+    }
     if force {
         service.shared().requests.ask(Request::Force);
         cluster::ask(service, Ask::Force);

@@ -9,6 +9,8 @@ use crate::trust::{NotLent, Rule, NO_END};
 
 /// The most rows of one answer, as in `apiban.list`.
 const MOST: u64 = 250;
+/// The longest time that an answer shows, in seconds: numbers have 32 bits there, with a sign.
+const LONGEST: u32 = i32::MAX as u32;
 /// Rows if no number is given.
 const USUAL: u64 = 100;
 
@@ -73,12 +75,14 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
             let loan = loan
                 .and_then(|_| lent.find(subnet))
                 .and_then(|found| lent.entry(found));
-            let (end, comment) =
-                loan.map_or((NO_END, String::new()), |loan| (loan.value, loan.reason));
+            let (end, comment) = match loan {
+                Some(loan) => (loan.value, loan.reason),
+                None => (trust.end(subnet).unwrap_or(NO_END), String::new()),
+            };
             let left = if end == NO_END {
                 0
             } else {
-                end.saturating_sub(now)
+                end.saturating_sub(now).min(LONGEST)
             };
             vec![
                 text("rule", subnet.to_string()),

@@ -1,6 +1,7 @@
 //! What survives a restart: the state file, the way back from it, and when it is written.
 
 mod file;
+pub mod loans;
 pub mod lock;
 mod other_lists;
 pub mod restore;

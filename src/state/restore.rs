@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::file::remove_leftovers;
+use super::loans::{self, SavedLoan};
 use super::lock::{LockError, StateLock};
 use super::other_lists;
 use super::writer::StateFile;
@@ -21,7 +22,6 @@ use crate::shared::origin::Origin;
 use crate::shared::Shared;
 use crate::state::{self, Aside, Ban, LoadError, State};
 use crate::table::Inserted;
-use crate::trust::NO_END;
 use crate::{error, info, warning};
 
 /// How often, and with which pause, a lock that another process has is tried again: a predecessor may be
@@ -38,8 +38,17 @@ pub struct Resumed {
     pub feed: Option<Saved>,
     /// Where the state is kept; `None` if it is not.
     pub state_file: Option<StateFile>,
-    /// The bans of the state file, also those that have ended by the clock of the start.
-    pub saved: Vec<SavedBan>,
+    /// What the state file said, also of what has ended by the clock of the start.
+    pub saved: SavedEnds,
+}
+
+/// The ends of the state file, by the wall clock.
+#[derive(Clone, Debug, Default)]
+pub struct SavedEnds {
+    /// Of bans.
+    pub bans: Vec<SavedBan>,
+    /// Of trust that was lent.
+    pub loans: Vec<SavedLoan>,
 }
 
 /// A ban of the state file.
@@ -142,8 +151,8 @@ pub fn restore(config: &Config, shared: &Shared) -> Resumed {
     }
 }
 
-/// Where the walk through the list goes on, and the bans of the file.
-type Loaded = (Option<Saved>, Vec<SavedBan>);
+/// Where the walk through the list goes on, and the ends of the file.
+type Loaded = (Option<Saved>, SavedEnds);
 
 /// Takes the lock; `None` if there can be none here.
 ///
@@ -280,13 +289,13 @@ fn fingerprint(config: &Config) -> String {
 }
 
 /// Fills the empty tables, at the start, when internal time is that of the wall clock; returns where the walk
-/// through the list goes on, and the bans of the file.
+/// through the list goes on, and the ends of the file.
 pub fn resume(config: &Config, shared: &Shared, state: State) -> Loaded {
     // A file from the future: the clock is behind now, or it was ahead then. Either way each ban had at that time
     // the rest that the file says.
     let ahead = state.written.saturating_sub(u64::from(shared.now()));
     let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-    lend(shared, &state.trusted, ahead);
+    let loans = loans::restore(shared, &state.trusted, ahead);
     let mut saved = Vec::new();
     let same_list = state
         .feed
@@ -322,27 +331,7 @@ pub fn resume(config: &Config, shared: &Shared, state: State) -> Loaded {
             ..Saved::default()
         }
     });
-    (feed, saved)
-}
-
-/// Puts trust that an operator has lent in force again. `ahead` seconds are taken off each time of the file.
-fn lend(shared: &Shared, loans: &[Ban], ahead: u32) {
-    for loan in loans {
-        let end = match loan.end {
-            NO_END => NO_END,
-            end => end.saturating_sub(ahead),
-        };
-        let Ok(subnet) = loan.ip.parse::<Subnet>() else {
-            continue;
-        };
-        if end <= shared.now() {
-            continue;
-        }
-        let since = loan.since.saturating_sub(ahead);
-        if let Err(problem) = shared.trust.lend(subnet, end, since, &loan.reason) {
-            warning!("state_file: {subnet} is not trusted: {problem}");
-        }
-    }
+    (feed, SavedEnds { bans: saved, loans })
 }
 
 /// Fills a table with what is still live, not trusted and bannable; returns how many, and adds each ban that

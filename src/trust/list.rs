@@ -1,9 +1,9 @@
-//! Reads lists of trusted addresses: the parameter `trust` and the lines of `trust_file`.
+//! Lists of trusted addresses: their errors, their length, and what is trusted without a list.
 
 use std::collections::HashSet;
 
 use super::rule::{Rule, Trusted};
-use super::MAX_GIVEN;
+use super::{Given, MAX_GIVEN};
 use crate::address::{ParseError, Subnet};
 
 /// A word of a trust list that is not an address, or a list that is too long.
@@ -25,38 +25,12 @@ pub enum ListError {
     TooMany(usize),
 }
 
-/// Parses the value of the parameter `trust`: addresses and prefixes, comma or space separated.
+/// The rules of a value of the parameter `trust`: see [`Given::parse_parameter`].
 ///
 /// # Errors
 /// A word that is neither an address nor a prefix.
 pub fn parse_parameter(text: &str) -> Result<Vec<Trusted>, ListError> {
-    let mut trusted = Vec::new();
-    for word in text.split([',', ' ', '\t', '\n', ';']) {
-        if !word.is_empty() {
-            trusted.extend(covering(word.parse()?, Rule::Parameter));
-        }
-    }
-    Ok(trusted)
-}
-
-/// Parses a trust file: one address or prefix a line, `#` begins a comment.
-///
-/// # Errors
-/// A line that is neither an address nor a prefix.
-pub fn parse_file(text: &str) -> Result<Vec<Trusted>, ListError> {
-    let mut trusted = Vec::new();
-    for (line, content) in (1..).zip(text.lines()) {
-        let word = content.split('#').next().unwrap_or_default().trim();
-        if word.is_empty() {
-            continue;
-        }
-        let subnet = word.parse().map_err(|error: ParseError| ListError::Line {
-            line,
-            reason: error.to_string(),
-        })?;
-        trusted.extend(covering(subnet, Rule::File(line)));
-    }
-    Ok(trusted)
+    Given::parse_parameter(text).map(|given| given.at(0))
 }
 
 /// Refuses a list of more than [`MAX_GIVEN`] different addresses and prefixes.
@@ -72,7 +46,7 @@ pub fn check_length(trusted: &[Trusted]) -> Result<(), ListError> {
 }
 
 /// The rule for `subnet`. A table cannot hold a prefix of length 0: it is stored as its two halves.
-fn covering(subnet: Subnet, rule: Rule) -> Vec<Trusted> {
+pub(super) fn covering(subnet: Subnet, rule: Rule) -> Vec<Trusted> {
     let halves = match (subnet.prefix_len(), subnet.is_v4()) {
         (0, true) => ["0.0.0.0/1", "128.0.0.0/1"],
         (0, false) => ["::/1", "8000::/1"],
@@ -98,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        let error = parse_file("192.0.2.1\n192.0.2.0/33\n").unwrap_err();
+        let error = Given::parse_file("192.0.2.1\n192.0.2.0/33\n").unwrap_err();
         assert_eq!(
             error.to_string(),
             "line 2: \"192.0.2.0/33\" is not an IP address or prefix"

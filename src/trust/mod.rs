@@ -3,11 +3,13 @@
 //! The set is replaced by adding what is new and then removing what is gone, so that an address that
 //! was and stays trusted is trusted at every moment in between.
 
+mod given;
 mod lent;
 mod list;
 mod recent;
 mod regions;
 mod rule;
+mod until;
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,8 +17,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::address::{nat64, Subnet};
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 use crate::table::{Entry, Table, TableLayout};
+pub use given::{Given, GivenRule};
 pub use lent::{NotLent, MAX_LENT, NO_END};
-pub use list::{check_length, loopback, parse_file, parse_parameter, ListError};
+pub use list::{check_length, loopback, parse_parameter, ListError};
 pub use recent::Recent;
 use regions::Regions;
 pub use rule::{Rule, Trusted};
@@ -195,6 +198,23 @@ impl Trust {
         self.rules
             .for_each(|entry| rules.push((entry.subnet, Rule::unpack(entry.value))));
         rules
+    }
+
+    /// Notes when rules end that have an end, in Unix seconds of internal time, for [`Trust::end`]. To be called after
+    /// each [`Trust::replace`]; ending them is the caller's.
+    pub fn set_ends(&self, ends: &[(Subnet, u32)]) {
+        for &(subnet, end) in ends {
+            if let Some(found) = self.rules.find(subnet) {
+                self.rules.put(subnet, found.value(), end, "");
+            }
+        }
+    }
+
+    /// When the rule for exactly this subnet ends, in Unix seconds of internal time; `None`: it has no end.
+    pub fn end(&self, subnet: Subnet) -> Option<u32> {
+        let entry = self.rules.entry(self.rules.find(subnet)?)?;
+        // Where another table has the beginning of an entry, this one has its end.
+        Some(entry.since).filter(|end| *end != 0)
     }
 
     /// How many rules there are, and how many of them the module found by itself.

@@ -95,7 +95,8 @@ fn a_whole_family_can_be_trusted() {
 #[test]
 fn is_swapped_whole_and_names_the_rule() {
     let trust = trust("192.0.2.7 192.0.2.8");
-    let file = parse_file("# carriers\n\n192.0.2.8  # east\n203.0.113.0/24\n").unwrap();
+    let text = "# carriers\n\n192.0.2.8  # east\n203.0.113.0/24\n";
+    let file = Given::parse_file(text).unwrap().at(0);
     trust.replace(&[file, loopback()].concat());
     assert_eq!(trust.rule("192.0.2.7".parse().unwrap()), None);
     assert_eq!(

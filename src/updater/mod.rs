@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use crate::address::Subnet;
 use crate::clock::Clock;
-use crate::config::files;
 use crate::config::Config;
+use crate::config::{files, reading};
 use crate::feed::client::{self, HttpClient, HttpSettings};
 use crate::feed::{self, ApiKey, Effect, Engine, Listed, Source, Step};
 use crate::shared::changes::ChangeKind;
@@ -35,8 +35,8 @@ use crate::state::restore::Resumed;
 use crate::state::writer::{self, StateWriter};
 use crate::sys::listening::ListeningSocket;
 use crate::table::Entry;
-use crate::trust::Trusted;
-use crate::{error, info, log, warning};
+use crate::trust::Given;
+use crate::{error, info, log, notice, warning};
 use capacity::CapacityWatch;
 use firewalls::Firewalls;
 pub use following::members;
@@ -122,7 +122,7 @@ pub struct Parts<'a> {
     /// Name and version of this program, for the service.
     pub product: &'static str,
     /// What parameters and files trust.
-    pub trusted: Vec<Trusted>,
+    pub trusted: Given,
     /// What the last run left.
     pub resumed: Resumed,
     /// The sockets that this server listens on.
@@ -147,6 +147,8 @@ pub struct Updater<'a, H> {
     firewalls: Firewalls,
     /// The firewall must be compared with the tables as a whole.
     refill: bool,
+    /// Files that could not be read because their file system did not answer.
+    hanging: Vec<&'a str>,
     /// Lost events of bans were logged.
     loss_logged: bool,
 }
@@ -222,6 +224,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             following: Following::default(),
             firewalls,
             refill: false,
+            hanging: Vec::new(),
             loss_logged: false,
             config,
             shared,
@@ -238,6 +241,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         self.shared.ban_changes.awake();
         self.serve_requests(now);
         if self.trust.is_due(now) {
+            self.follow_hanging_files(now);
             self.follow_trust(now);
         }
         self.follow_ban_changes();
@@ -296,6 +300,8 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             if self.wall.settle(self.shared, self.config, offset) {
                 self.refill = true;
             }
+            self.trust.outdated();
+            self.follow_trust(now);
             self.engine.refetch(now);
             self.state_writer.changed();
         }
@@ -337,13 +343,16 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         if let Some(text) = open {
             warning!("{text}");
         }
-        match (&key, self.key.key()) {
+        match (key, self.key.key()) {
+            (ApiKey::Unusable(_), _) if reading::hangs(&self.config.api_key_file) => {
+                self.report_hanging("api_key_file", &self.config.api_key_file);
+            }
             (ApiKey::Unusable(problem), Some(_)) => error!("{problem}; the key stays as it was"),
             (ApiKey::Unusable(problem), None) => {
                 error!("{problem}; the feed stays off");
-                self.key = key;
+                self.key = ApiKey::Unusable(problem);
             }
-            _ => self.key = key,
+            (key, _) => self.key = key,
         }
         match self.trust.reload(self.config) {
             Ok(()) => {
@@ -352,9 +361,41 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             }
             Err(error) => {
                 let error = error.to_string();
-                error!("{error}; the trust list stays as it was");
+                if reading::hangs(&self.config.trust_file) {
+                    self.report_hanging("trust_file", &self.config.trust_file);
+                } else {
+                    error!("{error}; the trust list stays as it was");
+                }
                 self.shared.published.set_text(Text::TrustLastError, &error);
             }
+        }
+    }
+
+    /// Notes a file whose file system does not answer, and says so once.
+    fn report_hanging(&mut self, parameter: &str, path: &'a str) {
+        if !self.hanging.contains(&path) {
+            self.hanging.push(path);
+            warning!(
+                "{parameter} {path}: its file system does not answer; what was read before stays in force, and the file \
+                 is read as soon as it does"
+            );
+        }
+    }
+
+    /// Reads the files whose file system answers again.
+    fn follow_hanging_files(&mut self, now: u64) {
+        let before = self.hanging.len();
+        self.hanging.retain(|path| {
+            let hangs = reading::hangs(path);
+            if !hangs {
+                notice!("{path} can be read again");
+            }
+            hangs
+        });
+        if self.hanging.len() < before {
+            self.reload_files(now);
+            self.engine.reload(now, self.key.clone(), false);
+            self.carry_out();
         }
     }
 

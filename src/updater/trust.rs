@@ -12,7 +12,7 @@ use crate::config::files;
 use crate::config::{Config, ConfigError};
 use crate::shared::Shared;
 use crate::table::Inserted;
-use crate::trust::{Rule, Trusted, MAX_FOUND};
+use crate::trust::{Given, Rule, Trusted, MAX_FOUND};
 use crate::{info, notice, warning};
 
 /// What Kamailio knows by itself (interfaces, nodes, destinations) is read this often, in
@@ -49,7 +49,11 @@ pub struct Changes {
 /// The rules in force.
 pub struct TrustWatch {
     /// From parameters and files.
-    given: Vec<Trusted>,
+    given: Given,
+    /// Its rules whose end has been reported; `None` as long as it is new.
+    over: Option<BTreeSet<Rule>>,
+    /// The ends of the rules in force, in internal time.
+    ends: Vec<(Subnet, u32)>,
     /// All of them, sorted, to see a change.
     in_force: Vec<Trusted>,
     resolver: Option<Resolver>,
@@ -62,9 +66,11 @@ pub struct TrustWatch {
 
 impl TrustWatch {
     /// Begins with what `mod_init` read; without a resolver names are not followed.
-    pub fn new(given: Vec<Trusted>, resolver: Option<Resolver>) -> Self {
+    pub fn new(given: Given, resolver: Option<Resolver>) -> Self {
         TrustWatch {
             given,
+            over: None,
+            ends: Vec::new(),
             in_force: Vec::new(),
             resolver,
             next: 0,
@@ -79,6 +85,10 @@ impl TrustWatch {
     /// A file that cannot be used, or too long a list; nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> Result<(), ConfigError> {
         self.given = files::read_trust(config)?;
+        self.over = None;
+        for text in &self.given.warnings {
+            warning!("{text}");
+        }
         Ok(())
     }
 
@@ -101,26 +111,84 @@ impl TrustWatch {
     pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Discovery) -> Changes {
         self.next = now + PAUSE;
         end_loans(shared);
+        let wall = shared.wall_offset().wall(u64::from(shared.now()));
+        self.report_ends(wall);
+        let given = self.given.at(wall);
         let found = self.found(now, shared, host);
         let mut lent = Vec::new();
         let loans = shared.trust.lent();
         loans.for_each_live(shared.now(), |loan| lent.push((loan.subnet, Rule::Lent)));
         // The first rule of an address counts: what the operator gave comes before what was found.
         let mut rules = BTreeMap::new();
-        for &(subnet, rule) in self.given.iter().chain(&lent).chain(&found) {
+        for &(subnet, rule) in given.iter().chain(&lent).chain(&found) {
             rules.entry(subnet).or_insert(rule);
         }
         let wanted: Vec<Trusted> = rules.into_iter().collect();
+        let ends = self.ends_of(&wanted, shared);
         let outdated = std::mem::take(&mut self.outdated);
+        if wanted == self.in_force && ends != self.ends {
+            shared.trust.set_ends(&ends);
+        }
+        self.ends = ends;
         if wanted == self.in_force && !outdated {
             return Changes::default();
         }
         shared.trust.replace(&wanted);
+        shared.trust.set_ends(&self.ends);
         self.announce(&wanted);
         self.in_force = wanted;
         Changes {
             evicted: evict_trusted(shared),
             restored: restore_listed(shared),
+        }
+    }
+
+    /// The internal ends of those rules that have one.
+    fn ends_of(&self, wanted: &[Trusted], shared: &Shared) -> Vec<(Subnet, u32)> {
+        let offset = shared.wall_offset();
+        let rules = self.given.rules.iter();
+        let mut ends: Vec<(Subnet, u32)> = rules
+            .filter_map(|given| Some((given.trusted, given.until?)))
+            .filter(|(trusted, _)| wanted.binary_search(trusted).is_ok())
+            .map(|((subnet, _), end)| {
+                let end = u32::try_from(offset.internal(end)).unwrap_or(u32::MAX - 1);
+                (subnet, end)
+            })
+            .collect();
+        ends.sort_unstable();
+        ends
+    }
+
+    /// Says which given rules have ended: of a new list in one line, later one by one.
+    fn report_ends(&mut self, wall: u64) {
+        let is_new = self.over.is_none();
+        let over = self.over.get_or_insert_default();
+        let mut lines = Vec::new();
+        for given in &self.given.rules {
+            let Some(end) = given.until else {
+                continue;
+            };
+            let (subnet, rule) = given.trusted;
+            if end > wall {
+                over.remove(&rule);
+            } else if over.insert(rule) {
+                if is_new {
+                    lines.push(rule.to_string());
+                } else {
+                    notice!("{subnet} is no longer trusted: until= of {rule} is over");
+                }
+            }
+        }
+        if !lines.is_empty() {
+            let more = lines.len().saturating_sub(MOST_NAMED);
+            lines.truncate(MOST_NAMED);
+            if more > 0 {
+                lines.push(format!("{more} more"));
+            }
+            warning!(
+                "these rules trust nobody any more, their until= is over: {}",
+                lines.join(", ")
+            );
         }
     }
 

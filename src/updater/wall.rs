@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::notice;
 use crate::shared::origin::Origin;
 use crate::shared::Shared;
-use crate::state::restore::SavedBan;
+use crate::state::restore::SavedEnds;
 
 /// A smaller step moves nothing, in milliseconds: no ban is that exact.
 const STEP: i64 = 10_000;
@@ -15,15 +15,15 @@ const KEEP: u64 = 86_400;
 
 /// Looks for steps, and keeps what the state file said until no step is expected any more.
 pub struct WallWatch {
-    saved: Vec<SavedBan>,
+    saved: SavedEnds,
     /// The offset that the ends in the tables were made with.
     settled: WallOffset,
     forget_at: u64,
 }
 
 impl WallWatch {
-    /// Begins with the bans of the state file, at `now` in seconds of internal time.
-    pub fn new(saved: Vec<SavedBan>, now: u64) -> Self {
+    /// Begins with the ends of the state file, at `now` in seconds of internal time.
+    pub fn new(saved: SavedEnds, now: u64) -> Self {
         WallWatch {
             saved,
             settled: WallOffset::default(),
@@ -46,11 +46,15 @@ impl WallWatch {
         true
     }
 
-    /// Makes the ends of bans from the state file again; those that seemed to be over come back. True if
-    /// anything changed.
+    /// Makes the ends of what came from the state file again; what seemed to be over comes back. True if a ban
+    /// changed. The trust set must be put in force after this.
     pub fn settle(&mut self, shared: &Shared, config: &Config, offset: WallOffset) -> bool {
         let mut any = false;
-        for ban in &mut self.saved {
+        // Trust first: it decides which bans come back.
+        for loan in &mut self.saved.loans {
+            loan.settle(shared, offset);
+        }
+        for ban in &mut self.saved.bans {
             any |= ban.settle(shared, config, offset);
         }
         any
@@ -59,13 +63,13 @@ impl WallWatch {
     /// The table of this origin was emptied, or the service gave a complete list: what the state file said of it
     /// counts no longer.
     pub fn forget(&mut self, origin: Origin) {
-        self.saved.retain(|ban| ban.origin != origin);
+        self.saved.bans.retain(|ban| ban.origin != origin);
     }
 
     /// Forgets everything once the clock of the start is no longer in question.
     pub fn forget_when_old(&mut self, now: u32) {
         if u64::from(now) >= self.forget_at {
-            self.saved = Vec::new();
+            self.saved = SavedEnds::default();
         }
     }
 }

@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use super::args::Common;
 use super::exit::Failure;
 use super::messages;
+use super::times;
 use crate::config::{files, Config};
 use crate::feed::{ApiKey, Key};
 use crate::firewall::Scope;
 use crate::quote::plain;
-use crate::trust::Trusted;
+use crate::trust::{Given, Trusted};
 
 /// The configuration if none is named.
 const DEFAULT: &str = "/etc/apiban/apiban.toml";
@@ -134,8 +135,20 @@ impl Settings {
     }
 
     /// Everything that parameters and files trust.
+    pub fn given_trust(&self) -> Result<Given, Failure> {
+        let given = files::read_trust(&self.config);
+        let given = given.map_err(|error| Failure::trouble(error.to_string()))?;
+        given
+            .warnings
+            .iter()
+            .for_each(|text| messages::warning(text));
+        Ok(given)
+    }
+
+    /// What of it is in force now.
     pub fn trusted(&self) -> Result<Vec<Trusted>, Failure> {
-        files::read_trust(&self.config).map_err(|error| Failure::trouble(error.to_string()))
+        let now = u64::from(times::now());
+        self.given_trust().map(|given| given.at(now))
     }
 
     /// The file of the configuration, for messages.

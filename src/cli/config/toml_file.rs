@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(settings.config.api_key_file, "/k");
         assert_eq!(settings.config.dataset, Dataset::All);
         assert_eq!(settings.config.poll_interval, 60);
-        assert_eq!(settings.config.trust.len(), 3);
+        assert_eq!(settings.config.trust.rules.len(), 3);
         assert!(!settings.config.trust_self);
     }
 

@@ -17,14 +17,14 @@ use crate::cli::config::Settings;
 use crate::cli::exit::Failure;
 use crate::cli::listing;
 use crate::clock::Clock;
-use crate::config::{Config, FirewallKind};
+use crate::config::{reading, Config, FirewallKind};
 use crate::feed::{ApiKey, Key};
 use crate::quote::plain;
 use crate::shared::Shared;
 use crate::state::restore;
 use crate::state::restore::Resumed;
 use crate::sys::mmap::SharedArena;
-use crate::trust::Trusted;
+use crate::trust::Given;
 use crate::updater::{Parts, Updater};
 
 /// Whether the work can begin.
@@ -48,7 +48,7 @@ pub struct Work {
     pub waker: Arc<EventFd>,
     clock: Clock,
     key: Key,
-    trusted: Vec<Trusted>,
+    trusted: Given,
     resumed: Resumed,
     /// Held as long as this program may write the state file.
     _lock: Option<StateLock>,
@@ -77,11 +77,12 @@ impl Work {
         if !firewall {
             config.firewall = FirewallKind::None;
         }
-        let trusted = settings.trusted()?;
+        let trusted = settings.given_trust()?;
+        reading::start_is_over();
         let config: &'static Config = Box::leak(Box::new(config));
         let clock = Clock::start();
         let shared = tables(config, &clock)?;
-        let mut all = trusted.clone();
+        let mut all = trusted.at(clock.unix());
         if config.trust_self {
             let own = listing::own_addresses().into_iter();
             all.extend(own.map(|ip| (crate::address::Subnet::host(ip), crate::trust::Rule::Own)));

@@ -6,8 +6,10 @@ use super::world::{address, World, START};
 use super::{with_state, DAY};
 use crate::address::Subnet;
 use crate::clock::simulated::Simulated;
+use crate::config::Config;
 use crate::shared::origin::Origin;
 use crate::state::{self, Ban, State};
+use crate::trust::NO_END;
 
 /// Runs a server with a right clock that leaves a list of ten, of the day before, and a local ban of two days;
 /// returns when it ended.
@@ -112,6 +114,80 @@ fn a_start_in_the_future() {
         u64::from(ban_of(&path, address(100)).end),
         ended + 2 * DAY
     ));
+}
+
+/// Trust that was lent lasts to its end by the right clock, whatever the clock of the start said.
+#[test]
+fn restored_trust_follows_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state");
+    let day = DAY as i64;
+    // How wrong the clock is at the start, and what is left of two days then.
+    for (wrong, left) in [(-day, Some(2 * DAY)), (day, Some(DAY)), (8 * day, None)] {
+        let mut world = World::new(with_state(&path));
+        let now = world.shared.now();
+        let end = now + 2 * DAY as u32;
+        let lend = |n, end| world.shared.trust.lend(address(n), end, now, "a ticket");
+        lend(50, end).unwrap();
+        lend(51, NO_END).unwrap();
+        world.block(address(100), 600);
+        world.pass_seconds(10);
+        world.updater.end();
+        let time = Simulated::at(world.time.wall().saturating_add_signed(wrong));
+        let mut world = World::at(time, with_state(&path));
+        let loan = |world: &World, n| {
+            let found = world.shared.trust.lent().find(address(n));
+            found.map(|found| u64::from(found.value() - world.shared.now().min(found.value())))
+        };
+        world.pass_seconds(10);
+        let close = |seen: Option<u64>, wanted: Option<u64>| match (seen, wanted) {
+            (Some(seen), Some(wanted)) => near(seen, wanted),
+            (seen, wanted) => seen == wanted,
+        };
+        assert!(close(loan(&world, 50), left), "{wrong}");
+        assert_eq!(
+            world.shared.trust.rule(address(50).address()).is_some(),
+            left.is_some()
+        );
+        time.set_wall(-wrong);
+        world.pass_seconds(10);
+        assert!(close(loan(&world, 50), Some(2 * DAY)), "{wrong}");
+        assert!(world.shared.trust.rule(address(50).address()).is_some());
+        let no_end = world.shared.trust.lent().find(address(51));
+        assert_eq!(no_end.map(|found| found.value()), Some(NO_END));
+        // One that was taken back stays so.
+        assert!(world.shared.trust.take_back(address(50)));
+        time.set_wall(day);
+        world.pass_seconds(10);
+        assert_eq!(loan(&world, 50), None);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+/// A rule of a trust file ends by the wall clock, and is back when the clock is set back.
+#[test]
+fn a_given_rule_follows_the_wall_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trust");
+    std::fs::write(&file, format!("10.0.0.50 until={}\n", START + DAY)).unwrap();
+    let config = Config {
+        trust_file: file.to_str().unwrap().to_owned(),
+        ..super::world::config()
+    };
+    let mut world = World::new(config);
+    let trusts = |world: &World| world.shared.trust.rule(address(50).address()).is_some();
+    world.pass_seconds(10);
+    assert!(trusts(&world));
+    let left = world.shared.trust.end(address(50)).unwrap() - world.shared.now();
+    assert!(near(left.into(), DAY));
+    world.time.set_wall(2 * DAY as i64);
+    world.pass_seconds(10);
+    assert!(!trusts(&world));
+    world.time.set_wall(-2 * DAY as i64);
+    world.pass_seconds(10);
+    assert!(trusts(&world));
+    world.pass_seconds(DAY);
+    assert!(!trusts(&world));
 }
 
 /// What an operator lifted or emptied does not come back with the right time.

@@ -222,7 +222,7 @@ impl World {
         let clock = Clock::with(time);
         shared.set_now(clock.unix());
         let trusted = files::read_trust(config).unwrap();
-        shared.trust.replace(&trusted);
+        shared.trust.replace(&trusted.at(clock.unix()));
         let resumed = restore::restore(config, shared);
         let state_writer = StateWriter::new(resumed.state_file.clone(), || {});
         let service = Rc::<RefCell<Service>>::default();

@@ -13,6 +13,8 @@ use tempfile::TempDir;
 /// Where Debian's package libfaketime puts it.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 const BANNED: &str = "127.0.0.77";
+/// Trusted for two days, by an operator.
+const LENT: &str = "192.0.2.79";
 const DAY: u64 = 86_400;
 
 /// A host with a wall clock that can be set. Monotonic clocks go on as they are.
@@ -53,7 +55,7 @@ impl Host {
             .environment("FAKETIME_DONT_FAKE_MONOTONIC", "1")
     }
 
-    /// Runs once with a right clock, and leaves a list and a local ban of two days.
+    /// Runs once with a right clock, and leaves a list, and a local ban and trust of two days.
     fn with_state(service: &FeedServer) -> Host {
         let host = Host::new();
         host.set_clock("+0");
@@ -63,6 +65,7 @@ impl Host {
             feed_state(&kamailio) == "ok"
         });
         kamailio.ask("apiban.block", &[BANNED, &(2 * DAY).to_string()]);
+        kamailio.ask("apiban.trust_add", &[LENT, &(2 * DAY).to_string()]);
         assert!(kamailio.stop().status.success());
         host
     }
@@ -78,6 +81,14 @@ fn feed_state(kamailio: &Kamailio) -> String {
 
 fn number(kamailio: &Kamailio, ip: &str, field: &str) -> u64 {
     kamailio.verdict(ip)[field].as_u64().expect("a number")
+}
+
+/// How long the one rule of trust lasts; `None` if there is none.
+fn lent(kamailio: &Kamailio) -> Option<u64> {
+    let rows = kamailio.ask("apiban.trust_list", &[]);
+    let row = rows.as_array()?.first()?;
+    assert_eq!(row["rule"], LENT, "{rows}");
+    row["expires"].as_u64()
 }
 
 fn near(a: u64, b: u64) -> bool {
@@ -96,11 +107,13 @@ fn a_start_with_a_clock_that_is_ahead() {
     let kamailio = builder.start();
     kamailio.assert_answered(LISTED);
     kamailio.assert_answered(BANNED);
+    assert_eq!(lent(&kamailio), None);
     host.set_clock("+0");
     kamailio.wait_dropped(LISTED, SOON);
     kamailio.wait_dropped(BANNED, SOON);
     assert!(near(number(&kamailio, BANNED, "expires"), 2 * DAY));
     assert!(near(number(&kamailio, BANNED, "since"), now()));
+    assert!(near(lent(&kamailio).expect("trust"), 2 * DAY));
     let log = kamailio.stop().log;
     assert!(
         log.contains("the system clock was set back by 691200 seconds"),
@@ -123,6 +136,7 @@ fn a_start_with_a_clock_that_is_behind() {
     host.set_clock("+0");
     let right = || near(number(&kamailio, other, "since"), now());
     wait_until("the step is seen", SOON, right);
+    assert!(near(lent(&kamailio).expect("trust"), 2 * DAY));
     assert!(near(number(&kamailio, BANNED, "expires"), 2 * DAY));
     assert!(near(number(&kamailio, other, "expires"), 3_600));
     kamailio.assert_dropped(LISTED);

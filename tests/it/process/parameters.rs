@@ -2,9 +2,10 @@
 //! finds it too; the key is never shown.
 
 use apiban_testing::fed::KEY;
-use apiban_testing::kamailio::{Builder, Kamailio, Value};
+use apiban_testing::kamailio::{Builder, Kamailio, Release, Value};
 use apiban_testing::script::module_lines;
 use apiban_testing::wait::wait_until;
+use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -138,7 +139,7 @@ fn unknown_words() {
         bad(
             "trust",
             "192.0.2.0/33",
-            "IP addresses and prefixes, separated by comma or space",
+            "IP addresses and prefixes, separated by comma, semicolon or space",
         ),
         bad(
             "trust",
@@ -340,6 +341,132 @@ fn a_pipe_as_file_is_an_error_and_stops_nothing() {
     assert!(kamailio.stop().status.success());
 }
 
+/// Stops whoever opens a file until this is dropped, as the file system of a server that is gone does: the kernel asks
+/// us for a permission that we do not give. Needs root.
+struct Hanging(#[allow(dead_code, reason = "its end is what counts")] Fanotify);
+
+impl Hanging {
+    fn new(path: &Path) -> Hanging {
+        let flags = InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC;
+        let group = Fanotify::init(flags, EventFFlags::O_RDONLY).expect("fanotify, as root");
+        group
+            .mark(
+                MarkFlags::FAN_MARK_ADD,
+                MaskFlags::FAN_OPEN_PERM,
+                nix::fcntl::AT_FDCWD,
+                Some(path),
+            )
+            .expect("a mark");
+        Hanging(group)
+    }
+}
+
+#[test]
+fn a_file_system_that_hangs_stops_nothing() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (trust, key) = (dir.path().join("trust"), dir.path().join("key"));
+    fs::write(&trust, "192.0.2.1\n").expect("trust file");
+    fs::write(&key, "a-key-of-the-service\n").expect("key file");
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("mode");
+    let kamailio = Kamailio::builder()
+        .param("trust_self", 0)
+        .param("api_key_file", key.display().to_string())
+        .param("api_url", "http://127.0.0.1:9/api")
+        .param("trust_file", trust.display().to_string())
+        .request_route("if (apiban_check()) { exit; }")
+        .start();
+    fs::write(&trust, "192.0.2.2\n").expect("trust file");
+    for (path, name) in [(&trust, "trust_file"), (&key, "api_key_file")] {
+        let hanging = Hanging::new(path);
+        for _ in 0..2 {
+            let fault = kamailio
+                .jsonrpc("apiban.reload", serde_json::json!([]))
+                .expect_err("a reload while the file system hangs");
+            assert_eq!(fault.code, 500, "{fault}");
+            assert!(fault.text.contains("does not answer"), "{fault}");
+            assert!(fault.text.contains(&path.display().to_string()), "{fault}");
+        }
+        // The updater goes on: it ends a ban.
+        kamailio.ask("apiban.block", &["127.0.0.66", "1"]);
+        wait_until("the end of the ban", Duration::from_secs(15), || {
+            kamailio.statistic("apiban", "local_entries") == 0
+        });
+        let line = format!("{name} {}: its file system does not answer", path.display());
+        let log = kamailio.wait_for_log(&line, Duration::from_secs(15));
+        assert_eq!(log.matches(&line).count(), 1, "{log}");
+        let again = format!("{} can be read again", path.display());
+        assert!(!log.contains(&again), "{log}");
+        drop(hanging);
+        kamailio.wait_for_log(&again, Duration::from_secs(15));
+        if name == "trust_file" {
+            wait_until("the new trust list", Duration::from_secs(15), || {
+                kamailio.verdict("192.0.2.2")["source"] == "trusted"
+            });
+            assert_eq!(kamailio.verdict("192.0.2.1")["source"], "none");
+        }
+    }
+    // At the end nobody waits for it either.
+    let hanging = Hanging::new(&trust);
+    kamailio
+        .jsonrpc("apiban.reload", serde_json::json!([]))
+        .expect_err("a reload while the file system hangs");
+    let stopped = kamailio.stop();
+    assert!(stopped.status.success(), "{}", stopped.log);
+    drop(hanging);
+}
+
+#[test]
+fn a_key_file_whose_file_system_hangs_costs_the_feed_and_nothing_else() {
+    let dir = tempfile::tempdir().expect("directory");
+    let key = dir.path().join("key");
+    fs::write(&key, "a-key-of-the-service\n").expect("key file");
+    let hanging = Hanging::new(&key);
+    let kamailio = start_with_key_file(dir.path());
+    drop(hanging);
+    let status = kamailio.ask("apiban.status", &[]);
+    assert_eq!(status["feed"]["state"], "unauthorized", "{status}");
+    let error = only_error(&kamailio.log());
+    assert!(
+        error.contains("key: its file system does not answer"),
+        "{error}"
+    );
+}
+
+/// `kamailio -c` does not start anything, but says what the start would say.
+#[test]
+fn a_check_of_the_configuration_looks_into_the_files() {
+    for release in Release::all() {
+        let builder = || Kamailio::builder().release(&release);
+        let bad = builder()
+            .param("trust_file", "@DIR@/bad")
+            .file("bad", "192.0.2.1\n192.0.2.300\n");
+        let text = bad.check().expect_err("a bad trust file");
+        let error = only_error(&text);
+        assert!(error.contains("\"trust_file\""), "{error}");
+        assert!(error.contains("/bad: line 2: \"192.0.2.300\""), "{error}");
+
+        let missing = builder().param("api_key_file", "@DIR@/missing");
+        let text = missing.check().expect("a missing key file ends no start");
+        let error = only_error(&text);
+        for part in ["api_key_file", "/missing: No such file", "the feed off"] {
+            assert!(error.contains(part), "no {part:?} in {error}");
+        }
+
+        let good = builder()
+            .param("trust", "192.0.2.10/24")
+            .param("trust_file", "@DIR@/good")
+            .param("api_key_file", "@DIR@/key")
+            .file("good", "198.51.100.7 until=2999-12-31\n")
+            .file("key", format!("{KEY}\n"));
+        let text = good.check().expect("good files");
+        assert!(
+            text.contains("192.0.2.10/24 means the whole network 192.0.2.0/24"),
+            "{text}"
+        );
+        assert!(!text.contains(KEY), "{text}");
+    }
+}
+
 #[test]
 fn trust_files_that_hold_no_list() {
     let with = |file: &str| Kamailio::builder().param("trust_file", format!("@DIR@/{file}"));
@@ -357,7 +484,15 @@ fn trust_files_that_hold_no_list() {
     );
     refused_at_start(
         with("two").file("two", "192.0.2.1 192.0.2.2\n"),
-        &["\"trust_file\"", "/two: line 1: "],
+        &["\"trust_file\"", "/two: line 1: ", "\"192.0.2.2\""],
+    );
+    refused_at_start(
+        with("end").file("end", "\n192.0.2.1 until=2026-02-30\n"),
+        &[
+            "\"trust_file\"",
+            "/end: line 2: \"until=2026-02-30\"",
+            "until=YYYY-MM-DD",
+        ],
     );
 }
 

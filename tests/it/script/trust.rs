@@ -1,6 +1,7 @@
 //! Trust: whoever is trusted is never banned, whoever asks for it, and an operator can see why.
 
 use apiban_testing::fed::{fed, service, KEY};
+use apiban_testing::feed_server::now;
 use apiban_testing::kamailio::{Builder, Kamailio};
 use apiban_testing::script::show;
 use apiban_testing::wait::{wait_until, SOON};
@@ -179,6 +180,46 @@ fn a_name_of_this_server_is_trusted_once_the_list_holds_it() {
     });
     assert_eq!(rule(&kamailio, "203.0.113.9"), "trust_self: own address");
     assert_eq!(kamailio.verdict("203.0.113.10")["source"], "feed");
+}
+
+/// A rule with `until=` spares a listed source until then; a line that is over is told once and trusts nobody.
+#[test]
+fn a_rule_with_an_end_ends_by_itself() {
+    let service = service();
+    service.list(&["127.0.0.66", "127.0.0.67"]);
+    let end = now() + 8;
+    let file = TrustFile::new(&format!(
+        "127.0.0.66 until={end} # ticket 4711\n203.0.113.9 until=2020-02-29\n192.0.2.10/24\n198.51.100.9 until=2999-12-31\n"
+    ));
+    let kamailio = fed(&service)
+        .param("trust", "198.51.100.7/25")
+        .param("trust_file", file.text())
+        .start();
+    kamailio.wait_dropped("127.0.0.67", SOON);
+    assert_eq!(rule(&kamailio, "127.0.0.66"), "trust_file line 1");
+    kamailio.assert_answered("127.0.0.66");
+    assert_eq!(kamailio.verdict("203.0.113.9")["source"], "none");
+    let rows = kamailio.ask("apiban.trust_list", &[]);
+    let expires = |ip: &str| {
+        let mut rows = rows.as_array().expect("rows").iter();
+        let row = rows.find(|row| row["rule"] == ip).expect("the rule");
+        row["expires"].as_u64().expect("seconds")
+    };
+    assert!((1..=8).contains(&expires("127.0.0.66")), "{rows}");
+    assert_eq!(expires("198.51.100.9"), 2_147_483_647);
+    assert_eq!(expires("192.0.2.0/24"), 0);
+
+    kamailio.wait_dropped("127.0.0.66", SOON);
+    assert!(now() >= end);
+    let log = kamailio.log();
+    for line in [
+        "these rules trust nobody any more, their until= is over: trust_file line 2",
+        "127.0.0.66 is no longer trusted: until= of trust_file line 1 is over",
+        "trust: 198.51.100.7/25 means the whole network 198.51.100.0/25: write 198.51.100.7",
+        "trust_file line 3: 192.0.2.10/24 means the whole network 192.0.2.0/24",
+    ] {
+        assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use apiban::address::{nat64, Subnet};
-use apiban::trust::{self, ListError, Rule};
+use apiban::trust::{self, Given, ListError, Rule};
 
 use super::oracle::{self, Range};
 use super::{assert_presentable, with_shared};
@@ -18,9 +18,10 @@ pub fn run(data: &[u8]) {
     let (list, asked) = text.split_once("\n--\n").unwrap_or((&text, &text));
     check_file(list);
     check_parameter(list);
-    let Ok(trusted) = trust::parse_file(list) else {
+    let Ok(given) = Given::parse_file(list) else {
         return;
     };
+    let trusted = given.at(0);
     let trusted = &trusted[..trusted.len().min(MOST)];
     let ranges: Vec<Range> = trusted.iter().map(|(s, _)| Range::of(*s)).collect();
     let words = asked.split([' ', ',', '\n']).take(MOST);
@@ -58,6 +59,19 @@ pub fn run(data: &[u8]) {
 }
 
 fn check_file(text: &str) {
+    let found = Given::parse_file(text).map(|given| given.at(0));
+    let words = |line: &str| {
+        line.split('#')
+            .next()
+            .map_or(0, |line| line.split_whitespace().count())
+    };
+    if text.lines().any(|line| words(line) > 1) {
+        // Whatever follows an address has tests of its own.
+        if let Err(ListError::Line { reason, .. }) = found {
+            assert_presentable(&reason, 120);
+        }
+        return;
+    }
     let mut wanted = Vec::new();
     let mut bad = None;
     for (number, line) in text.lines().enumerate() {
@@ -71,7 +85,7 @@ fn check_file(text: &str) {
             }
         }
     }
-    match (trust::parse_file(text), bad) {
+    match (found, bad) {
         (Ok(found), None) => {
             for (range, line) in wanted {
                 let of_line = found.iter().filter(|(_, rule)| *rule == Rule::File(line));
