@@ -225,6 +225,47 @@ fn the_feed_stands_in_the_kernel() {
     });
 }
 
+/// The list is flushed in the middle of a fetch: in the end table and kernel hold the same, the whole list.
+#[test]
+fn a_flush_during_a_fetch_leaves_table_and_kernel_in_agreement() {
+    const LISTED: usize = 5_000;
+    const ROUNDS: usize = 12;
+    in_namespace(|| {
+        let _host = Host::connect();
+        let feed = FeedServer::start(Options::new("key")).unwrap();
+        let listed: Vec<String> = (0..LISTED)
+            .map(|n| format!("198.18.{}.{}", n / 200, n % 200 + 1))
+            .collect();
+        feed.list(&listed);
+        let kamailio = server()
+            .param("firewall", "nft")
+            .param("api_key", "key")
+            .param("api_url", feed.url())
+            .param("rate_limit_requests", 1000)
+            .param("rate_limit_window", 1)
+            .param("poll_interval", 80_000)
+            .start();
+        let entries = || kamailio.statistic("apiban", "feed_entries") as usize;
+        let agree = || entries() == LISTED && addresses("hosts4").len() == LISTED;
+        wait_until("the list in table and kernel", SOON * 4, agree);
+        let mut in_the_middle = 0;
+        for round in 0..ROUNDS {
+            kamailio.ask("apiban.flush", &["feed"]);
+            kamailio.ask("apiban.reload", &[]);
+            let some = LISTED * (round % 4 + 1) / 6;
+            wait_until("a part of the list", SOON, || entries() >= some);
+            kamailio.ask("apiban.flush", &["feed"]);
+            in_the_middle += usize::from(entries() < LISTED);
+            kamailio.ask("apiban.reload", &[]);
+            wait_until("the list in table and kernel", SOON * 4, agree);
+            let status = kamailio.ask("apiban.status", &[]);
+            assert_eq!(status["firewall"]["state"], "ok", "{status}");
+        }
+        println!("{in_the_middle} of {ROUNDS} flushes met a fetch");
+        assert!(in_the_middle > 0);
+    });
+}
+
 #[test]
 fn the_scope_decides_which_bans_go_to_the_kernel() {
     for scope in ["feed", "local", "all"] {
