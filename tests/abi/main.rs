@@ -1,8 +1,10 @@
 //! The binary interface: what `kamailio-headers/` declares, against numbers taken from the real headers
 //! of every supported release, and against the symbols of the `kamailio` that is installed.
 //!
-//! `KAMAILIO_SOURCE` (a source tree): the table of that release is made anew and compared.
+//! `KAMAILIO_SOURCE` (a source tree): the table of that release is made anew and compared; with `QEMU_AARCH64`
+//! (a qemu-aarch64) the table of aarch64, too.
 //! `KAMAILIO_BINARY` (paths with colons between): their symbols instead of the installed one's.
+//! `APIBAN_MODULE` (a module file): its symbols instead of those of the module that cargo built.
 
 mod declared;
 mod symbols;
@@ -184,24 +186,35 @@ fn tables_are_what_the_sources_say() {
         println!("KAMAILIO_SOURCE is not set: the tables are taken as they are");
         return;
     };
-    let output = Command::new(manifest_dir().join("tests/abi/extract"))
-        .arg(&source)
-        .output()
-        .expect("tests/abi/extract needs python3 and gcc");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let made = String::from_utf8(output.stdout).unwrap();
-    let release = made
-        .strip_prefix("# Kamailio ")
-        .and_then(|rest| rest.split(',').next())
-        .expect("the first line names the release");
-    assert!(RELEASES.contains(&release), "no table of {release}");
-    assert_eq!(
-        made,
-        table_text(release),
-        "tests/abi/kamailio-{release}.txt is out of date"
-    );
+    let mut machines = vec![("x86_64", "")];
+    if env::var_os("QEMU_AARCH64").is_some() {
+        machines.push(("aarch64", "-aarch64"));
+    }
+    for (machine, suffix) in machines {
+        let output = Command::new(manifest_dir().join("tests/abi/extract"))
+            .args(["--machine", machine])
+            .arg(&source)
+            .output()
+            .expect("tests/abi/extract needs python3 and gcc");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let made = String::from_utf8(output.stdout).unwrap();
+        let number = made
+            .strip_prefix("# Kamailio ")
+            .and_then(|rest| rest.split(',').next())
+            .expect("the first line names the release");
+        let release = format!("{number}{suffix}");
+        assert!(
+            RELEASES.contains(&release.as_str()),
+            "no table of {release}"
+        );
+        assert_eq!(
+            made,
+            table_text(&release),
+            "tests/abi/kamailio-{release}.txt is out of date"
+        );
+    }
 }

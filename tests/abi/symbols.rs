@@ -46,8 +46,12 @@ fn kamailio_binaries() -> Vec<PathBuf> {
     found.into_iter().collect()
 }
 
-/// The module that cargo built for this test run: beside the test's executable or one folder up.
+/// The module of this test run: the one that is named, else what cargo built beside the test's executable or one
+/// folder up.
 fn module() -> PathBuf {
+    if let Some(given) = env::var_os("APIBAN_MODULE") {
+        return given.into();
+    }
     let executable = env::current_exe().unwrap();
     let built = executable
         .ancestors()

@@ -5,11 +5,19 @@ use std::fs;
 
 use crate::manifest_dir;
 
-/// All supported releases.
-pub const RELEASES: [&str; 3] = ["5.6.3", "6.0.1", "6.1.4"];
+/// All supported releases, on each supported machine; without a machine: x86_64.
+pub const RELEASES: [&str; 6] = [
+    "5.6.3",
+    "5.6.3-aarch64",
+    "6.0.1",
+    "6.0.1-aarch64",
+    "6.1.4",
+    "6.1.4-aarch64",
+];
 
-/// What `tests/abi/extract` printed for one release.
+/// What `tests/abi/extract` printed for one release on one machine.
 pub struct Table {
+    /// The release, and the machine as in `RELEASES`.
     pub release: String,
     pub sizes: BTreeMap<String, usize>,
     pub members: BTreeMap<(String, String), (usize, usize)>,
@@ -30,11 +38,12 @@ pub fn table(release: &str) -> Table {
     };
     let text = table_text(release);
     let mut lines = text.lines();
-    let first = lines.next().unwrap_or("");
+    let (number, machine) = release.split_once('-').unwrap_or((release, "x86_64"));
     assert!(
-        first.starts_with(&format!("# Kamailio {release},")),
-        "table of another release"
+        text.starts_with(&format!("# Kamailio {number}, {machine},")),
+        "kamailio-{release}.txt is of another release or machine"
     );
+    lines.next();
     for line in lines {
         parse_line(&mut table, line).unwrap_or_else(|| panic!("{release}: not understood: {line}"));
     }
