@@ -4,7 +4,10 @@
 #
 # The copy is an overlay: nothing is written to the tree itself, and nothing is left of it afterwards.
 
-tree='' kamailio_pid=''
+tree='' kamailio_pid='' feed_pid=''
+# shellcheck disable=SC2034 # for those who source this
+listed=127.0.0.66 unlisted=127.0.0.5 sip=127.0.0.1:5060 feed=127.0.0.1:8080
+: "${bin:?}" # the folder of feed_server and sip_ping
 
 fail() {
     echo "FAILED: $*" >&2
@@ -35,6 +38,39 @@ copy_tree() {
 drop_tree() {
     stop_kamailio || true
     [ -z "$tree" ] || umount --recursive "$tree" 2>/dev/null || true
+}
+
+# start_feed: a stand-in for the service that lists $listed and sixty others.
+start_feed() {
+    { seq -f '198.51.100.%g' 1 60; echo $listed; } >"$work/list"
+    "$bin/feed_server" --listen $feed --key test-key --list "$work/list" >"$work/feed" &
+    feed_pid=$!
+}
+
+stop_feed() { [ -z "$feed_pid" ] || kill "$feed_pid" 2>/dev/null || true; }
+
+# configure_sample: a kamailio.cfg that includes the packaged sample, and the key of the stand-in.
+configure_sample() {
+    echo test-key >"$tree/etc/kamailio/apiban.key"
+    cat >"$tree/etc/kamailio/kamailio.cfg" <<CONFIGURATION
+#!KAMAILIO
+#!define APIBAN_URL "http://$feed/api"
+#!define APIBAN_LISTEN udp:$sip
+#!define APIBAN_DEMO
+#!define APIBAN_EARLY
+include_file "/usr/share/doc/kamailio-apiban-module/examples/kamailio.cfg.sample"
+CONFIGURATION
+}
+
+# expect_protected: the listed source is dropped within half a minute, another one is answered.
+expect_protected() {
+    "$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is listed and still answered"
+    expect_answered
+}
+
+# Debian's own configuration answers a keepalive; what it answers does not matter here.
+expect_answered() {
+    "$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "$unlisted is not answered"
 }
 
 # inside COMMAND...: in the tree, as root.

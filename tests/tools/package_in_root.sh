@@ -7,12 +7,9 @@ set -euo pipefail
 . "$(dirname "$0")/debian_tree.sh"
 
 lower=$1 work=$2 older=$3 current=$4 program=$5
-listed=127.0.0.66 unlisted=127.0.0.5 sip=127.0.0.1:5060 feed=127.0.0.1:8080
-feed_pid=''
-: "${bin:?}" # the folder of feed_server and sip_ping
 
 cleanup() {
-    [ -z "$feed_pid" ] || kill "$feed_pid" 2>/dev/null || true
+    stop_feed
     drop_tree
 }
 trap cleanup EXIT
@@ -36,23 +33,11 @@ exists "$modules/apiban.so"
 echo "# our carriers" >>"$tree/etc/kamailio/apiban.trust"
 
 echo "-- a Kamailio started as its unit does, with the sample configuration"
-seq -f '198.51.100.%g' 1 60 >"$work/list"
-echo $listed >>"$work/list"
-"$bin/feed_server" --listen $feed --key package-key --list "$work/list" >"$work/feed" &
-feed_pid=$!
+start_feed
 inside install -m 0640 -o root -g kamailio /dev/null /etc/kamailio/apiban.key
-echo package-key >"$tree/etc/kamailio/apiban.key"
-cat >"$tree/etc/kamailio/kamailio.cfg" <<CONFIGURATION
-#!KAMAILIO
-#!define APIBAN_URL "http://$feed/api"
-#!define APIBAN_LISTEN udp:$sip
-#!define APIBAN_DEMO
-#!define APIBAN_EARLY
-include_file "/usr/share/doc/kamailio-apiban-module/examples/kamailio.cfg.sample"
-CONFIGURATION
+configure_sample
 start_like_unit
-"$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is listed and still answered"
-"$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "$unlisted is not answered"
+expect_protected
 wait_until 20 test -s "$tree/var/lib/kamailio/apiban.state" || fail "no state file"
 
 echo "-- the program beside it"
@@ -76,7 +61,7 @@ inside dpkg -r kamailio-apiban-module >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; 
 gone "$modules/apiban.so"
 exists etc/kamailio/apiban.trust
 kill -0 "$kamailio_pid" || fail "the removal ended Kamailio"
-"$bin/sip_ping" --from $unlisted --count 3 $sip | grep -q 'answered 3' || fail "the removal disturbed Kamailio"
+expect_answered
 stop_kamailio || fail "Kamailio does not end"
 inside dpkg -P kamailio-apiban-module >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the package cannot be purged"; }
 gone etc/kamailio/apiban.trust

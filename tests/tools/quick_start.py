@@ -12,15 +12,16 @@ language.
 import re
 import sys
 
-START = "## Protected in three lines"
-PROMETHEUS = "### 11.1 Prometheus and Grafana"
+START = "Protected in three lines"
+PROMETHEUS = "Prometheus and Grafana"
 
 
 def blocks(readme, chapter):
     """The fenced blocks of a chapter: (language, text)."""
     with open(readme, encoding="utf-8") as file:
         text = file.read()
-    parts = text.split(chapter + "\n", 1)
+    # The number of a chapter may change.
+    parts = re.split(rf"^##+ (?:[\d.]+ )?{re.escape(chapter)}$", text, maxsplit=1, flags=re.MULTILINE)
     if len(parts) != 2:
         sys.exit(f"{readme}: there is no chapter {chapter!r}")
     body = re.split(r"\n##+ ", parts[1], maxsplit=1)[0]
