@@ -51,13 +51,15 @@ compile_here() {
         cargo build --release --locked --lib --bins
 }
 
-# generator ARCH BUILT: an `apiban` that runs here and prints man pages and completions.
+# generator ARCH BUILT: an `apiban` that runs here and prints man pages and completions; another machine's runs under the
+# qemu of tests/tools/arm64_trees.sh.
 generator() {
     if [ "$1" = "$(dpkg --print-architecture)" ]; then
         echo "$2/apiban"
     else
-        cargo build --release --locked --quiet --no-default-features --features cli --bin apiban >&2
-        echo "$(target_dir)/release/apiban"
+        printf '#!/bin/sh\nexec "%s" -L "%s" "%s" "$@"\n' "$QEMU" "$BUILD/usr/aarch64-linux-gnu" "$2/apiban" >"$2/apiban-here"
+        chmod 755 "$2/apiban-here"
+        echo "$2/apiban-here"
     fi
 }
 
