@@ -24,7 +24,7 @@ const MAX_IDLE: Duration = Duration::from_secs(5);
 /// How the client reaches the service.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
-    /// The `User-Agent`: name and version of the program, such as `apiban.so/0.1.0`.
+    /// The `User-Agent`: name and version of the program, such as `apiban.so/1.2.3`.
     pub product: String,
     /// What to fetch from where.
     pub source: Source,
