@@ -2,7 +2,9 @@
 # Debian trees for arm64 on another machine: one to build in, and one for each release with its Kamailio. Sourced after
 # install.sh and roots.sh.
 
-BUILD=$ROOTS/arm64-build
+# Beside the roots, not among them: whatever is among them is tested as it is.
+ARM64=${ROOTS%/roots}/arm64
+BUILD=$ARM64/build
 # Static: it runs from this machine, and in any of the trees.
 # shellcheck disable=SC2034 # for those who source this
 QEMU=$BUILD/usr/bin/qemu-aarch64
@@ -16,7 +18,7 @@ make_build_tree() {
     uri=$(mirror)
     [ -n "$uri" ] || die "apt knows no Debian mirror for $(codename)"
     as_root rm -rf --one-file-system "$BUILD"
-    mkdir -p "$ROOTS"
+    mkdir -p "$ARM64"
     as_root debootstrap --variant=minbase --include="$(IFS=,; echo "${BUILD_PACKAGES[*]}")" trixie "$BUILD" "$uri"
     as_root chroot "$BUILD" dpkg --add-architecture arm64
     as_root chroot "$BUILD" apt-get -q update
@@ -28,9 +30,10 @@ make_build_tree() {
 
 # make_system RELEASE: the files of an arm64 Debian with its Kamailio, unpacked and not configured.
 make_system() {
-    local system=$ROOTS/arm64-$1 uri package
+    local system=$ARM64/$1 uri package
     [ -e "$system/.complete" ] && return 0
     uri=$(mirror)
+    mkdir -p "$ARM64"
     as_root rm -rf --one-file-system "$system"
     as_root debootstrap --foreign --arch=arm64 --variant=minbase \
         --include="$(IFS=,; echo "${KAMAILIO[*]}")",netbase "$1" "$system" "$uri" || return 1
