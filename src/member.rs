@@ -22,6 +22,10 @@ use crate::{error, warning};
 
 /// How often the bus is asked which nodes there are, in ms.
 const LIST_PAUSE: u64 = 2_000;
+/// The same in the first seconds, while it lists no other node: the bus and this process start side by side.
+const FIRST_LIST_PAUSE: u64 = 100;
+/// How long these first seconds are, in ms.
+const FIRST: u64 = 10_000;
 /// How often operators' view is brought up to date, in ms.
 const SHOW_PAUSE: u64 = 500;
 /// Messages taken in one turn, so that time-outs are served meanwhile.
@@ -46,6 +50,8 @@ pub struct Driver<'a, B> {
     cluster: &'a Cluster,
     clock: Clock,
     tables: Tables<'a, B>,
+    /// When this process began, in ms.
+    started: u64,
     list_due: u64,
     show_due: u64,
     mode: FeedMode,
@@ -114,6 +120,7 @@ impl<'a, B: Bus> Driver<'a, B> {
                 trust_self: config.trust_self,
                 numbers: HashMap::new(),
             },
+            started: clock.unix_ms(),
             list_due: 0,
             show_due: 0,
             mode: FeedMode::Alone,
@@ -127,8 +134,15 @@ impl<'a, B: Bus> Driver<'a, B> {
         self.cluster.set(Number::Turned, now / 1000);
         self.cluster.changes.awake();
         if now >= self.list_due {
-            self.list_due = now + LIST_PAUSE;
-            if let Some((own, others)) = self.tables.bus.nodes() {
+            let nodes = self.tables.bus.nodes();
+            let others = nodes.as_ref().map_or(0, |(_, others)| others.len());
+            let pause = if others == 0 && now < self.started + FIRST {
+                FIRST_LIST_PAUSE
+            } else {
+                LIST_PAUSE
+            };
+            self.list_due = now + pause;
+            if let Some((own, others)) = nodes {
                 self.node.listed(&own, &others);
             }
         }

@@ -1,5 +1,6 @@
 //! What is known of one other node.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::budget::BanBudget;
@@ -7,9 +8,13 @@ use super::keys::node_id;
 use super::message::{Feed, Place, Set, LONGEST_URI};
 use super::replica::{Digests, Replica};
 use super::window::Window;
+use crate::address::Subnet;
 
 /// HELLO comes this often, in milliseconds, unless the node says otherwise.
 pub const HELLO_PAUSE: u64 = 5_000;
+/// A first HELLO is said again after twice this time if it is not answered, in milliseconds; then each pause is twice
+/// as long.
+const FIRST_PAUSE: u64 = 100;
 /// A node counts as silent after this many of its pauses without a sign of life, and two seconds.
 const SILENT_AFTER: u64 = 3;
 /// The offset of the clocks is the smallest of the last one or two periods of this length, in milliseconds: the
@@ -40,6 +45,17 @@ pub struct Session {
 #[derive(Clone, Copy, Debug)]
 pub struct Asking {
     /// When the last part came or was asked for.
+    pub at: u64,
+}
+
+/// Digests that are to be looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Unsettled {
+    /// Of which set.
+    pub set: Set,
+    /// What the node said.
+    pub digests: Digests,
+    /// When, in ms.
     pub at: u64,
 }
 
@@ -89,6 +105,8 @@ pub struct Peer {
     pub bans: Replica,
     /// True if some of them wait for room.
     pub deferred: bool,
+    /// Why those that wait were made.
+    pub deferred_reasons: BTreeMap<Subnet, String>,
     /// Its bans up to this stamp were thrown away by the operator.
     pub floor: u64,
     /// What it may ban.
@@ -100,11 +118,11 @@ pub struct Peer {
     /// Why it was refused last, for the log: once for each reason.
     pub complained: Option<&'static str>,
     /// Its digests, to be looked at again when messages under way have come.
-    pub unsettled: Vec<(Set, Digests, u64)>,
+    pub unsettled: Vec<Unsettled>,
     /// What it was asked for.
     pub asking: [Option<Asking>; 2],
-    /// What it asked for.
-    pub serving: Option<Serving>,
+    /// What it asked for, of each set.
+    pub serving: [Option<Serving>; 2],
     /// What it knows of the list.
     pub feed: Feed,
     /// The intention that it confirmed last.
@@ -134,6 +152,7 @@ impl Peer {
             offset_period: 0,
             bans: Replica::default(),
             deferred: false,
+            deferred_reasons: BTreeMap::new(),
             floor: 0,
             budget: BanBudget::default(),
             lifts: BanBudget::default(),
@@ -141,7 +160,7 @@ impl Peer {
             complained: None,
             unsettled: Vec::new(),
             asking: [None; 2],
-            serving: None,
+            serving: [None; 2],
             feed: Feed::default(),
             confirmed: 0,
             confirm: 0,
@@ -165,10 +184,14 @@ impl Peer {
             && now.saturating_sub(self.heard) <= self.pause * 2 + 1_000
     }
 
-    /// How often it is to be said HELLO, in ms: less often the longer it does not answer.
+    /// How often it is to be said HELLO, in ms: soon again while it has never answered, as the first may come before
+    /// it is ready, and less often the longer it does not answer.
     pub fn hello_pause(&self, now: u64, pause: u64) -> u64 {
         match self.is_authenticated() && !self.is_silent(now) {
             true => pause,
+            false if self.heard == 0 && self.unanswered < 6 => {
+                pause.min(FIRST_PAUSE << self.unanswered)
+            }
             false if self.unanswered < 6 => pause,
             false if self.unanswered < 60 => pause * 2,
             false => pause * 6,
@@ -212,6 +235,11 @@ impl Peer {
     pub fn clock(&self, now: u64) -> u32 {
         let theirs = (now as i64).saturating_sub(self.offset()) / 1000;
         u32::try_from(theirs.max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// True while something that it asked for is being sent.
+    pub fn is_served(&self) -> bool {
+        self.serving.iter().any(Option::is_some)
     }
 
     /// The slot of a set in [`Peer::asking`].
@@ -278,6 +306,15 @@ mod tests {
     #[test]
     fn the_dead_are_asked_less_often() {
         let mut peer = Peer::new("sip:10.0.0.1", true).unwrap();
+        peer.unanswered = 1;
+        assert_eq!(peer.hello_pause(1_000_000, 5_000), 200);
+        peer.unanswered = 5;
+        assert_eq!(peer.hello_pause(1_000_000, 5_000), 3_200);
+        peer.unanswered = 6;
+        assert_eq!(peer.hello_pause(1_000_000, 5_000), 10_000);
+        // One that was there before is not asked so often.
+        peer.heard = 1;
+        peer.unanswered = 1;
         assert_eq!(peer.hello_pause(1_000_000, 5_000), 5_000);
         peer.unanswered = 100;
         assert_eq!(peer.hello_pause(1_000_000, 5_000), 30_000);

@@ -4,6 +4,7 @@
 //! the sums differ, the bucket is sent again. The sum counts only what lives for a while yet and was there when the
 //! other side made its sum, so that entries which end, or have just come, make no difference.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -41,6 +42,8 @@ pub struct Replica {
     entries: BTreeMap<Place, Held>,
     /// No entry ends before this second.
     earliest: u32,
+    /// The digests made last, until an entry changes: HELLO says the same to every node.
+    last: Cell<Option<Digests>>,
 }
 
 /// The digests of a set, as one node made them.
@@ -104,17 +107,20 @@ impl Replica {
 
     /// The entry of an address, to change it.
     pub fn get_mut(&mut self, subnet: Subnet) -> Option<&mut Held> {
+        self.last.set(None);
         self.entries.get_mut(&place(subnet))
     }
 
     /// Puts an entry in.
     pub fn insert(&mut self, subnet: Subnet, held: Held) -> Option<Held> {
+        self.last.set(None);
         self.earliest = self.earliest.min(held.end);
         self.entries.insert(place(subnet), held)
     }
 
     /// Takes an entry out.
     pub fn remove(&mut self, subnet: Subnet) -> Option<Held> {
+        self.last.set(None);
         self.entries.remove(&place(subnet))
     }
 
@@ -127,6 +133,7 @@ impl Replica {
 
     /// Every entry, to change it.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Subnet, &mut Held)> {
+        self.last.set(None);
         self.entries
             .iter_mut()
             .map(|((_, subnet), held)| (*subnet, held))
@@ -137,6 +144,7 @@ impl Replica {
         if now < self.earliest {
             return;
         }
+        self.last.set(None);
         let mut earliest = u32::MAX;
         self.entries.retain(|_, held| {
             let lives = held.end > now;
@@ -169,6 +177,11 @@ impl Replica {
 
     /// The digests as of `time`, a moment (ms) of the owner's clock.
     pub fn digests(&self, seed: u64, time: u64) -> [u64; BUCKETS] {
+        if let Some(last) = self.last.get() {
+            if (last.seed, last.time) == (seed, time) {
+                return last.sums;
+            }
+        }
         let mut sums = [0u64; BUCKETS];
         let soon = (time / 1000) as u32 + NEARLY_ENDED;
         for ((bucket, subnet), held) in &self.entries {
@@ -177,6 +190,7 @@ impl Replica {
                 *sum = sum.wrapping_add(hash(seed, *subnet, held.end));
             }
         }
+        self.last.set(Some(Digests { seed, time, sums }));
         sums
     }
 
@@ -234,6 +248,17 @@ mod tests {
         };
         theirs.insert(host(500), held);
         assert_eq!(ours.differing(&digests(&theirs)), 1 << place(host(500)).0);
+        // Whatever changes a set changes its digests, though they were made for this moment already.
+        let before = digests(&theirs).sums;
+        let change: [fn(&mut Replica); 3] = [
+            |set| set.get_mut(host(7)).unwrap().end += 1,
+            |set| set.iter_mut().for_each(|(_, held)| held.end += 1),
+            |set| set.forget_ended(10_100),
+        ];
+        for change in change {
+            change(&mut theirs);
+            assert_ne!(digests(&theirs).sums, before);
+        }
     }
 
     #[test]

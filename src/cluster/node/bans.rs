@@ -271,12 +271,13 @@ impl Node {
             match peer.budget.spend(now, self.settings.peer_budget) {
                 Allowed::Yes => {}
                 Allowed::Later => {
-                    return self.defer(index, "it bans more than peer_budget allows", host)
+                    let why = "it bans more than peer_budget allows";
+                    return self.defer(index, (subnet, reason), why, host);
                 }
                 Allowed::Quarantined => {
-                    let reason = "it bans ten times what peer_budget allows: \
-                                  nothing new of it is taken for ten minutes";
-                    return self.defer(index, reason, host);
+                    let why = "it bans ten times what peer_budget allows: \
+                               nothing new of it is taken for ten minutes";
+                    return self.defer(index, (subnet, reason), why, host);
                 }
             }
         }
@@ -285,7 +286,10 @@ impl Node {
         let end = peer.to_local(held.end).min(now.saturating_add(MAX_TTL));
         match host.place(&peer.uri, subnet, end, reason) {
             Placed::Yes => State::Placed,
-            Placed::Full => self.defer(index, "the table is full: see max_peer_entries", host),
+            Placed::Full => {
+                let why = "the table is full: see max_peer_entries";
+                self.defer(index, (subnet, reason), why, host)
+            }
             Placed::Refused => {
                 self.refuse(
                     index,
@@ -297,9 +301,28 @@ impl Node {
         }
     }
 
-    fn defer(&mut self, index: usize, reason: &'static str, host: &mut dyn Host) -> State {
-        self.peers[index].deferred = true;
-        self.refuse(index, reason, host);
+    /// Keeps a ban, with its own reason, for when there is room.
+    fn defer(
+        &mut self,
+        index: usize,
+        (subnet, reason): (Subnet, &str),
+        why: &'static str,
+        host: &mut dyn Host,
+    ) -> State {
+        let most = self.settings.peer_capacity / 2;
+        let peer = &mut self.peers[index];
+        peer.deferred = true;
+        if !reason.is_empty() {
+            let reasons = &mut peer.deferred_reasons;
+            if reasons.len() >= most {
+                // Of bans that were lifted while they waited.
+                reasons.retain(|subnet, _| peer.bans.get(*subnet).is_some());
+            }
+            if reasons.len() < most {
+                reasons.insert(subnet, reason.to_owned());
+            }
+        }
+        self.refuse(index, why, host);
         State::Deferred
     }
 
@@ -334,10 +357,16 @@ impl Node {
                     self.peers[index].deferred = true;
                     break;
                 }
-                let state = self.place(now, index, subnet, held, "", host);
+                let reasons = &mut self.peers[index].deferred_reasons;
+                let reason = reasons.remove(&subnet).unwrap_or_default();
+                let state = self.place(now, index, subnet, held, &reason, host);
                 if let Some(held) = self.peers[index].bans.get_mut(subnet) {
                     held.state = state;
                 }
+            }
+            let peer = &mut self.peers[index];
+            if !peer.deferred {
+                peer.deferred_reasons.clear();
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use super::{Host, Node};
 use crate::cluster::message::{Header, Item, Items, Kind, Set, BUCKETS};
+use crate::cluster::peer::Unsettled;
 use crate::cluster::replica::{Digests, Replica};
 use crate::log::Level;
 
-/// Digests that differ are looked at again after this long, in ms: what is under way has come by then.
+/// Digests are looked at after this long, in ms: what is under way has come by then.
 const SECOND_LOOK: u64 = 300;
 /// Clocks that differ by more than this are worth a line, in ms. Nothing depends on them.
 const SKEW: i64 = 60_000;
@@ -76,15 +77,16 @@ impl Node {
             Admission::New => {
                 self.counts.received += 1;
                 self.begin(now, index, &hello, header, host);
-                self.take_session_hello(now, index, header, hello, true, host);
+                // First of all the HELLO: until it has come, the node refuses everything else of this run.
+                self.peers[index].session.theirs = hello.token;
+                self.greet(now, index, hello.token, host);
+                self.take_session_hello(now, index, header, hello, host);
                 self.welcome(now, index, host);
-                let to = self.peers[index].session.theirs;
-                self.greet(now, index, to, host);
             }
             Admission::Known => {
                 self.counts.received += 1;
                 self.heard(now, index, header, host);
-                self.take_session_hello(now, index, header, hello, false, host);
+                self.take_session_hello(now, index, header, hello, host);
             }
         }
     }
@@ -178,7 +180,6 @@ impl Node {
         index: usize,
         header: &Header,
         hello: Hello,
-        first: bool,
         host: &mut dyn Host,
     ) {
         let peer = &mut self.peers[index];
@@ -195,9 +196,9 @@ impl Node {
                 sums,
             };
             let peer = &mut self.peers[index];
-            peer.unsettled.retain(|(known, _, _)| *known != set);
-            let at = if first { now } else { now + SECOND_LOOK };
-            peer.unsettled.push((set, digests, at));
+            peer.unsettled.retain(|known| known.set != set);
+            let at = now + SECOND_LOOK;
+            peer.unsettled.push(Unsettled { set, digests, at });
         }
         self.look_again(now, host);
     }

@@ -322,12 +322,12 @@ impl Node {
         if !self.dirty.is_empty() || !self.dirty_lifts.is_empty() {
             due = due.min(self.flushed + BATCH);
         }
-        if !self.waiting.is_empty() || self.peers.iter().any(|peer| peer.serving.is_some()) {
+        if !self.waiting.is_empty() || self.peers.iter().any(Peer::is_served) {
             due = due.min(now + 5);
         }
         let looks = self.peers.iter().flat_map(|peer| &peer.unsettled);
         looks
-            .map(|(_, _, at)| *at)
+            .map(|unsettled| unsettled.at)
             .chain(self.lease.due(now))
             .fold(due, u64::min)
             .max(now)
@@ -350,7 +350,7 @@ impl Node {
             peer.bans.forget_ended(theirs);
             if peer.is_authenticated() && !peer.silent && peer.is_silent(now) {
                 peer.silent = true;
-                peer.serving = None;
+                peer.serving = [None; 2];
                 peer.asking = [None; 2];
                 let text = format!(
                     "cluster: node {} is silent: its bans stay until they end",

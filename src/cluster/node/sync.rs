@@ -8,8 +8,7 @@ use std::collections::HashSet;
 use super::{Host, Node};
 use crate::address::Subnet;
 use crate::cluster::message::{Header, Item, Items, Kind, Place, Set};
-use crate::cluster::peer::{Asking, Serving};
-use crate::cluster::replica::Digests;
+use crate::cluster::peer::{Asking, Serving, Unsettled};
 
 /// Messages sent for one request: what arrives at once, and what is lost at most.
 const PER_REQUEST: u32 = 32;
@@ -25,12 +24,12 @@ impl Node {
     pub(super) fn look_again(&mut self, now: u64, host: &mut dyn Host) {
         for index in 0..self.peers.len() {
             let unsettled = std::mem::take(&mut self.peers[index].unsettled);
-            for (set, digests, at) in unsettled {
-                if at > now {
-                    self.peers[index].unsettled.push((set, digests, at));
-                    continue;
+            for one in unsettled {
+                if one.at > now {
+                    self.peers[index].unsettled.push(one);
+                } else {
+                    self.compare(now, index, one, host);
                 }
-                self.compare(now, index, set, &digests, host);
             }
         }
     }
@@ -39,14 +38,13 @@ impl Node {
         &mut self,
         now: u64,
         index: usize,
-        set: Set,
-        digests: &Digests,
+        Unsettled { set, digests, .. }: Unsettled,
         host: &mut dyn Host,
     ) {
         let mask = match set {
-            Set::Bans => self.peers[index].bans.differing(digests),
+            Set::Bans => self.peers[index].bans.differing(&digests),
             Set::List if !self.lease.follows(self.peers[index].id) => return,
-            Set::List => self.lease.list().differing(digests),
+            Set::List => self.lease.list().differing(&digests),
         };
         if mask == 0 {
             if set == Set::List {
@@ -61,7 +59,7 @@ impl Node {
         }
         let asking = self.peers[index].asking_mut(set);
         if asking.is_none_or(|asking| now >= asking.at + PATIENCE) {
-            self.ask(now, index, set, mask, None, host);
+            self.ask(now, index, (set, mask, None), host);
         }
     }
 
@@ -69,9 +67,7 @@ impl Node {
         &mut self,
         now: u64,
         index: usize,
-        set: Set,
-        mask: u32,
-        after: Option<Place>,
+        (set, mask, after): (Set, u32, Option<Place>),
         host: &mut dyn Host,
     ) {
         let mut items = Items::new();
@@ -89,7 +85,7 @@ impl Node {
             if set == Set::List && !self.lease.holds() {
                 continue;
             }
-            self.peers[index].serving = Some(Serving {
+            self.peers[index].serving[set as usize] = Some(Serving {
                 set,
                 mask,
                 after,
@@ -103,15 +99,15 @@ impl Node {
         let mut busy = true;
         while busy {
             busy = false;
-            for index in 0..self.peers.len() {
-                let Some(serving) = self.peers[index].serving else {
+            for (index, slot) in (0..self.peers.len()).flat_map(|index| [(index, 0), (index, 1)]) {
+                let Some(serving) = self.peers[index].serving[slot] else {
                     continue;
                 };
                 if self.pace.left(now) == 0 {
                     return;
                 }
                 self.pace.spend();
-                self.peers[index].serving = self.serve_one(now, index, serving, host);
+                self.peers[index].serving[slot] = self.serve_one(now, index, serving, host);
                 busy = true;
             }
         }
@@ -135,6 +131,11 @@ impl Node {
             items.add(&Item::More);
         }
         self.send_to(now, index, Kind::Part, &items, host);
+        if last.is_none() {
+            // Whether all of it came need not wait for the next HELLO.
+            let to = self.peers[index].session.theirs;
+            self.greet(now, index, to, host);
+        }
         (last.is_some() && left > 0).then_some(Serving {
             after: last,
             left,
@@ -212,9 +213,10 @@ impl Node {
             }
             Set::List => self.take_list_part(index, (mask, after, upto), &listed, header, host),
         }
-        *self.peers[index].asking_mut(set) = upto.map(|_| Asking { at: now });
+        // Also after the last part: what still differs then is asked for a while later, not over and over.
+        *self.peers[index].asking_mut(set) = Some(Asking { at: now });
         if more {
-            self.ask(now, index, set, mask, upto, host);
+            self.ask(now, index, (set, mask, upto), host);
         }
     }
 

@@ -53,6 +53,29 @@ fn forged_replayed_cut_and_long_messages_change_nothing() {
 }
 
 #[test]
+fn what_is_refused_is_answered_and_fills_no_log() {
+    for release in Release::all() {
+        let nodes = cluster(&[release], 1, Transport::Udp);
+        let node = &nodes[0];
+        let mut stranger = Stranger::new(node, "not the secret of the cluster");
+        let lines = node.log().lines().count();
+        let before = refused(node);
+        const COUNT: u64 = 300;
+        for sequence in 1..=COUNT {
+            // With a token that this node never gave.
+            let bytes = stranger.seal(Kind::Bans, 7 << 32 | sequence, sequence, &Items::new());
+            assert_eq!(stranger.exchange(&bytes), Some(403));
+        }
+        wait_until("all to be counted", SOON, || {
+            refused(node) >= before + COUNT
+        });
+        let log = node.log();
+        let new: Vec<&str> = log.lines().skip(lines).collect();
+        assert!(new.len() < 10, "{} lines: {new:?}", new.len());
+    }
+}
+
+#[test]
 fn a_flood_of_messages_leaves_sip_and_the_cluster_alone() {
     let nodes = cluster(&[Release::Host], 2, Transport::Udp);
     let mut flood = Stranger::new(&nodes[0], "not the secret of the cluster");

@@ -4,6 +4,7 @@ mod attacks;
 mod bans;
 mod faults;
 mod feed;
+mod join;
 mod stranger;
 
 use std::net::Ipv4Addr;

@@ -135,6 +135,27 @@ impl Stranger {
         self.socket.send_to(&text, to).expect("a datagram");
     }
 
+    /// Sends a message as it is and waits for its answer; the code.
+    pub fn exchange(&mut self, body: &[u8]) -> Option<u16> {
+        self.send(body);
+        let id = format!("-{}\r\n", self.count);
+        let mut buffer = [0; 65_536];
+        let end = Instant::now() + super::SOON;
+        while Instant::now() < end {
+            let Ok(length) = self.socket.recv(&mut buffer) else {
+                continue;
+            };
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            let of_this = text
+                .lines()
+                .any(|line| line.starts_with("Call-ID:") && format!("{line}\r\n").ends_with(&id));
+            if let Some(code) = text.strip_prefix("SIP/2.0 ").filter(|_| of_this) {
+                return code.get(..3)?.parse().ok();
+            }
+        }
+        None
+    }
+
     /// A message under the cluster's secret, with any items, in the run of nobody.
     pub fn seal(&self, kind: Kind, to: u64, sequence: u64, items: &Items) -> Vec<u8> {
         let header = Header {
