@@ -10,6 +10,9 @@ use crate::table::MAX_TTL;
 
 /// Lifted bans that are remembered, so that a late message does not bring them back.
 const MOST_TOMBSTONES: usize = 4_096;
+/// A lifted ban is said again so many ms later: whoever missed it may have nobody else to tell, as the node that made
+/// the ban may be dead by then.
+const SAID_AGAIN: [u64; 3] = [5_000, 20_000, 60_000];
 /// A node that still has a lifted ban is told so at most this often, in ms.
 const TELL_PAUSE: u64 = 5_000;
 /// The table of own bans is compared at most this often, in ms, unless something is known to be missing.
@@ -26,6 +29,10 @@ pub(super) struct Tombstone {
     pub until: u64,
     /// True if it was lifted here: this node tells those who missed it.
     pub ours: bool,
+    /// When it was lifted here, in ms.
+    lifted: u64,
+    /// How often it was said again.
+    repeats: usize,
     told: u64,
 }
 
@@ -70,7 +77,7 @@ impl Node {
         }
         self.dirty.remove(&subnet);
         for (node, stamp, until) in &origins {
-            self.bury(subnet, *node, *stamp, *until, true);
+            self.bury(now, (subnet, *node), *stamp, *until, true);
         }
         if host.holds(subnet) {
             host.lift(subnet);
@@ -86,19 +93,24 @@ impl Node {
         }
     }
 
-    fn bury(&mut self, subnet: Subnet, node: u64, stamp: u64, until: u64, ours: bool) {
+    fn bury(&mut self, now: u64, of: (Subnet, u64), stamp: u64, until: u64, ours: bool) {
         if self.tombstones.len() >= MOST_TOMBSTONES {
             let first = self.tombstones.iter().min_by_key(|(_, stone)| stone.until);
             if let Some(key) = first.map(|(key, _)| *key) {
                 self.tombstones.remove(&key);
             }
         }
-        let stone = self.tombstones.entry((subnet, node)).or_insert(Tombstone {
+        let stone = self.tombstones.entry(of).or_insert(Tombstone {
             stamp,
             until,
             ours,
+            lifted: now,
+            repeats: 0,
             told: 0,
         });
+        if ours {
+            (stone.lifted, stone.repeats) = (now, 0);
+        }
         stone.stamp = stone.stamp.max(stamp);
         stone.until = stone.until.max(until);
         stone.ours |= ours;
@@ -410,7 +422,7 @@ impl Node {
                 self.refuse(index, "it lifts more bans than peer_budget allows", host);
                 continue;
             }
-            self.bury(subnet, *node, *stamp, until, false);
+            self.bury(now, (subnet, *node), *stamp, until, false);
             if !dies {
                 continue;
             }
@@ -426,6 +438,18 @@ impl Node {
                 if placed {
                     self.settle(subnet, host);
                 }
+            }
+        }
+    }
+
+    /// What was lifted here a while ago is said again.
+    pub(super) fn say_lifts_again(&mut self, now: u64) {
+        for ((subnet, node), stone) in &mut self.tombstones {
+            let pause = SAID_AGAIN.get(stone.repeats).filter(|_| stone.ours);
+            if pause.is_some_and(|pause| now >= stone.lifted + pause) {
+                stone.repeats += 1;
+                let item = Item::Lift(*subnet, vec![(*node, stone.stamp)]);
+                self.dirty_lifts.push(item);
             }
         }
     }

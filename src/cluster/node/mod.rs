@@ -344,6 +344,7 @@ impl Node {
         self.own.forget_ended(clock);
         self.own_list.forget_ended(clock);
         self.tombstones.retain(|_, stone| stone.until > now);
+        self.say_lifts_again(now);
         for index in 0..self.peers.len() {
             let peer = &mut self.peers[index];
             let theirs = peer.clock(now);

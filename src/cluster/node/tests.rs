@@ -471,6 +471,23 @@ fn a_partition_heals_bans_and_lifted_bans() {
 }
 
 #[test]
+fn who_missed_that_a_dead_nodes_ban_was_lifted_hears_of_it() {
+    let mut world = World::new(3, 14);
+    world.run(500);
+    world.ban(2, host(1), 3_000);
+    world.run(1_000);
+    // The lift does not reach node 1, and the maker of the ban dies before it can say what it still has.
+    world.members[1].side = 1;
+    world.unban(0, host(1));
+    world.run(200);
+    assert!(world.members[2].tables.own.is_empty());
+    world.members[2].alive = false;
+    world.members[1].side = 0;
+    world.run(10_000);
+    assert!(world.members[1].tables.peer.is_empty());
+}
+
+#[test]
 fn a_restart_with_an_old_state_brings_no_lifted_ban_back() {
     let mut world = World::new(3, 4);
     world.run(500);
