@@ -2,9 +2,10 @@
 //! feed, firewall, disk, clock and the updater process fail in a random order.
 //!
 //! Legitimate calls must all be answered, banned sources never; no process may end, and memory,
-//! descriptors and log must stay flat. As an ordinary test it takes some 20 seconds; `tests/tools/chaos` runs it
+//! descriptors and log must stay flat. A cluster has a run of its own (`cluster.rs`). As an ordinary test it takes some 20 seconds; `tests/tools/chaos` runs it
 //! for as long as wanted. Needs root, `nft` and `ip`; with `libfaketime` the clock jumps too.
 
+mod cluster;
 mod events;
 mod load;
 mod random;
@@ -20,15 +21,29 @@ use world::{Wall, World};
 /// How long each of the two firewalls is used where nothing else is asked for.
 const SMOKE: u64 = 8;
 
-#[test]
-fn calls_go_through_and_bans_hold_whatever_fails() {
+/// Seconds and seed: of the environment, or `smoke` and what the clock says.
+fn asked(smoke: u64) -> (u64, u64) {
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let seconds = variable("APIBAN_CHAOS_SECONDS").map_or(SMOKE, |all| u64::max(all / 2, 5));
+    let seconds = variable("APIBAN_CHAOS_SECONDS").unwrap_or(smoke);
     let seed = variable("APIBAN_CHAOS_SEED").unwrap_or_else(|| {
         let now = std::time::SystemTime::now();
         let since = now.duration_since(std::time::UNIX_EPOCH).expect("a clock");
         u64::from(since.subsec_nanos())
     });
+    (seconds, seed)
+}
+
+#[test]
+fn a_cluster_is_equal_in_the_end_whatever_fails() {
+    let (seconds, seed) = asked(SMOKE * 3);
+    println!("seed {seed}, {} s for each transport", seconds / 3);
+    cluster::run(seed, u64::max(seconds / 3, 5));
+}
+
+#[test]
+fn calls_go_through_and_bans_hold_whatever_fails() {
+    let (seconds, seed) = asked(SMOKE * 2);
+    let seconds = u64::max(seconds / 2, 5);
     println!("seed {seed}, {seconds} s for each firewall");
     for wall in [Wall::Nft, Wall::IptablesApi] {
         in_namespace(move || one_run(wall, seed, Duration::from_secs(seconds)));

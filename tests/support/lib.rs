@@ -2,7 +2,7 @@
 //!
 //! [`feed_server`] stands in for the service, [`sip`] talks SIP from any loopback address. With the feature
 //! `harness`: [`kamailio`] starts and stops Kamailio on free loopback ports, [`script`] shows what script
-//! functions returned, [`fed`] is a Kamailio with a list, [`wait`] polls with a deadline, [`ports`] keeps
+//! functions returned, [`fed`] is a Kamailio with a list, [`cluster`] are several that share it, [`wait`] polls with a deadline, [`ports`] keeps
 //! parallel tests apart, [`netns`] and [`veth`] are networks that end with the test, [`iptables_api`] stands
 //! in for that daemon, [`rerun`] runs one test in a process of its own, [`forge`] sends packets with forged sources.
 //!
@@ -11,6 +11,8 @@
 pub mod feed_server;
 pub mod sip;
 
+#[cfg(feature = "harness")]
+pub mod cluster;
 #[cfg(feature = "harness")]
 pub mod fed;
 #[cfg(feature = "harness")]

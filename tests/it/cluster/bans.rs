@@ -101,7 +101,6 @@ fn tcp_and_tls_carry_bans_too() {
     let roots = Release::roots();
     let of_tls: Vec<(Release, Transport)> = roots
         .into_iter()
-        .take(1)
         .map(|release| (release, Transport::Tls))
         .collect();
     for (release, transport) in [(Release::Host, Transport::Tcp)].into_iter().chain(of_tls) {

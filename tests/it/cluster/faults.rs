@@ -1,8 +1,7 @@
 //! Nodes that die, hang, restart, or lose each other.
 
-use std::process::Command;
-
-use apiban_testing::kamailio::{Kamailio, Release};
+use apiban_testing::cluster::{cut, heal, nft};
+use apiban_testing::kamailio::Release;
 use apiban_testing::netns;
 use apiban_testing::wait::wait_until;
 use nix::sys::signal::Signal;
@@ -62,34 +61,6 @@ fn a_hanging_cluster_process_stops_nothing_else() {
     });
 }
 
-/// Drops everything between these two nodes and the others.
-fn cut(nodes: &[&Kamailio], others: &[&Kamailio]) {
-    let mut rules =
-        String::from("table ip cut {\nchain in {\ntype filter hook input priority 0;\n");
-    for node in nodes {
-        for other in others {
-            for (a, b) in [(node, other), (other, node)] {
-                let (a, b) = (a.listens_on(), b.listens_on());
-                rules.push_str(&format!("ip saddr {a} ip daddr {b} drop\n"));
-            }
-        }
-    }
-    rules.push_str("}\n}\n");
-    nft(&rules);
-}
-
-fn nft(rules: &str) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let file = dir.path().join("rules");
-    std::fs::write(&file, rules).expect("rules");
-    let done = Command::new("nft")
-        .arg("-f")
-        .arg(&file)
-        .status()
-        .expect("nft");
-    assert!(done.success(), "{rules}");
-}
-
 #[test]
 fn a_partition_heals() {
     netns::in_namespace(|| {
@@ -117,7 +88,7 @@ fn a_partition_heals() {
         });
         assert_eq!(source(&nodes[3], "192.0.2.2"), "peer");
         assert_eq!(source(&nodes[2], "192.0.2.10"), "none");
-        nft("delete table ip cut\n");
+        heal();
         for node in &nodes[2..] {
             wait_source(node, "192.0.2.10", "peer");
             wait_source(node, "192.0.2.2", "none");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use apiban_testing::cluster::fetchers;
 use apiban_testing::fed::{self, KEY};
 use apiban_testing::feed_server::FeedServer;
 use apiban_testing::kamailio::{Builder, Kamailio, Release};
@@ -18,13 +19,6 @@ fn fed_node(number: u8, service: &FeedServer, first: Option<&Kamailio>) -> Build
         .param("poll_interval", 4)
         .param("rate_limit_requests", 1000)
         .param("rate_limit_window", 1)
-}
-
-fn fetchers(nodes: &[Kamailio]) -> Vec<usize> {
-    let fetches = |node: &Kamailio| listed(node)[0]["role"] == "fetcher";
-    (0..nodes.len())
-        .filter(|index| fetches(&nodes[*index]))
-        .collect()
 }
 
 #[test]
