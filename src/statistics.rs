@@ -43,7 +43,7 @@ pub const STATISTICS: &[Statistic] = &[
     statistic("cluster_sent", "messages sent to other nodes", |s| cluster(s, &[Of::Sent])),
     statistic("cluster_received", "messages taken from other nodes", |s| cluster(s, &[Of::Received])),
     statistic("cluster_refused", "messages and bans of other nodes refused", |s| cluster(s, &[Of::Refused, Of::Dropped])),
-    statistic("filter_drops", "packets dropped by the socket filter", |_| 0),
+    statistic("filter_drops", "packets dropped at Kamailio's sockets while the filter was on them", |s| s.published.gauge(Place::SocketFilter, Gauge::Dropped)),
 ];
 
 fn blocked(shared: &Shared, origin: Origin) -> u64 {

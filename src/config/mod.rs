@@ -89,6 +89,7 @@ pub struct Config {
     pub nft_hook: Hook,
     /// True if nft counts for each source what it drops.
     pub firewall_counters: bool,
+    pub socket_filter: bool,
     pub mode: Mode,
     pub block_budget: u32,
     pub feed_shrink_limit: u8,
@@ -133,6 +134,7 @@ impl Default for Config {
             nft_table: String::new(),
             nft_hook: Hook::PREROUTING,
             firewall_counters: false,
+            socket_filter: false,
             mode: Mode::Enforce,
             block_budget: 0,
             feed_shrink_limit: 0,

@@ -275,9 +275,9 @@ pub const PARAMETERS: &[Parameter] = &[
             };
             Ok(())
         }),
-    // Named in the contract, for releases to come: only the value that means "off" is taken, so that
-    // nobody believes to have what is not there.
-    int("socket_filter", 0, (0, 0), "", "reserved for a later release", |_, _| ()),
+    int("socket_filter", 0, SWITCH, "",
+        "drop banned sources in the kernel on Kamailio's own sockets",
+        |config, value| config.socket_filter = value == 1),
     int("enable_dmq", 0, SWITCH, "",
         "share bans and the list with the other nodes over the dmq module",
         |config, value| config.enable_dmq = value == 1),

@@ -296,8 +296,8 @@ impl Firewall for IptablesApi {
     fn report(&mut self) -> Result<Report, Error> {
         let certain = self.ours.values().filter(|certain| **certain).count();
         Ok(Report {
-            dropped: None,
             elements: Some(certain as u64),
+            ..Report::default()
         })
     }
 

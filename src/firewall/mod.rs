@@ -6,6 +6,7 @@
 //! [`Change`]s and, in every doubt, by a refill from the tables.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use crate::address::Subnet;
 use crate::log::Level;
@@ -16,6 +17,7 @@ pub mod iptables_api;
 pub mod nft;
 pub mod ports;
 pub mod runner;
+pub mod socket_filter;
 
 /// Which bans a backend takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,12 @@ pub struct Report {
     pub dropped: Option<u64>,
     /// Bans in force in the backend, of those that it was given.
     pub elements: Option<u64>,
+    /// Bans that it was given and that can matter there.
+    pub wanted: Option<u64>,
 }
+
+/// What a backend cannot do although its calls succeed: the state to show, and the reason.
+pub type Shortfall = (runner::State, String);
 
 /// A log line for the owner to print.
 pub type LogLine = (Level, String);
@@ -175,6 +182,16 @@ pub trait Firewall: Send {
 
     /// How many changes one call of [`apply`](Firewall::apply) should get.
     fn batch_size(&self) -> usize;
+
+    /// The moment from which [`apply`](Firewall::apply) is to be called even if nothing changed; `None`: never.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// What does not work in a part of the backend, while the rest does.
+    fn shortfall(&self) -> Option<Shortfall> {
+        None
+    }
 
     /// Changes that were left out because the backend cannot express or would not take them.
     fn skipped(&self) -> u64 {

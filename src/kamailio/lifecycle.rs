@@ -6,15 +6,20 @@ use super::bindings as k;
 use super::child::Child;
 use super::guard::guard;
 use super::module::{module, publish, Module, Wakeups};
-use super::{cluster, dmq, events, fixups, load, own, packet, params, statistics, updater};
+use super::{
+    cluster, dmq, events, fixups, load, own, packet, params, sockets, statistics, updater,
+};
 use crate::address::Subnet;
 use crate::bans::evict::evict_trusted;
 use crate::clock::Clock;
 use crate::config::{files, reading};
 use crate::config::{Config, Mode};
 use crate::feed::ApiKey;
+use crate::firewall::socket_filter::kernel::Linux;
+use crate::firewall::socket_filter::watchdog;
 use crate::member;
 use crate::memory::{Arena, AtomicU32};
+use crate::shared::published::{Gauge, Place};
 use crate::shared::Shared;
 use crate::state::restore;
 use crate::sys::mmap::SharedArena;
@@ -148,13 +153,37 @@ fn register(module: &Module) -> Result<(), String> {
     Ok(())
 }
 
-/// Moves the shared clock on even while the updater is stopped, so that bans end in time.
+/// Moves the shared clock on even while the updater is stopped, so that bans end in time; those in the sockets'
+/// filters, too.
 unsafe extern "C" fn tick(_: u32, _: *mut c_void) {
     guard((), "the timer", || {
         if let Some(module) = module() {
             module.shared.set_now(module.clock.unix());
+            if module.config.socket_filter {
+                watch_over_filters(module);
+            }
         }
     });
+}
+
+/// Takes the filters off the sockets while the updater does not keep them up to date.
+fn watch_over_filters(module: &Module) {
+    let alive = module
+        .shared
+        .published
+        .gauge(Place::SocketFilter, Gauge::Alive);
+    let now = u64::from(module.shared.now());
+    if !watchdog::is_silent(alive, now) {
+        return;
+    }
+    let released = sockets::with_descriptors(|sockets| watchdog::release_all(sockets, &mut Linux));
+    if released > 0 {
+        warning!(
+            "socket filter: the updater has not been at work for {} s: the filter was taken off {released} sockets, \
+             apiban_check() goes on",
+            now.saturating_sub(alive)
+        );
+    }
 }
 
 /// Runs in every process, and in the main process for each stage of the start.
@@ -172,10 +201,23 @@ pub unsafe extern "C" fn child_init(rank: c_int) -> c_int {
                     evict_trusted(&module.shared);
                 }
                 announce(module);
+                // Before any fork: the timer process needs them as well as the updater.
+                if module.config.socket_filter {
+                    sockets::take_descriptors();
+                }
                 join_bus(module)
             }
-            k::PROC_MAIN => fork_children(module),
-            _ => 0,
+            k::PROC_MAIN => {
+                let code = fork_children(module);
+                sockets::close_descriptors();
+                code
+            }
+            // Its processes run `tick`.
+            k::PROC_TIMER => 0,
+            _ => {
+                sockets::close_descriptors();
+                0
+            }
         }
     })
 }
@@ -220,12 +262,13 @@ fn announce(module: &Module) {
     let (rules, automatic) = shared.trust.count();
     notice!(
         "apiban {} on Kamailio {}: {mode}; {} listed{age}, {} local bans, {rules} trust rules ({automatic} automatic), \
-         firewall {}, {feed}",
+         firewall {}, socket filter {}, {feed}",
         env!("CARGO_PKG_VERSION"),
         load::release(),
         shared.feed.len(),
         shared.local.len(),
         config.firewall.facts().map_or("none", |facts| facts.name),
+        if config.socket_filter { "on" } else { "off" },
     );
 }
 

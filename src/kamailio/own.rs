@@ -12,7 +12,7 @@ use super::{sockets, text};
 /// when an interface does.
 pub fn addresses() -> Vec<IpAddr> {
     let mut own: BTreeSet<IpAddr> = sockets::advertised().into_iter().collect();
-    own.extend(sockets::listening(false).iter().map(|socket| socket.ip));
+    own.extend(sockets::listening().iter().map(|socket| socket.ip));
     let everywhere = own.iter().any(IpAddr::is_unspecified);
     own.retain(|ip| !ip.is_unspecified());
     own.extend(

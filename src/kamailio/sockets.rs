@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::bindings as k;
 use super::packet::from_ip_addr;
@@ -16,21 +17,51 @@ const TRANSPORTS: [(Transport, i32); 4] = [
     (Transport::Sctp, k::PROTO_SCTP),
 ];
 
-/// The sockets, one row per address. With `descriptors` each open socket comes with a descriptor of our own:
-/// those of UDP are valid in every process, those of TCP and TLS only in the main process, so that a child
-/// which needs them must get this list from before its fork.
-pub fn listening(descriptors: bool) -> Vec<ListeningSocket> {
+/// Descriptors of our own of the sockets of UDP, TCP and TLS: see [`take_descriptors`].
+static DESCRIPTORS: Mutex<Vec<ListeningSocket>> = Mutex::new(Vec::new());
+
+/// The sockets, one row per address, without descriptors.
+pub fn listening() -> Vec<ListeningSocket> {
     let mut found = Vec::new();
-    for_each(|transport, socket| {
-        let mut rows = rows(transport, socket);
-        if let (true, true, Some(first)) = (descriptors, socket.socket >= 0, rows.first_mut()) {
-            // SAFETY: the core keeps the socket open during this call.
-            let fd = unsafe { BorrowedFd::borrow_raw(socket.socket) };
-            first.fd = fd.try_clone_to_owned().ok();
-        }
-        found.append(&mut rows);
-    });
+    for_each(|transport, socket| found.append(&mut rows(transport, socket)));
     found
+}
+
+/// Makes descriptors of our own of every open socket of UDP, TCP and TLS, for the processes forked from here on.
+/// The core closes those of TCP and TLS in the children that do not accept connections, so this must happen in
+/// the main process, before the forks. A process that has no use for them calls [`close_descriptors`].
+pub fn take_descriptors() {
+    let mut taken = Vec::new();
+    for_each(|transport, socket| {
+        let ip = from_ip_addr(&socket.address);
+        let (true, Some(ip)) = (transport != Transport::Sctp && socket.socket >= 0, ip) else {
+            return;
+        };
+        // SAFETY: the core keeps the socket open during this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(socket.socket) };
+        taken.push(ListeningSocket {
+            transport,
+            ip,
+            port: socket.port_no,
+            fd: fd.try_clone_to_owned().ok(),
+        });
+    });
+    *descriptors() = taken;
+}
+
+/// Closes them in this process.
+pub fn close_descriptors() {
+    descriptors().clear();
+}
+
+/// Does something with them, in a process that has not closed them.
+pub fn with_descriptors<R>(act: impl FnOnce(&[ListeningSocket]) -> R) -> R {
+    act(&descriptors())
+}
+
+fn descriptors() -> MutexGuard<'static, Vec<ListeningSocket>> {
+    // Whoever panicked with the lock left a list that is whole.
+    DESCRIPTORS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The addresses that Kamailio gives as its own in SIP instead of those that it listens on. A name is left

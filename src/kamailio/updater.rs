@@ -10,6 +10,7 @@ use super::module::Module;
 use super::{other_modules, own, sockets};
 use crate::bans::Wake;
 use crate::shared::events::{Event, EventKind};
+use crate::sys::listening::ListeningSocket;
 use crate::updater::{members, Discovered, Discovery, EventSink, Parts, Updater};
 use crate::{error, warning};
 
@@ -72,9 +73,18 @@ fn start(module: &'static Module) -> Result<Updater<'static, KamailioHost>, Stri
         product: concat!("apiban.so/", env!("CARGO_PKG_VERSION")),
         trusted: module.trusted.clone(),
         resumed: module.resumed.clone(),
-        listening: sockets::listening(false),
+        listening: listening(module),
     };
     Updater::new(parts, KamailioHost(module), || module.wake())
+}
+
+/// The sockets; with descriptors of their own if a filter is to be put on them.
+fn listening(module: &Module) -> Vec<ListeningSocket> {
+    if !module.config.socket_filter {
+        return sockets::listening();
+    }
+    // A copy: a start that fails is tried again.
+    sockets::with_descriptors(|sockets| sockets.iter().map(ListeningSocket::copy).collect())
 }
 
 /// The nodes configured for the dmq module; a warning, once, if they cannot be read.

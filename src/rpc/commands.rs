@@ -157,6 +157,7 @@ fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
             ]),
         ),
         ("firewall", Value::Struct(firewall_status(service))),
+        ("socket_filter", Value::Struct(filter_status(service))),
         ("cluster", Value::Struct(cluster::status(service))),
         (
             "blocked",
@@ -227,6 +228,21 @@ fn firewall_status(service: &Service<'_>) -> Fields {
     let mut fields = vec![text("backend", backend)];
     fields.extend(place_status(service, Place::Firewall));
     fields
+}
+
+fn filter_status(service: &Service<'_>) -> Fields {
+    let place = Place::SocketFilter;
+    let published = &service.shared().published;
+    let gauge = |gauge| published.gauge(place, gauge);
+    vec![
+        text("state", State::from_number(gauge(Gauge::State)).name()),
+        number("elements", gauge(Gauge::Elements)),
+        number("of", gauge(Gauge::Wanted)),
+        number("errors", gauge(Gauge::Errors)),
+        number("dropped", gauge(Gauge::Dropped)),
+        number("queued", gauge(Gauge::Queued)),
+        text("last_error", published.text(place.error())),
+    ]
 }
 
 /// What every place that drops packets tells.

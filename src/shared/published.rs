@@ -83,6 +83,8 @@ pub enum Gauge {
     Elements,
     /// Bans that belong there.
     Wanted,
+    /// The second of internal time at which it was last known that the bans there are kept up to date.
+    Alive,
     /// Keep last: how many there are.
     Count,
 }

@@ -28,3 +28,15 @@ pub struct ListeningSocket {
     /// A descriptor of the socket of our own; `None` if the socket is not open in this process.
     pub fd: Option<OwnedFd>,
 }
+
+impl ListeningSocket {
+    /// The same socket, with a further descriptor of it if it has one.
+    pub fn copy(&self) -> Self {
+        ListeningSocket {
+            transport: self.transport,
+            ip: self.ip,
+            port: self.port,
+            fd: self.fd.as_ref().and_then(|fd| fd.try_clone().ok()),
+        }
+    }
+}

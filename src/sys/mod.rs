@@ -7,3 +7,4 @@
 pub mod listening;
 pub mod mmap;
 pub mod signal;
+pub mod socket_filter;

@@ -210,6 +210,11 @@ impl Table {
         self.details.hit(found.slot());
     }
 
+    /// Packets that met the entry.
+    pub fn hits(&self, found: Found) -> u32 {
+        self.details.hits(found.slot())
+    }
+
     /// Counts packets that met the entry elsewhere, such as in the kernel. Not for the check path.
     pub fn add_hits(&self, found: Found, packets: u64) {
         self.details.add_hits(found.slot(), packets);

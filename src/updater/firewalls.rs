@@ -1,13 +1,16 @@
 //! The copies of the ban tables in the kernel: told of each change, refilled in every doubt.
 
-use std::time::Duration;
+use std::io;
+use std::time::{Duration, Instant};
 
 use crate::address::Subnet;
 use crate::bans::check::dropped_by_kernel;
 use crate::config::{Config, FirewallKind, Mode};
 use crate::firewall::iptables_api::IptablesApi;
 use crate::firewall::nft::{self, Nft};
-use crate::firewall::runner::{Options, Runner};
+use crate::firewall::runner::{Options, Runner, Status};
+use crate::firewall::socket_filter::kernel::Linux;
+use crate::firewall::socket_filter::{Held, SocketFilter, SWAP_INTERVAL};
 use crate::firewall::{later_ends, Change, Element, Error, Facts, Firewall, Scope};
 use crate::shared::origin::Origin;
 use crate::shared::published::{Gauge, Place};
@@ -15,8 +18,15 @@ use crate::shared::Shared;
 use crate::sys::listening::{ListeningSocket, Transport};
 use crate::{error, log, notice, warning};
 
+use super::estimate::Estimate;
+
 /// How long the end of the process may wait for the firewall. Kamailio has to be gone within a second.
 const LAST_WORDS: Duration = Duration::from_millis(600);
+
+/// How long a backend's thread may be busy before the bans there count as not kept up to date.
+const BUSY: Duration = Duration::from_secs(3);
+/// A place without room for all bans is given them anew so often, since others may have most hits by now.
+const RANKING: Duration = Duration::from_secs(5);
 
 /// Every place in the kernel that drops for us; none if only `apiban_check()` does.
 #[derive(Default)]
@@ -30,6 +40,18 @@ struct Backend {
     scope: Scope,
     /// Our state there is emptied at the start and at the end.
     flush: bool,
+    /// For a place that counts no hits: which bans are there, and whose the drops were.
+    sampled: Option<Sampled>,
+    /// When the bans were last given to the backend as a whole.
+    filled: Instant,
+}
+
+/// How the hits of bans in a place are known that counts none.
+struct Sampled {
+    held: Held,
+    estimate: Estimate,
+    /// The number of the report at the last look.
+    looked: u64,
 }
 
 impl Firewalls {
@@ -37,26 +59,67 @@ impl Firewalls {
     /// cannot be started is logged and left out.
     pub fn start(
         config: &Config,
-        listening: &[ListeningSocket],
-        waker: impl Fn() + Send + 'static,
+        listening: Vec<ListeningSocket>,
+        waker: impl Fn() + Clone + Send + 'static,
     ) -> Self {
         let mut firewalls = Firewalls::default();
         remove_leftovers(config);
         if config.mode == Mode::Observe {
             return firewalls;
         }
-        let backend: Result<Box<dyn Firewall>, Error> = match config.firewall {
-            FirewallKind::None => return firewalls,
-            FirewallKind::Nft => Nft::new(config.nft_settings(&sip_ports(listening)))
-                .map(|nft| Box::new(nft) as Box<dyn Firewall>),
-            FirewallKind::IptablesApi => IptablesApi::new(config.firewall_url.as_str())
-                .map(|api| Box::new(api) as Box<dyn Firewall>),
+        let backend: Option<Result<Box<dyn Firewall>, Error>> = match config.firewall {
+            FirewallKind::None => None,
+            FirewallKind::Nft => Some(
+                Nft::new(config.nft_settings(&sip_ports(&listening)))
+                    .map(|nft| Box::new(nft) as Box<dyn Firewall>),
+            ),
+            FirewallKind::IptablesApi => Some(
+                IptablesApi::new(config.firewall_url.as_str())
+                    .map(|api| Box::new(api) as Box<dyn Firewall>),
+            ),
         };
         match backend {
-            Ok(backend) => firewalls.add(Place::Firewall, backend, config, waker),
-            Err(problem) => error!("firewall: {problem}; going on without it"),
+            Some(Ok(backend)) => firewalls.add(Place::Firewall, backend, config, waker.clone()),
+            Some(Err(problem)) => error!("firewall: {problem}; going on without it"),
+            None => {}
+        }
+        if config.socket_filter {
+            firewalls.add_socket_filter(listening, waker);
         }
         firewalls
+    }
+
+    /// Puts all bans on the server's own sockets, whatever the parameters of the host's firewall say.
+    fn add_socket_filter(
+        &mut self,
+        listening: Vec<ListeningSocket>,
+        waker: impl Fn() + Send + 'static,
+    ) {
+        let filter = SocketFilter::new(listening, Box::new(Linux));
+        let sampled = Sampled {
+            held: filter.held(),
+            estimate: Estimate::default(),
+            looked: 0,
+        };
+        let facts = filter.facts();
+        let options = Options {
+            report_interval: Duration::from_secs(1),
+            apply_interval: SWAP_INTERVAL,
+            ..Options::default()
+        };
+        let spawned = Runner::spawn(Box::new(filter), options, Box::new(waker));
+        // A filter that stays behind would ban without end.
+        let flush = true;
+        self.admit(
+            spawned,
+            facts,
+            Place::SocketFilter,
+            facts.default_scope,
+            flush,
+        );
+        if let Some(backend) = self.0.last_mut().filter(|b| b.place == Place::SocketFilter) {
+            backend.sampled = Some(sampled);
+        }
     }
 
     /// Starts one backend with the parameters of the configuration.
@@ -72,13 +135,29 @@ impl Firewalls {
             flush_at_start: config.firewall_flush,
             ..Options::default()
         };
-        match Runner::spawn(backend, options, Box::new(waker)) {
+        let spawned = Runner::spawn(backend, options, Box::new(waker));
+        let scope = config.firewall_scope.unwrap_or(facts.default_scope);
+        self.admit(spawned, facts, place, scope, config.firewall_flush);
+    }
+
+    /// Takes a backend in if it could be started.
+    fn admit(
+        &mut self,
+        spawned: io::Result<Runner>,
+        facts: &'static Facts,
+        place: Place,
+        scope: Scope,
+        flush: bool,
+    ) {
+        match spawned {
             Ok(runner) => self.0.push(Backend {
                 runner,
                 facts,
                 place,
-                scope: config.firewall_scope.unwrap_or(facts.default_scope),
-                flush: config.firewall_flush,
+                scope,
+                flush,
+                sampled: None,
+                filled: Instant::now(),
             }),
             Err(problem) => error!(
                 "firewall {}: no thread: {problem}; going on without it",
@@ -110,18 +189,21 @@ impl Firewalls {
 
     /// Looks after the runners: their log lines, their state, and a refill for each that asks for one, or
     /// for all of them.
-    pub fn tend(&self, shared: &Shared, refill_all: bool) {
-        for backend in &self.0 {
+    pub fn tend(&mut self, shared: &Shared, refill_all: bool) {
+        for backend in &mut self.0 {
             for (level, text) in backend.runner.drain_logs() {
                 log::write(level, file!(), line!(), format_args!("{text}"));
             }
             for (source, packets) in backend.runner.drain_hits() {
                 dropped_by_kernel(shared, source, packets);
             }
-            if refill_all || backend.runner.needs_refill() {
+            let status = backend.runner.status();
+            if refill_all || backend.runner.needs_refill() || backend.wants_ranking(&status) {
+                backend.filled = Instant::now();
                 backend.runner.refill(backend.wanted(shared));
             }
-            backend.publish(shared);
+            backend.estimate(shared, &status);
+            backend.publish(shared, status);
         }
     }
 
@@ -178,8 +260,28 @@ impl Backend {
         later_ends(elements)
     }
 
-    fn publish(&self, shared: &Shared) {
-        let status = self.runner.status();
+    /// True if there is no room for all bans, and others may have the most hits by now.
+    fn wants_ranking(&self, status: &Status) -> bool {
+        self.facts.is_limited
+            && status.report.elements < status.report.wanted
+            && self.filled.elapsed() >= RANKING
+    }
+
+    /// Adds to the hits of the bans what was dropped without being counted, once for each report: right after it,
+    /// since the packets that came through are counted up to this moment.
+    fn estimate(&mut self, shared: &Shared, status: &Status) {
+        let Some(sampled) = &mut self.sampled else {
+            return;
+        };
+        if std::mem::replace(&mut sampled.looked, status.reports) != status.reports {
+            let dropped = status.report.dropped.unwrap_or(0);
+            sampled
+                .estimate
+                .follow(shared, &sampled.held.get(), dropped);
+        }
+    }
+
+    fn publish(&self, shared: &Shared, status: Status) {
         let published = &shared.published;
         let set = |gauge, value| published.set_gauge(self.place, gauge, value);
         set(Gauge::State, status.state as u64);
@@ -187,6 +289,11 @@ impl Backend {
         set(Gauge::Errors, status.errors);
         set(Gauge::Dropped, status.report.dropped.unwrap_or(0));
         set(Gauge::Elements, status.report.elements.unwrap_or(0));
+        set(Gauge::Wanted, status.report.wanted.unwrap_or(0));
+        // This process and the thread have both just been at work.
+        if status.seen_in_order.is_some_and(|at| at.elapsed() < BUSY) {
+            set(Gauge::Alive, shared.now().into());
+        }
         let last_error = status.last_error.unwrap_or_default();
         published.set_text(self.place.error(), &last_error);
     }

@@ -4,6 +4,7 @@
 //! that hands its results back, and the caller sleeps between turns.
 
 mod capacity;
+mod estimate;
 mod firewalls;
 mod following;
 pub(crate) mod intake;
@@ -159,7 +160,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
     /// # Errors
     /// The system refuses a thread; trying again later may help.
     pub fn new(
-        parts: Parts<'a>,
+        mut parts: Parts<'a>,
         host: H,
         waker: impl Fn() + Clone + Send + 'static,
     ) -> Result<Self, String> {
@@ -181,7 +182,8 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             })
             .ok();
         let state_writer = StateWriter::new(parts.resumed.state_file.clone(), waker.clone());
-        let firewalls = Firewalls::start(config, &parts.listening, waker);
+        let listening = std::mem::take(&mut parts.listening);
+        let firewalls = Firewalls::start(config, listening, waker);
         let trust = TrustWatch::new(parts.trusted.clone(), resolver);
         Ok(Self::assemble(
             parts,

@@ -424,7 +424,7 @@ impl Firewall for Nft {
             .map_err(|error| self.error(doing, error))?;
         Ok(Report {
             dropped: Some(self.dropped_before + self.dropped_now),
-            elements: None,
+            ..Report::default()
         })
     }
 

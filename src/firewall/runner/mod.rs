@@ -28,6 +28,11 @@ pub struct Options {
     pub queue_capacity: usize,
     /// Pause between two looks whether somebody changed our state.
     pub check_interval: Duration,
+    /// Pause between two readings of the backend's report.
+    pub report_interval: Duration,
+    /// Shortest time between two calls that change something, for a backend to which many changes cost as much as
+    /// one. The first change after a pause goes at once.
+    pub apply_interval: Duration,
     /// Pause after a first failure; doubled with each further one.
     pub first_delay: Duration,
     /// Longest pause after failures.
@@ -42,6 +47,8 @@ impl Default for Options {
             flush_at_start: true,
             queue_capacity: 65_536,
             check_interval: Duration::from_secs(1),
+            report_interval: Duration::from_secs(5),
+            apply_interval: Duration::ZERO,
             first_delay: Duration::from_secs(1),
             longest_delay: Duration::from_secs(30),
             hopeless_delay: Duration::from_secs(60),
@@ -114,6 +121,10 @@ pub struct Status {
     pub last_error: Option<String>,
     /// What the backend tells, some seconds old.
     pub report: Report,
+    /// How often the report was read.
+    pub reports: u64,
+    /// When the thread last found the backend in order, or brought it there.
+    pub seen_in_order: Option<Instant>,
 }
 
 /// What owner and thread hand each other. The lock is held for moments only, never during a backend's call.
@@ -162,7 +173,7 @@ pub struct Runner {
 impl Runner {
     /// Starts the thread. It has the caller's network namespace and signal mask: block signals first
     /// where the process handles them elsewhere. `wake` is called from the thread whenever a refill is
-    /// needed or there are log lines; it must return at once.
+    /// needed, there are log lines, or the report was read; it must return at once.
     ///
     /// # Errors
     /// That of the system where it has no thread to give.

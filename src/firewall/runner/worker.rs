@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::queue::seconds_between;
 use super::{Inner, Mailbox, Options, State, Stop};
-use crate::firewall::{Change, Element, Error, Firewall};
+use crate::firewall::{Change, Element, Error, Firewall, Shortfall};
 use crate::log::Level;
 
 /// Log lines that wait for the owner; more are dropped.
@@ -17,8 +17,6 @@ const MOST_HITS: usize = 65_536;
 const SAME_LINE: Duration = Duration::from_secs(60);
 /// Lines remembered for that.
 const LINES_REMEMBERED: usize = 16;
-/// Pause between two readings of a backend's report.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// The doublings of the pause after failures stop here, long after the longest pause is reached.
 const MOST_DOUBLINGS: u32 = 16;
 
@@ -58,6 +56,10 @@ pub struct Worker {
     settling: bool,
     next_check: Instant,
     next_report: Instant,
+    /// No change before this moment.
+    next_apply: Instant,
+    /// What the backend said last that it cannot do.
+    shortfall: Option<Shortfall>,
     written: Vec<(String, Instant)>,
 }
 
@@ -80,6 +82,8 @@ impl Worker {
             settling: false,
             next_check: now,
             next_report: now,
+            next_apply: now,
+            shortfall: None,
             written: Vec::new(),
         }
     }
@@ -112,8 +116,14 @@ impl Worker {
             drop(mailbox);
             if let Err(error) = result {
                 self.failed(&error);
-            } else if self.settled() {
+                continue;
+            }
+            if self.settled() {
                 self.agreed();
+            }
+            self.follow_shortfall();
+            if let Phase::Running = self.phase {
+                self.inner.lock().status.seen_in_order = Some(Instant::now());
             }
         }
     }
@@ -152,11 +162,15 @@ impl Worker {
         if let Phase::Down(until) = self.phase {
             return ((now >= until).then_some(Task::Start), Some(until));
         }
-        if let Some((wanted, read_at)) = mailbox.refill.take() {
-            return (Some(Task::Refill(wanted, read_at)), None);
+        let may_apply = now >= self.next_apply;
+        if may_apply {
+            if let Some((wanted, read_at)) = mailbox.refill.take() {
+                return (Some(Task::Refill(wanted, read_at)), None);
+            }
         }
         if let Phase::Waiting = self.phase {
-            return (None, None);
+            let until = mailbox.refill.is_some().then_some(self.next_apply);
+            return (None, until);
         }
         if mailbox.wants_refill {
             // The queue overflowed.
@@ -166,9 +180,20 @@ impl Worker {
         if now >= self.next_check {
             return (Some(Task::Check), None);
         }
+        let due = self.backend.due();
+        if !may_apply {
+            let waits = mailbox.refill.is_some() || mailbox.queue.len() > 0 || due.is_some();
+            let until = match waits {
+                true => self.next_check.min(self.next_apply),
+                false => self.next_check,
+            };
+            return (None, Some(until));
+        }
         let changes = mailbox.queue.pop(self.backend.batch_size(), now);
-        let task = (!changes.is_empty()).then_some(Task::Apply(changes));
-        (task, Some(self.next_check))
+        let is_due = due.is_some_and(|due| now >= due);
+        let task = (is_due || !changes.is_empty()).then_some(Task::Apply(changes));
+        let until = due.map_or(self.next_check, |due| due.min(self.next_check));
+        (task, Some(until))
     }
 
     /// First contact, or the first after a failure.
@@ -206,6 +231,7 @@ impl Worker {
             .filter(|element| element.seconds_left > 0)
             .collect();
         let rest = self.call(|backend| backend.reconcile(&wanted))?;
+        self.next_apply = Instant::now() + self.options.apply_interval;
         let mut mailbox = self.inner.lock();
         mailbox.status.refills += 1;
         for change in &rest {
@@ -220,6 +246,7 @@ impl Worker {
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
         self.call(|backend| backend.apply(changes))?;
+        self.next_apply = Instant::now() + self.options.apply_interval;
         self.inner.lock().status.applied += changes.len() as u64;
         Ok(())
     }
@@ -235,9 +262,14 @@ impl Worker {
             self.settling = true;
             self.ask_for_refill();
         } else if now >= self.next_report {
-            self.next_report = now + REPORT_INTERVAL;
+            self.next_report = now + self.options.report_interval;
             let report = self.call(|backend| backend.report())?;
-            self.inner.lock().status.report = report;
+            let mut mailbox = self.inner.lock();
+            mailbox.status.report = report;
+            mailbox.status.reports += 1;
+            drop(mailbox);
+            // What the owner counts itself belongs to the same moment.
+            (self.wake)();
         }
         Ok(())
     }
@@ -255,13 +287,37 @@ impl Worker {
         let mut mailbox = self.inner.lock();
         let before = std::mem::replace(&mut mailbox.status.state, State::Ok);
         drop(mailbox);
-        if before != State::Ok {
+        // Said again if it is still so.
+        self.shortfall = None;
+        if before != State::Ok && self.backend.shortfall().is_none() {
             let text = format!(
                 "firewall {}: in step with the ban tables",
                 self.backend.facts().name
             );
             self.log(Level::Info, text);
         }
+    }
+
+    /// Takes over what the backend says that it cannot do.
+    fn follow_shortfall(&mut self) {
+        let shortfall = self.backend.shortfall();
+        if shortfall == self.shortfall || !matches!(self.phase, Phase::Running) {
+            return;
+        }
+        let mut mailbox = self.inner.lock();
+        match &shortfall {
+            Some((state, reason)) => {
+                mailbox.status.state = *state;
+                if mailbox.status.last_error.as_ref() != Some(reason) {
+                    mailbox.status.errors += 1;
+                    mailbox.status.last_error = Some(reason.clone());
+                }
+            }
+            None if !self.settling => mailbox.status.state = State::Ok,
+            None => {}
+        }
+        drop(mailbox);
+        self.shortfall = shortfall;
     }
 
     fn failed(&mut self, error: &Error) {

@@ -62,7 +62,7 @@ fn the_start_line_says_what_is_in_force() {
     for part in [
         "enforce; 1 listed (from the state file, ",
         ", 0 local bans, ",
-        "firewall none, polls every ",
+        "firewall none, socket filter off, polls every ",
     ] {
         assert!(line.contains(part), "{line}");
     }

@@ -11,3 +11,4 @@ mod nft_lifecycle;
 mod nft_scale;
 mod nft_trust;
 mod runner;
+mod socket_filter;

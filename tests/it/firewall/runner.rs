@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apiban::firewall::nft::{Nft, Settings};
 use apiban::firewall::runner::{Options, Runner, State};
@@ -153,6 +153,7 @@ fn a_missing_capability_is_said_once() {
 /// A backend that does as it is told.
 struct Puppet {
     calls: Arc<AtomicUsize>,
+    batch: usize,
     script: fn(usize) -> Result<(), Error>,
 }
 
@@ -197,7 +198,7 @@ impl Firewall for Puppet {
     }
 
     fn batch_size(&self) -> usize {
-        4
+        self.batch
     }
 }
 
@@ -205,9 +206,53 @@ fn puppet(script: fn(usize) -> Result<(), Error>) -> (Runner, Arc<AtomicUsize>) 
     let calls = Arc::new(AtomicUsize::new(0));
     let backend = Puppet {
         calls: Arc::clone(&calls),
+        batch: 4,
         script,
     };
     (spawn(backend, options()), calls)
+}
+
+/// A backend to which many changes cost as much as one is called rarely, and a single change does not wait.
+#[test]
+fn changes_are_bundled_for_a_backend_that_wants_it() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let backend = Puppet {
+        calls: Arc::clone(&calls),
+        batch: usize::MAX,
+        script: |_| Ok(()),
+    };
+    let interval = Duration::from_millis(200);
+    let options = Options {
+        apply_interval: interval,
+        ..options()
+    };
+    let runner = spawn(backend, options);
+    wait_until("a refill is asked for", SOON, || runner.needs_refill());
+    let begin = Instant::now();
+    runner.refill(Vec::new());
+    for n in 0..5_000u32 {
+        let subnet = format!("10.0.{}.{}", n / 250, n % 250);
+        runner.send(Change::Add(element(&subnet, 60)));
+        if n % 500 == 0 {
+            // Refills are exchanges like others.
+            runner.refill(Vec::new());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let took = begin.elapsed();
+    let most = took.as_millis() as usize / interval.as_millis() as usize + 1;
+    let refills = runner.status().refills as usize;
+    let made = calls.load(Ordering::SeqCst) + refills;
+    println!("{made} calls in {took:?}");
+    assert!((2..=most).contains(&made), "{made} in {took:?}");
+    // After a pause a change goes at once.
+    wait_until("an empty queue", SOON, || runner.status().queued == 0);
+    std::thread::sleep(interval);
+    let before = calls.load(Ordering::SeqCst);
+    let begin = Instant::now();
+    runner.send(Change::Add(element("192.0.2.1", 60)));
+    wait_until("the change", SOON, || calls.load(Ordering::SeqCst) > before);
+    assert!(begin.elapsed() < interval, "{:?}", begin.elapsed());
 }
 
 /// More changes than it holds: they are forgotten, the tables know all of them.
@@ -217,6 +262,7 @@ fn changes_that_find_no_room_make_it_ask_for_a_refill() {
     let calls = Arc::new(AtomicUsize::new(0));
     let backend = Puppet {
         calls: Arc::clone(&calls),
+        batch: 4,
         script: |_| {
             while !GO_ON.load(Ordering::SeqCst) {
                 std::thread::sleep(Duration::from_millis(5));
@@ -268,6 +314,7 @@ fn an_owner_is_woken_and_the_log_stays_short() {
     let count = Arc::clone(&woken);
     let backend = Puppet {
         calls: Arc::default(),
+        batch: 4,
         script: |_| Err(Error::Transient("puppet: never".to_owned())),
     };
     let wake = move || {

@@ -553,7 +553,8 @@ fn the_ends_of_every_range_serve() {
         .param("max_feed_entries", 16_777_216)
         .param("max_local_entries", 16_777_216)
         .param("block_budget", 1_000_000_000)
-        .param("feed_shrink_limit", 100);
+        .param("feed_shrink_limit", 100)
+        .param("socket_filter", 1);
     for builder in [lowest, highest] {
         assert!(builder.clone().check().is_ok());
         let kamailio = builder.start();

@@ -1,0 +1,428 @@
+//! Bans on the server's own sockets: a program of classic BPF on each of them drops the packets of banned
+//! sources before any process wakes. UDP sockets take it from everybody, those of TCP where the kernel allows it.
+//!
+//! A program has room for some thousands of addresses, no clock and no counter. So the sources with the most
+//! hits go in; this backend takes each ban out before its time is over; the kernel counts the drops of a socket; and
+//! one packet in [`compile::SAMPLE`] is let through, which shows whose they were. What must not happen is that a
+//! program outlives whoever keeps it up to date: see [`watchdog`].
+
+mod assembler;
+pub mod compile;
+#[cfg(test)]
+mod compile_tests;
+mod fit;
+#[cfg(test)]
+mod interpret;
+pub mod kernel;
+pub mod ranges;
+mod socket;
+#[cfg(test)]
+mod tests;
+pub mod watchdog;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::runner::State as Health;
+use super::{Change, Element, Error, Facts, Firewall, LogLine, Report, Scope, Shortfall};
+use crate::address::Subnet;
+use crate::log::Level;
+use crate::sys::listening::ListeningSocket;
+use crate::sys::socket_filter::LONGEST;
+use compile::Kind;
+use fit::{concerns, fit, Fitted};
+use kernel::Kernel;
+use socket::{Socket, State};
+
+/// What the backend can do.
+pub const FACTS: Facts = Facts {
+    name: "socket_filter",
+    ends_bans_itself: false,
+    is_limited: true,
+    scopes_by_port: true,
+    knows_what_it_holds: true,
+    default_scope: Scope::All,
+};
+
+/// The pause between two exchanges of the programs: a flood of bans is no flood of exchanges, and a ban is in
+/// within a second.
+pub const SWAP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A ban with less than this to live is not put in.
+const SHORTEST: Duration = Duration::from_millis(1500);
+/// A ban is taken out so long before it ends, at least; an exchange may have to wait for [`SWAP_INTERVAL`].
+const MARGIN: Duration = Duration::from_millis(1000);
+/// The pause between two attempts on a socket that refused.
+const RETRY: Duration = Duration::from_secs(30);
+/// A socket that takes no program of this length takes none.
+const SHORTEST_PROGRAM: usize = 16;
+
+/// The bans that are in the programs, for whoever wants to know.
+#[derive(Clone, Debug, Default)]
+pub struct Held(Arc<Mutex<Arc<Vec<Subnet>>>>);
+
+impl Held {
+    /// The bans that are in force on every socket that their packets can come to.
+    pub fn get(&self) -> Arc<Vec<Subnet>> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, subnets: Vec<Subnet>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(subnets);
+    }
+}
+
+/// One ban.
+#[derive(Clone, Copy)]
+struct Ban {
+    end: Instant,
+    hits: u32,
+    /// Bans that came later have a higher number.
+    order: u64,
+}
+
+/// The backend.
+pub struct SocketFilter {
+    kernel: Box<dyn Kernel>,
+    sockets: Vec<Socket>,
+    bans: HashMap<Subnet, Ban>,
+    /// The number of the next ban.
+    order: u64,
+    held: Held,
+    /// Bans that packets to our sockets can meet.
+    wanted: usize,
+    /// When the first of the bans in the programs has to go.
+    due: Option<Instant>,
+    dropped: u64,
+    next_retry: Instant,
+    notes: Vec<LogLine>,
+    denial_told: bool,
+    /// The budget of the last exchange.
+    budget: usize,
+}
+
+impl SocketFilter {
+    /// For these sockets, as far as they are open here and of UDP or TCP.
+    pub fn new(listening: Vec<ListeningSocket>, kernel: Box<dyn Kernel>) -> Self {
+        SocketFilter {
+            kernel,
+            sockets: listening.into_iter().filter_map(Socket::new).collect(),
+            bans: HashMap::new(),
+            order: 0,
+            held: Held::default(),
+            wanted: 0,
+            due: None,
+            dropped: 0,
+            next_retry: Instant::now(),
+            notes: Vec::new(),
+            denial_told: false,
+            budget: 0,
+        }
+    }
+
+    /// A way to ask which bans are in the programs.
+    pub fn held(&self) -> Held {
+        self.held.clone()
+    }
+
+    fn store(&mut self, element: &Element, now: Instant) {
+        let end = now.checked_add(Duration::from_secs(element.seconds_left.into()));
+        let (Some(end), 1..) = (end, element.seconds_left) else {
+            self.bans.remove(&element.subnet);
+            return;
+        };
+        self.order += 1;
+        let order = self.order;
+        let ban = self.bans.entry(element.subnet).or_insert(Ban {
+            end,
+            hits: 0,
+            order,
+        });
+        ban.end = end;
+        ban.hits = ban.hits.max(element.hits);
+    }
+
+    /// The bans that may go in, those with the most hits first, and of equal ones the latest.
+    fn ranked(&mut self, now: Instant, most: usize) -> Vec<Subnet> {
+        self.bans.retain(|_, ban| ban.end > now);
+        let mut ranked: Vec<(Subnet, Ban)> = self
+            .bans
+            .iter()
+            .filter(|(_, ban)| ban.end.duration_since(now) > SHORTEST)
+            .filter(|(subnet, _)| self.sockets.iter().any(|s| concerns(s.kind, subnet)))
+            .map(|(subnet, ban)| (*subnet, *ban))
+            .collect();
+        self.wanted = ranked.len();
+        let key = |(_, ban): &(Subnet, Ban)| std::cmp::Reverse((ban.hits, ban.order));
+        if most < ranked.len() {
+            ranked.select_nth_unstable_by_key(most, key);
+            ranked.truncate(most);
+        }
+        ranked.sort_unstable_by_key(key);
+        ranked.into_iter().map(|(subnet, _)| subnet).collect()
+    }
+
+    /// Brings every socket up to date with the bans.
+    fn exchange(&mut self) {
+        let now = Instant::now();
+        let budget = fit::budget(self.kernel.option_memory());
+        if std::mem::replace(&mut self.budget, budget) != budget {
+            // The operator allows more or less: what a socket takes has to be tried anew.
+            for socket in &mut self.sockets {
+                socket.limit = LONGEST;
+            }
+        }
+        // Each family may fill a program of its own.
+        let ranked = self.ranked(now, 8 * budget);
+        let before: Vec<State> = self.sockets.iter().map(|s| s.state.clone()).collect();
+        let mut fitted: HashMap<(Kind, usize), Fitted> = HashMap::new();
+        let mut counts: Vec<(Kind, usize)> = Vec::new();
+        let SocketFilter {
+            sockets, kernel, ..
+        } = self;
+        for socket in sockets {
+            let mut limit = socket.limit.min(budget);
+            loop {
+                let choice = fitted
+                    .entry((socket.kind, limit))
+                    .or_insert_with(|| fit(socket.kind, &ranked, limit));
+                match socket.put(kernel.as_mut(), &choice.program) {
+                    Ok(()) => break,
+                    // Too much memory for this socket: half of it may do.
+                    Err(_) if limit / 2 >= SHORTEST_PROGRAM => {
+                        limit /= 2;
+                        socket.limit = limit;
+                    }
+                    Err(error) => {
+                        // A filter that cannot be brought up to date must not stay.
+                        let _ = socket.release(kernel.as_mut());
+                        socket.state = State::Refused(error.to_string());
+                        break;
+                    }
+                }
+            }
+            if socket.is_filtered() {
+                counts.push((socket.kind, fitted[&(socket.kind, limit)].count));
+            } else if socket.state != State::Denied {
+                counts.push((socket.kind, 0));
+            }
+        }
+        self.tell_changes(&before);
+        self.note_held(&ranked, &counts);
+    }
+
+    /// Works out which bans are in force wherever their packets can come. TCP where the kernel does not allow a
+    /// filter is left out of account.
+    fn note_held(&mut self, ranked: &[Subnet], counts: &[(Kind, usize)]) {
+        let mut passed = vec![0; counts.len()];
+        let mut held = Vec::new();
+        let mut first_end: Option<Instant> = None;
+        for subnet in ranked {
+            let (mut somewhere, mut everywhere) = (false, true);
+            for ((kind, count), passed) in counts.iter().zip(&mut passed) {
+                if concerns(*kind, subnet) {
+                    let is_in = *passed < *count;
+                    somewhere |= is_in;
+                    everywhere &= is_in;
+                    *passed += 1;
+                }
+            }
+            if somewhere {
+                let end = self.bans.get(subnet).map(|ban| ban.end);
+                first_end = [first_end, end].into_iter().flatten().min();
+            }
+            if somewhere && everywhere {
+                held.push(*subnet);
+            }
+        }
+        self.due = first_end.and_then(|end| end.checked_sub(MARGIN));
+        self.held.set(held);
+    }
+
+    /// Log lines for sockets that changed their mind.
+    fn tell_changes(&mut self, before: &[State]) {
+        for (socket, before) in self.sockets.iter().zip(before) {
+            if socket.state == *before {
+                continue;
+            }
+            let name = &socket.name;
+            let line = match &socket.state {
+                State::Free => (
+                    Level::Info,
+                    format!("socket filter: {name} has a filter again"),
+                ),
+                State::Denied if self.denial_told => continue,
+                State::Denied => {
+                    self.denial_told = true;
+                    (
+                        Level::Info,
+                        "socket filter: on TCP and TLS sockets the kernel allows it with CAP_NET_ADMIN only: there \
+                         apiban_check() alone turns banned sources away"
+                            .to_owned(),
+                    )
+                }
+                other => (
+                    Level::Warn,
+                    format!("socket filter: {name}: {}", why(other)),
+                ),
+            };
+            self.notes.push(line);
+        }
+    }
+
+    fn release_all(&mut self) -> Result<(), Error> {
+        let mut problem = None;
+        for socket in &mut self.sockets {
+            if let Err(error) = socket.release(self.kernel.as_mut()) {
+                problem = Some(format!("socket filter: {}: {error}", socket.name));
+            }
+        }
+        self.held.set(Vec::new());
+        self.due = None;
+        problem.map_or(Ok(()), |text| Err(Error::Transient(text)))
+    }
+}
+
+/// Why a socket has no filter.
+fn why(state: &State) -> &str {
+    match state {
+        State::Free => "",
+        State::Foreign => "another program's filter is on it, which is left alone: not filtered",
+        State::Denied => "the kernel wants CAP_NET_ADMIN for a filter on it",
+        State::Refused(text) => text,
+    }
+}
+
+impl Drop for SocketFilter {
+    fn drop(&mut self) {
+        // Whatever ends the backend: nobody would end the bans.
+        let _ = self.release_all();
+    }
+}
+
+impl Firewall for SocketFilter {
+    fn facts(&self) -> &'static Facts {
+        &FACTS
+    }
+
+    fn reset(&mut self) -> Result<(), Error> {
+        self.probe()?;
+        self.bans.clear();
+        self.release_all()
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
+        let now = Instant::now();
+        for change in changes {
+            match change {
+                Change::Add(element) => self.store(element, now),
+                Change::Remove(subnet) => {
+                    self.bans.remove(subnet);
+                }
+            }
+        }
+        self.exchange();
+        Ok(())
+    }
+
+    fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
+        let now = Instant::now();
+        let known = std::mem::take(&mut self.bans);
+        for element in wanted {
+            self.store(element, now);
+            // A ban that was there before keeps its place among equals.
+            let ban = self.bans.get_mut(&element.subnet);
+            if let (Some(ban), Some(known)) = (ban, known.get(&element.subnet)) {
+                ban.order = known.order;
+            }
+        }
+        self.exchange();
+        Ok(Vec::new())
+    }
+
+    fn probe(&mut self) -> Result<(), Error> {
+        if self.sockets.is_empty() {
+            return Err(Error::Unsupported(
+                "socket_filter: this server has no UDP or TCP socket that is open in the updater"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn intact(&mut self) -> Result<bool, Error> {
+        let before: Vec<State> = self.sockets.iter().map(|s| s.state.clone()).collect();
+        let mut lost = false;
+        let mut again = Instant::now() >= self.next_retry;
+        if again {
+            self.next_retry = Instant::now() + RETRY;
+        }
+        for socket in &mut self.sockets {
+            let intact = socket.is_intact(self.kernel.as_mut());
+            match socket.state {
+                State::Free => lost |= !intact,
+                State::Foreign => again |= !intact,
+                State::Denied | State::Refused(_) => {}
+            }
+        }
+        self.tell_changes(&before);
+        if again {
+            // There may be more memory now.
+            for socket in &mut self.sockets {
+                socket.limit = LONGEST;
+            }
+        }
+        let troubled = |socket: &Socket| matches!(socket.state, State::Refused(_) | State::Foreign);
+        if !lost && again && self.sockets.iter().any(troubled) {
+            self.exchange();
+        }
+        Ok(!lost)
+    }
+
+    fn remove(&mut self) -> Result<(), Error> {
+        self.bans.clear();
+        self.release_all()
+    }
+
+    fn report(&mut self) -> Result<Report, Error> {
+        for socket in &mut self.sockets {
+            self.dropped += socket.new_drops(self.kernel.as_mut());
+        }
+        Ok(Report {
+            dropped: Some(self.dropped),
+            elements: Some(self.held.get().len() as u64),
+            wanted: Some(self.wanted as u64),
+        })
+    }
+
+    fn batch_size(&self) -> usize {
+        // All that waits goes in with one exchange.
+        usize::MAX
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn shortfall(&self) -> Option<Shortfall> {
+        let usable = |socket: &&Socket| socket.state == State::Free;
+        if self.sockets.iter().any(|s| s.state == State::Denied)
+            && !self.sockets.iter().any(|s| usable(&s))
+        {
+            return Some((Health::NoPermission, why(&State::Denied).to_owned()));
+        }
+        let troubled = self
+            .sockets
+            .iter()
+            .find(|s| !matches!(s.state, State::Free | State::Denied))?;
+        Some((
+            Health::Degraded,
+            format!("{}: {}", troubled.name, why(&troubled.state)),
+        ))
+    }
+
+    fn drain_notes(&mut self) -> Vec<LogLine> {
+        std::mem::take(&mut self.notes)
+    }
+}
