@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! sip_ping [--from ADDRESS] [--tcp] [--count N] [--until answered|dropped] [--within SECONDS]
-//!          [--control ADDRESS] HOST:PORT
+//!          [--control ADDRESS] [--flood RATE] HOST:PORT
 //! ```
 //!
 //! A request counts as dropped when later requests from the control address (127.0.0.5) have been
 //! answered and it has not. With `--until` it goes on until the first request that is answered or
-//! dropped, and says how long that took. Exit status: 0 as asked, 1 not, 2 wrong arguments.
+//! dropped, and says how long that took. With `--flood` it sends `--count` INVITEs over UDP, RATE a second, and waits
+//! for no answer. Exit status: 0 as asked, 1 not, 2 wrong arguments.
 
 use apiban_testing::sip::{drops, Sip};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ struct Options {
     count: u32,
     until_dropped: Option<bool>,
     within: Duration,
+    /// INVITEs a second.
+    flood: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -38,9 +41,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let done = match options.until_dropped {
-        Some(dropped) => wait(&options, dropped),
-        None => count(&options).map(|()| true),
+    let done = match (options.flood, options.until_dropped) {
+        (Some(rate), _) => flood(&options, rate).map(|()| true),
+        (None, Some(dropped)) => wait(&options, dropped),
+        (None, None) => count(&options).map(|()| true),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -79,6 +83,22 @@ fn wait(options: &Options, dropped: bool) -> io::Result<bool> {
     }
 }
 
+/// Sends `count` INVITEs at a steady rate; prints `from ADDRESS: sent N in T s`.
+fn flood(options: &Options, rate: u32) -> io::Result<()> {
+    let text = Sip::udp(options.from, options.to)?.text("INVITE", "flood");
+    let socket = UdpSocket::bind((options.from, 0))?;
+    let begin = Instant::now();
+    for sent in 0..options.count {
+        let due = Duration::from_secs(1) * sent / rate.max(1);
+        std::thread::sleep(due.saturating_sub(begin.elapsed()));
+        socket.send_to(text.as_bytes(), options.to)?;
+    }
+    let (from, sent) = (options.from, options.count);
+    let took = begin.elapsed().as_secs_f64();
+    println!("from {from}: sent {sent} in {took:.1} s");
+    Ok(())
+}
+
 fn is_dropped(options: &Options) -> io::Result<bool> {
     let mut probe = if options.tcp {
         Sip::tcp(options.from, options.to)?
@@ -102,6 +122,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         count: 1,
         until_dropped: None,
         within: Duration::from_secs(30),
+        flood: None,
     };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -110,6 +131,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--control" => options.control = number(&value()?)?,
             "--count" => options.count = number(&value()?)?,
             "--within" => options.within = Duration::from_secs(number(&value()?)?),
+            "--flood" => options.flood = Some(number(&value()?)?),
             "--tcp" => options.tcp = true,
             "--until" => {
                 options.until_dropped = Some(match value()?.as_str() {
