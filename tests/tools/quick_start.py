@@ -2,6 +2,7 @@
 """Takes the quick start out of README.md, for tests/tools/quick_start_in_root.sh.
 
     quick_start.py shell README               prints the shell commands
+    quick_start.py source README              prints the shell commands of "From source", without their comments
     quick_start.py configure README CONFIG    puts the lines for kamailio.cfg into CONFIG, where README says
     quick_start.py prometheus README CONFIG   puts the lines of "Prometheus and Grafana" into CONFIG
 
@@ -13,6 +14,7 @@ import re
 import sys
 
 START = "Protected in three lines"
+SOURCE = "From source"
 PROMETHEUS = "Prometheus and Grafana"
 
 
@@ -53,6 +55,8 @@ def configure(path, module_lines, statements=""):
 match sys.argv[1:]:
     case ["shell", readme]:
         print(block(readme, START, "sh"), end="")
+    case ["source", readme]:
+        print(re.sub(r" +#.*", "", block(readme, SOURCE, "sh")), end="")
     case ["configure", readme, path]:
         module_lines, body = block(readme, START, "").split("request_route {\n", 1)
         configure(path, module_lines, body.rsplit("}", 1)[0])
