@@ -128,7 +128,13 @@ fn flood(bed: &Bed, rate: f64, length: Duration) -> Outcome {
 }
 
 /// Sends at a steady rate; gives the rate that came of it.
-fn send(socket: &UdpSocket, invite: &[u8], rate: f64, length: Duration, stop: &AtomicBool) -> f64 {
+pub fn send(
+    socket: &UdpSocket,
+    invite: &[u8],
+    rate: f64,
+    length: Duration,
+    stop: &AtomicBool,
+) -> f64 {
     let begin = Instant::now();
     let mut sent = 0u32;
     let most = (rate * length.as_secs_f64()) as u32;

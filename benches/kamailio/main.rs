@@ -5,6 +5,7 @@
 
 mod block;
 mod cron;
+mod filter;
 mod flood;
 mod kernel;
 mod machine;
@@ -52,7 +53,7 @@ fn measure(options: &Options, stopwatch: &Path) -> Vec<Section> {
     let mut sections = Vec::new();
     let root = machine::is_root();
     if !root {
-        eprintln!("not root: no network namespaces, so nothing with nft");
+        eprintln!("not root: no network namespaces, so nothing with nft; no other user, so no socket filter");
     }
     if options.wants('a') {
         sections.push(script::run(options, stopwatch));
@@ -78,6 +79,9 @@ fn measure(options: &Options, stopwatch: &Path) -> Vec<Section> {
     }
     if options.wants('h') {
         sections.push(block::run(options, stopwatch));
+    }
+    if options.wants('i') && root {
+        sections.push(filter::run(options, stopwatch));
     }
     sections
 }

@@ -12,6 +12,7 @@ use apiban::state::{self, Ban, State};
 
 use apiban_testing::kamailio::{Builder, Kamailio};
 use apiban_testing::sip::{Answer, Sip};
+use apiban_testing::wait::wait_until;
 
 /// The banned source, in every list.
 pub const BANNED: &str = "127.0.0.9";
@@ -149,6 +150,22 @@ pub fn timed(name: &str, statements: &str, turns: usize) -> String {
         }}
         bench_stop(\"{name}\");\n"
     )
+}
+
+/// Options of setpriv for a user who never was root and can do nothing.
+pub const NO_RIGHTS: &[&str] = &[
+    "--reuid=kamailio",
+    "--regid=kamailio",
+    "--init-groups",
+    "--inh-caps=-all",
+    "--bounding-set=-all",
+];
+
+/// Waits until so many addresses are in the socket filter.
+pub fn wait_for_filter(kamailio: &Kamailio, entries: usize) {
+    wait_until("the list in the filter", Duration::from_secs(20), || {
+        kamailio.ask("apiban.status", &[])["socket_filter"]["elements"] == entries
+    });
 }
 
 /// Has Kamailio run a route, as the message of `from`; gives back when it is through.
