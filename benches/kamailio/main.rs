@@ -4,6 +4,7 @@
 //! firewall runs in a network namespace of its own.
 
 mod block;
+mod cluster;
 mod cron;
 mod filter;
 mod flood;
@@ -82,6 +83,9 @@ fn measure(options: &Options, stopwatch: &Path) -> Vec<Section> {
     }
     if options.wants('i') && root {
         sections.push(filter::run(options, stopwatch));
+    }
+    if options.wants('j') {
+        sections.push(apart(options, stopwatch, root, cluster::run));
     }
     sections
 }

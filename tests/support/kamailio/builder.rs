@@ -27,7 +27,7 @@ const NEEDED: &[(&str, &[&str])] = &[
             "uac.so",
         ],
     ),
-    ("xlog", &["xlog("]),
+    ("xlog", &["xlog(", "xdbg("]),
     ("textops", &["is_method(", "search("]),
 ];
 /// Variables of the core, without the dollar.
