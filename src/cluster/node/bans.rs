@@ -1,6 +1,6 @@
 //! Bans and their end: made here, made elsewhere, lifted by anybody.
 
-use super::{Host, Node, Placed, BATCH, MOST_DIRTY};
+use super::{Host, Node, Placed, MOST_DIRTY};
 use crate::address::Subnet;
 use crate::cluster::budget::Allowed;
 use crate::cluster::message::{Ban, Item, Items, Kind};
@@ -160,7 +160,9 @@ impl Node {
 
     /// Sends what changed, collected for a moment.
     pub(super) fn flush(&mut self, now: u64, host: &mut dyn Host) {
-        if (self.dirty.is_empty() && self.dirty_lifts.is_empty()) || now < self.flushed + BATCH {
+        if (self.dirty.is_empty() && self.dirty_lifts.is_empty())
+            || now < self.flushed + self.batch()
+        {
             return;
         }
         self.flushed = now;

@@ -24,8 +24,11 @@ pub use view::{NodeState, NodeView, Role};
 
 /// More nodes than a full mesh carries; see the figures of the simulation in `tests/it/cluster`.
 pub const MOST_PEERS: usize = 256;
-/// Changes are collected for this long before they go out, in ms; the first after a quiet time goes at once.
-const BATCH: u64 = 100;
+/// Changes are collected for this long before they go out, in ms for each other node, so that a flood of changes
+/// takes no more than [`PACE`]; the first after a quiet time goes at once.
+const BATCH_PER_PEER: u64 = 5;
+/// The shortest and the longest time for which changes are collected, in ms.
+const BATCH: (u64, u64) = (10, 100);
 /// Changed addresses that wait; beyond, the digests tell.
 const MOST_DIRTY: usize = 8_192;
 /// Messages that wait for the pace; beyond, the digests tell.
@@ -317,10 +320,15 @@ impl Node {
         self.due(now)
     }
 
+    /// For how long changes are collected, in ms.
+    fn batch(&self) -> u64 {
+        (self.peers.len() as u64 * BATCH_PER_PEER).clamp(BATCH.0, BATCH.1)
+    }
+
     fn due(&self, now: u64) -> u64 {
         let mut due = self.swept + SWEEP_PAUSE;
         if !self.dirty.is_empty() || !self.dirty_lifts.is_empty() {
-            due = due.min(self.flushed + BATCH);
+            due = due.min(self.flushed + self.batch());
         }
         if !self.waiting.is_empty() || self.peers.iter().any(Peer::is_served) {
             due = due.min(now + 5);
