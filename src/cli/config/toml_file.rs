@@ -8,7 +8,8 @@ use toml::Spanned;
 
 use super::{about, at_line, Origin, Settings};
 use crate::cli::exit::Failure;
-use crate::config::{parameter, Kind, Parameter, RawValue};
+use crate::config::{parameter, Config, ConfigError, Kind, Parameter, RawValue};
+use crate::firewall::ports::PortChoice;
 
 /// Longest name that goes into the name of an ipset: the kernel allows 31 characters, and a family and the
 /// name of the set that is being filled are appended.
@@ -30,7 +31,9 @@ pub fn parse(mut settings: Settings, path: &Path, text: &str) -> Result<Settings
         let line = line_of(name.span());
         set(&mut settings, name.get_ref(), value).map_err(|text| at_line(path, line, &text))?;
     }
-    settings.config.check().map_err(|error| {
+    let checked = settings.config.check();
+    let checked = checked.and_then(|()| needs_no_kamailio(&settings.config));
+    checked.map_err(|error| {
         let text = error.to_string();
         let named = |name: &str| text.contains(&format!("\"{name}\""));
         match given.iter().find(|(name, _)| named(name.get_ref())) {
@@ -39,6 +42,35 @@ pub fn parse(mut settings: Settings, path: &Path, text: &str) -> Result<Settings
         }
     })?;
     Ok(settings)
+}
+
+/// Refuses what only a Kamailio can do: nothing would come of it here, and nobody would be told.
+fn needs_no_kamailio(config: &Config) -> Result<(), ConfigError> {
+    let refused = |parameter, problem: &str, accepted: &str| {
+        Err(ConfigError::new(parameter, problem, accepted))
+    };
+    if config.socket_filter {
+        return refused(
+            "socket_filter",
+            "there are no sockets of a Kamailio here",
+            "0",
+        );
+    }
+    if config.enable_dmq {
+        return refused(
+            "enable_dmq",
+            "there is no Kamailio here whose bus could be used",
+            "0",
+        );
+    }
+    if config.firewall_ports == PortChoice::Sip {
+        return refused(
+            "firewall_ports",
+            "there is no Kamailio here whose ports \"sip\" could mean",
+            "all, or ports and ranges such as 5060,5061,10000-20000",
+        );
+    }
+    Ok(())
 }
 
 fn set(settings: &mut Settings, name: &str, value: &Spanned<DeValue<'_>>) -> Result<(), String> {
@@ -171,6 +203,12 @@ mod tests {
             ("\n\ndataset = \"sip\"\ndataset = \"sip\"\n", "/x/apiban.toml:4: duplicate key"),
             ("poll_interval = 99999999999999999999\n", "/x/apiban.toml:1: parameter \"poll_interval\""),
             ("ipset_name = \"a b\"\n", "/x/apiban.toml:1: parameter \"ipset_name\""),
+            ("\nsocket_filter = 1\n", "/x/apiban.toml:2: parameter \"socket_filter\": there are no sockets"),
+            ("enable_dmq = true\n", "/x/apiban.toml:1: parameter \"enable_dmq\": there is no Kamailio"),
+            (
+                "firewall = \"nft\"\nfirewall_ports = \"sip\"\n",
+                "/x/apiban.toml:2: parameter \"firewall_ports\": there is no Kamailio here",
+            ),
         ] {
             let error = read(text).map(|_| ()).unwrap_err();
             assert!(error.starts_with(expected), "{error}");
