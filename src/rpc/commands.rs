@@ -231,18 +231,16 @@ fn firewall_status(service: &Service<'_>) -> Fields {
 }
 
 fn filter_status(service: &Service<'_>) -> Fields {
-    let place = Place::SocketFilter;
-    let published = &service.shared().published;
-    let gauge = |gauge| published.gauge(place, gauge);
-    vec![
-        text("state", State::from_number(gauge(Gauge::State)).name()),
+    let gauge = |gauge| {
+        let published = &service.shared().published;
+        published.gauge(Place::SocketFilter, gauge)
+    };
+    let mut fields = place_status(service, Place::SocketFilter);
+    fields.extend([
         number("elements", gauge(Gauge::Elements)),
         number("of", gauge(Gauge::Wanted)),
-        number("errors", gauge(Gauge::Errors)),
-        number("dropped", gauge(Gauge::Dropped)),
-        number("queued", gauge(Gauge::Queued)),
-        text("last_error", published.text(place.error())),
-    ]
+    ]);
+    fields
 }
 
 /// What every place that drops packets tells.

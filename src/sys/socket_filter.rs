@@ -40,17 +40,8 @@ pub fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()>
         len: length,
         filter: program.as_ptr().cast_mut().cast(),
     };
-    // SAFETY: the kernel reads `length` instructions, which live until the call returns, and writes none.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size_of::<libc::sock_fprog>() as socklen_t,
-        )
-    };
-    checked(result)
+    // SAFETY: what the kernel reads for this option: `length` instructions, which live until the call returns.
+    unsafe { set(socket, libc::SO_ATTACH_FILTER, &program) }
 }
 
 /// Takes the program off the socket, whosever it is.
@@ -59,14 +50,23 @@ pub fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()>
 /// `ENOENT`: there is none. `EPERM`: the socket is locked.
 pub fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
     let unused: c_int = 0;
-    // SAFETY: the kernel reads one number, which lives until the call returns.
+    // SAFETY: what the kernel reads for this option: one number.
+    unsafe { set(socket, libc::SO_DETACH_FILTER, &unused) }
+}
+
+/// Sets an option of the socket.
+///
+/// # Safety
+/// `value` must be what the kernel reads for this option, and all that it points to must be valid during the call.
+unsafe fn set<T>(socket: BorrowedFd<'_>, option: c_int, value: &T) -> io::Result<()> {
+    // SAFETY: the caller's; the kernel reads the value and writes nothing.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_DETACH_FILTER,
-            (&raw const unused).cast(),
-            size_of::<c_int>() as socklen_t,
+            option,
+            (&raw const *value).cast(),
+            size_of::<T>() as socklen_t,
         )
     };
     checked(result)

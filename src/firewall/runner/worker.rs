@@ -109,7 +109,7 @@ impl Worker {
             let hits = self.backend.drain_hits();
             let mut mailbox = self.inner.lock();
             mailbox.status.skipped = self.backend.skipped();
-            // Only if the owner does not come is there a rest; it is then of no more use.
+            // The owner takes them every time it is woken. If it does not come, what is more is not kept.
             if mailbox.hits.len() < MOST_HITS {
                 mailbox.hits.extend(hits);
             }

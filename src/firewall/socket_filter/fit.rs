@@ -46,22 +46,24 @@ pub fn fit(kind: Kind, ranked: &[Subnet], budget: usize) -> Fitted {
         .copied()
         .collect();
     let mut count = bans.len().min(budget * PER_INSTRUCTION);
+    // The short form is the last to fit: once it does not, neither will the fast one.
+    let mut forms = [Leaves::Fast, Leaves::Short].as_slice();
     while count > 0 {
         let ranges = Ranges::of(&bans[..count]);
-        for leaves in [Leaves::Fast, Leaves::Short] {
-            // A rough look first: each ban takes an instruction, give or take.
-            if leaves == Leaves::Fast && ranges.v4.len() + ranges.v6.len() > budget {
-                continue;
+        // Each range takes an instruction at least, so what cannot fit is not compiled.
+        let mut length = ranges.v4.len() + ranges.v6.len();
+        if length <= budget {
+            for leaves in forms {
+                let program = compile(kind, &ranges, *leaves);
+                if program.len() <= budget {
+                    return Fitted { program, count };
+                }
+                length = program.len();
             }
-            let program = compile(kind, &ranges, leaves);
-            if program.len() <= budget {
-                return Fitted { program, count };
-            }
-            if leaves == Leaves::Short {
-                // In proportion, and always fewer.
-                count = (count * budget / program.len()).min(count - 1);
-            }
+            forms = &[Leaves::Short];
         }
+        // In proportion, and always fewer.
+        count = (count * budget / length).min(count - 1);
     }
     Fitted {
         program: Vec::new(),
