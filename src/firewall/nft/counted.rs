@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 
 use super::found::packets;
-use super::ruleset::Family;
+use super::names::Family;
 use super::socket::Socket;
 use super::uapi::*;
 use super::wire::Attrs;

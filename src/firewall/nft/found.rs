@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use nix::errno::Errno;
 
 use super::hook::Hook;
-use super::names::SetId;
+use super::names::{Family, SetId};
 use super::owner::Owner;
-use super::ruleset::{set_flags, Family, Rule, Shape, BANNED, COUNTED_FLAGS, MARK, PORTS};
+use super::ruleset::{set_flags, Rule, Shape, BANNED, COUNTED_FLAGS, MARK, PORTS};
 use super::socket::Socket;
 use super::uapi::*;
 use super::wire::Attrs;
@@ -237,7 +237,7 @@ struct SetFound {
 
 impl SetFound {
     fn fits(&self, id: SetId) -> bool {
-        self.flags == set_flags(id) && self.key_length == u32::from(id.address_bits()) / 8
+        self.flags == set_flags(id) && self.key_length == id.family().bytes()
     }
 }
 

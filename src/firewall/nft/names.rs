@@ -12,6 +12,31 @@ use crate::address::Subnet;
 /// Sets per family for prefixes of one length.
 pub const MOST_NETS: usize = 4;
 
+/// The families of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Both of them.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    /// Bits of an address.
+    pub fn bits(self) -> u8 {
+        match self {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        }
+    }
+
+    /// Bytes of an address.
+    pub fn bytes(self) -> u32 {
+        u32::from(self.bits()) / 8
+    }
+}
+
 /// One kernel set: `hosts4`, `nets6_64`, `ranges4`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetId {
@@ -61,12 +86,11 @@ impl SetId {
         })
     }
 
-    /// Bits of an address of this family.
-    pub fn address_bits(&self) -> u8 {
-        if self.v4 {
-            32
-        } else {
-            128
+    /// The family of its addresses.
+    pub fn family(&self) -> Family {
+        match self.v4 {
+            true => Family::V4,
+            false => Family::V6,
         }
     }
 
@@ -76,7 +100,7 @@ impl SetId {
             return None;
         };
         let bits = usize::from(length);
-        let mask = (0..usize::from(self.address_bits()) / 8)
+        let mask = (0..self.family().bytes() as usize)
             .map(|byte| match bits.saturating_sub(byte * 8) {
                 0 => 0,
                 left @ 1..=7 => !(0xff >> left),

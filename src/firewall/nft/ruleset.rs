@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::expressions::*;
 use super::hook::Hook;
-use super::names::{Holds, SetId};
+use super::names::{Family, Holds, SetId};
 use super::owner::Owner;
 use super::uapi::*;
 use super::wire::Writer;
@@ -225,7 +225,7 @@ impl Shape {
     /// Appends the rule of a set: `ip saddr [& mask] @set counter drop`, or `goto banned` in place of
     /// counter and drop.
     pub fn make_rule(&self, writer: &mut Writer, table: &str, id: SetId) {
-        let family = if id.v4 { Family::V4 } else { Family::V6 };
+        let family = id.family();
         let length = family.bytes();
         rule(
             writer,
@@ -291,17 +291,7 @@ impl Shape {
     }
 }
 
-/// The families of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    V4,
-    V6,
-}
-
 impl Family {
-    /// Both of them.
-    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
-
     /// The set of sources that are counted.
     pub fn counted(self) -> &'static str {
         match self {
@@ -318,12 +308,13 @@ impl Family {
         }
     }
 
-    /// Bytes of an address.
-    fn bytes(self) -> u32 {
-        match self {
-            Family::V4 => 4,
-            Family::V6 => 16,
-        }
+    /// Type and length of a set's keys.
+    fn key(self) -> (u32, u32) {
+        let kind = match self {
+            Family::V4 => TYPE_IPADDR,
+            Family::V6 => TYPE_IP6ADDR,
+        };
+        (kind, self.bytes())
     }
 
     /// Loads the source address of the packet, which is at this place of its network header.
@@ -343,12 +334,8 @@ pub const COUNTED_FLAGS: u32 = NFT_SET_TIMEOUT | NFT_SET_EVAL;
 /// two that tell the sets of one transaction apart.
 pub fn make_counted(writer: &mut Writer, table: &str, number: u32) {
     for (number, family) in (number..).zip(Family::BOTH) {
-        let kind = match family {
-            Family::V4 => TYPE_IPADDR,
-            Family::V6 => TYPE_IP6ADDR,
-        };
-        let key = (kind, family.bytes());
-        new_set(writer, table, family.counted(), number, COUNTED_FLAGS, key);
+        let name = family.counted();
+        new_set(writer, table, name, number, COUNTED_FLAGS, family.key());
         let description = writer.nest(NFTA_SET_DESC);
         writer.be32(NFTA_SET_DESC_SIZE, MOST_COUNTED);
         writer.close(description);
@@ -376,9 +363,8 @@ pub fn set_flags(id: SetId) -> u32 {
 /// Appends a message that makes a set where it does not exist. `number` tells the sets of one
 /// transaction apart. No size is given: such a set has no limit and its hash grows as needed.
 pub fn make_set(writer: &mut Writer, table: &str, id: SetId, number: u32) {
-    let kind = if id.v4 { TYPE_IPADDR } else { TYPE_IP6ADDR };
-    let key = (kind, u32::from(id.address_bits()) / 8);
-    new_set(writer, table, &id.to_string(), number, set_flags(id), key);
+    let (name, key) = (id.to_string(), id.family().key());
+    new_set(writer, table, &name, number, set_flags(id), key);
 }
 
 /// Appends a message that deletes a set; no rule may use it any more.
