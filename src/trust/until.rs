@@ -1,7 +1,8 @@
 //! The end of a rule in a trust file: `until=2026-12-31` or `until=1798761600`.
 
-/// Days of the months of a common year.
-const MONTHS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+use jiff::civil::{date, Date};
+
+const EPOCH: Date = date(1970, 1, 1);
 const SECONDS_OF_DAY: u64 = 86_400;
 
 /// The Unix second at which the rule is over, by the wall clock. A date counts to its end, in UTC. `None` if `word` is
@@ -9,34 +10,27 @@ const SECONDS_OF_DAY: u64 = 86_400;
 pub fn parse(word: &str) -> Option<u64> {
     let value = word.strip_prefix("until=")?;
     if value.contains('-') {
-        return Some((days_before(value)? + 1) * SECONDS_OF_DAY);
+        return Some(beginning(value)? + SECONDS_OF_DAY);
     }
     digits(value, 1..=12)
 }
 
-/// Days from 1970-01-01 to this date; `None` if there is no such date, or an earlier one.
-fn days_before(date: &str) -> Option<u64> {
-    let mut parts = date.split('-');
+/// The Unix second at which this date begins; `None` if there is no such date, or it is before 1970.
+fn beginning(text: &str) -> Option<u64> {
+    let mut parts = text.split('-');
     let year = digits(parts.next()?, 4..=4)?;
     let month = digits(parts.next()?, 2..=2)?;
     let day = digits(parts.next()?, 2..=2)?;
-    let month = usize::try_from(month).ok()?.checked_sub(1)?;
-    let leap_day = u64::from(is_leap(year));
-    let length = MONTHS.get(month)? + if month == 1 { leap_day } else { 0 };
-    if parts.next().is_some() || year < 1970 || !(1..=length).contains(&day) {
+    if parts.next().is_some() {
         return None;
     }
-    let before = MONTHS[..month].iter().sum::<u64>() + if month > 1 { leap_day } else { 0 };
-    Some((year - 1970) * 365 + leap_years_to(year - 1) - leap_years_to(1969) + before + day - 1)
-}
-
-/// How many years from 1 to this one have a 29th of February.
-fn leap_years_to(year: u64) -> u64 {
-    year / 4 - year / 100 + year / 400
-}
-
-fn is_leap(year: u64) -> bool {
-    leap_years_to(year) > leap_years_to(year - 1)
+    let date = Date::new(
+        year.try_into().ok()?,
+        month.try_into().ok()?,
+        day.try_into().ok()?,
+    )
+    .ok()?;
+    u64::try_from(date.duration_since(EPOCH).as_secs()).ok()
 }
 
 /// A number of this many digits, and nothing else.
