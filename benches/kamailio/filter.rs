@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use apiban::address::Subnet;
 use apiban::firewall::socket_filter::kernel::Linux;
@@ -11,10 +11,10 @@ use apiban::firewall::socket_filter::SocketFilter;
 use apiban::firewall::{Element, Firewall};
 use apiban::sys::listening::{ListeningSocket, Transport};
 use apiban_testing::kamailio::Kamailio;
-use apiban_testing::sip::{Answer, Sip};
+use apiban_testing::sip::Sip;
 use nix::time::{clock_gettime, ClockId};
 
-use crate::flood::send;
+use crate::flood::{options_until, send};
 use crate::options::Options;
 use crate::proc::{settled_cpu_ns, wait_for_empty_queue};
 use crate::report::Section;
@@ -129,8 +129,7 @@ fn one_round(kamailio: &Kamailio, rate: Option<f64>, length: Duration) -> Round 
     let mut sip = kamailio.udp(STRANGER).with_deadline(Duration::from_secs(2));
     let before = settled_cpu_ns(worker);
     let stop = AtomicBool::new(false);
-    let (mut trips, mut lost) = (Samples::default(), 0);
-    std::thread::scope(|scope| {
+    let (trips, lost) = std::thread::scope(|scope| {
         scope.spawn(|| match rate {
             Some(rate) => drop(send(&socket, &invite, rate, length, &stop)),
             None => {
@@ -138,14 +137,7 @@ fn one_round(kamailio: &Kamailio, rate: Option<f64>, length: Duration) -> Round 
                 stop.store(true, Ordering::Relaxed);
             }
         });
-        while !stop.load(Ordering::Relaxed) {
-            let begin = Instant::now();
-            match sip.options() {
-                Answer::Nothing => lost += 1,
-                Answer::Status(_) => trips.0.push(begin.elapsed().as_secs_f64() * 1e6),
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        options_until(&stop, &mut sip, Duration::from_millis(2))
     });
     wait_for_empty_queue(kamailio.port());
     let spent = settled_cpu_ns(worker) - before;

@@ -10,7 +10,7 @@ use crate::packets::{self, Bed};
 use crate::proc::wait_for_empty_queue;
 use crate::report::Section;
 use crate::samples::Samples;
-use apiban_testing::sip::Answer;
+use apiban_testing::sip::{Answer, Sip};
 
 /// No flood is faster than this, whatever the machine.
 const CEILING: f64 = 600_000.0;
@@ -111,20 +111,26 @@ fn flood(bed: &Bed, rate: f64, length: Duration) -> Outcome {
     let outcome = std::thread::scope(|scope| {
         let flood = scope.spawn(|| send(&socket, &invite, rate, length, &stop));
         let mut sip = bed.kamailio.udp("127.0.0.7").with_deadline(LOST);
-        let (mut trips, mut lost) = (Samples::default(), 0);
-        while !stop.load(Ordering::Relaxed) {
-            let begin = Instant::now();
-            match sip.options() {
-                Answer::Nothing => lost += 1,
-                Answer::Status(_) => trips.0.push(begin.elapsed().as_secs_f64() * 1e6),
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let (trips, lost) = options_until(&stop, &mut sip, Duration::from_millis(5));
         let rate = flood.join().expect("flood");
         Outcome { rate, lost, trips }
     });
     wait_for_empty_queue(bed.kamailio.port());
     outcome
+}
+
+/// Sends one OPTIONS after another, `pause` apart, until `stop`; gives the round trips in us, and how many had no answer.
+pub fn options_until(stop: &AtomicBool, sip: &mut Sip, pause: Duration) -> (Samples, usize) {
+    let (mut trips, mut lost) = (Samples::default(), 0);
+    while !stop.load(Ordering::Relaxed) {
+        let begin = Instant::now();
+        match sip.options() {
+            Answer::Nothing => lost += 1,
+            Answer::Status(_) => trips.0.push(begin.elapsed().as_secs_f64() * 1e6),
+        }
+        std::thread::sleep(pause);
+    }
+    (trips, lost)
 }
 
 /// Sends at a steady rate; gives the rate that came of it.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use apiban_testing::feed_server::{FeedServer, Options};
-use apiban_testing::kamailio::{Kamailio, Release};
+use apiban_testing::kamailio::{Builder, Kamailio, Release};
 use apiban_testing::netns::{addresses, dropped, elements, held, in_namespace, objects, run};
 use apiban_testing::sip::{Answer, Sip};
 use apiban_testing::veth::{server, tell, Host};
@@ -19,6 +19,14 @@ fn wait_held(set: &str, address: &str, wanted: bool) -> Duration {
     let what = format!("{address} in {set}: {wanted}");
     wait_until(&what, SOON, || held(set, address).is_some() == wanted);
     begin.elapsed()
+}
+
+/// A Kamailio with nft that fetches its list from `feed`.
+fn fed(feed: &FeedServer) -> Builder {
+    server()
+        .param("firewall", "nft")
+        .param("api_key", "key")
+        .param("api_url", feed.url())
 }
 
 /// Five packets of a banned client must end in the kernel: its counter grows, no worker sees one.
@@ -178,11 +186,7 @@ fn the_feed_stands_in_the_kernel() {
             .chain(["10.9.0.5".to_owned(), "2001:db8:5::5".to_owned()])
             .collect();
         feed.list(&listed);
-        let kamailio = server()
-            .param("firewall", "nft")
-            .param("api_key", "key")
-            .param("api_url", feed.url())
-            .start();
+        let kamailio = fed(&feed).start();
         let begin = Instant::now();
         wait_until("the list in the kernel", SOON * 4, || {
             objects("set").len() >= 2 && addresses("hosts4").len() == 601
@@ -237,10 +241,7 @@ fn a_flush_during_a_fetch_leaves_table_and_kernel_in_agreement() {
             .map(|n| format!("198.18.{}.{}", n / 200, n % 200 + 1))
             .collect();
         feed.list(&listed);
-        let kamailio = server()
-            .param("firewall", "nft")
-            .param("api_key", "key")
-            .param("api_url", feed.url())
+        let kamailio = fed(&feed)
             .param("rate_limit_requests", 1000)
             .param("rate_limit_window", 1)
             .param("poll_interval", 80_000)
@@ -273,12 +274,7 @@ fn the_scope_decides_which_bans_go_to_the_kernel() {
             let _host = Host::connect();
             let feed = FeedServer::start(Options::new("key")).unwrap();
             feed.list(&["198.51.100.7"]);
-            let kamailio = server()
-                .param("firewall", "nft")
-                .param("firewall_scope", scope)
-                .param("api_key", "key")
-                .param("api_url", feed.url())
-                .start();
+            let kamailio = fed(&feed).param("firewall_scope", scope).start();
             kamailio.ask("apiban.block", &["192.0.2.7"]);
             wait_until("the feed", SOON * 4, || {
                 kamailio.statistic("apiban", "feed_entries") == 1
@@ -313,12 +309,7 @@ fn observed_bans_touch_no_kernel() {
         let host = Host::connect();
         let feed = FeedServer::start(Options::new("key")).unwrap();
         feed.list(&["198.51.100.7"]);
-        let kamailio = server()
-            .param("firewall", "nft")
-            .param("mode", "observe")
-            .param("api_key", "key")
-            .param("api_url", feed.url())
-            .start();
+        let kamailio = fed(&feed).param("mode", "observe").start();
         let mut attacker = host.udp("10.9.0.2", &kamailio);
         assert_eq!(attacker.invite(), Answer::Status(200));
         kamailio.ask("apiban.block", &["10.9.7.0/24"]);
