@@ -182,9 +182,9 @@ impl<'a> Conductor<'a> {
                 world.daemon.lock().expect("no panic").revive();
             }
             Event::StateReadOnly => {
-                self.remount("remount,ro");
+                self.cover_state();
                 self.hold(HOLD * 2);
-                self.remount("remount,rw");
+                self.uncover_state();
             }
             Event::StateFull => {
                 let filler = world.state.join("filler");
@@ -278,15 +278,32 @@ impl<'a> Conductor<'a> {
         world.banned.write().expect("no panic").listed.extend(new);
     }
 
-    /// Somebody writes the file right now: then it is tried again.
-    fn remount(&self, options: &str) {
+    /// Lays a read-only view of the state directory over it. The file system itself cannot be made
+    /// read-only: Kamailio holds the lock file open for writing, as long as it runs.
+    fn cover_state(&self) {
         let place = self.world.state.display().to_string();
+        self.mount("mount", &["--bind", &place, &place]);
+        self.mount("mount", &["-o", "remount,bind,ro", &place]);
+        let probe = self.world.state.join("probe");
+        if fs::write(probe, "").is_ok() {
+            self.world
+                .fail("the state directory can still be written".to_owned());
+        }
+    }
+
+    fn uncover_state(&self) {
+        self.mount("umount", &[&self.world.state.display().to_string()]);
+    }
+
+    /// Runs a command of `mount(8)`, again while a file is open there.
+    fn mount(&self, command: &str, arguments: &[&str]) {
         let done = poll(RECOVERY, || {
-            let mounted = Command::new("mount").args(["-o", options, &place]).output();
-            mounted.is_ok_and(|out| out.status.success()).then_some(())
+            let ended = Command::new(command).args(arguments).output();
+            ended.is_ok_and(|out| out.status.success()).then_some(())
         });
         if done.is_none() {
-            self.world.fail(format!("cannot mount: {options}"));
+            self.world
+                .fail(format!("cannot {command} {}", arguments.join(" ")));
         }
     }
 
