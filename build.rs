@@ -1,10 +1,12 @@
 //! Turns `wrapper.h` into `$OUT_DIR/kamailio.rs`, for the feature `module`. Nothing of Kamailio is needed
-//! on the build machine. Without that feature there is nothing to do.
+//! on the build machine. Without that feature there is nothing to make.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=build.rs");
+    #[cfg(feature = "loom")]
+    println!("cargo::rustc-cfg=loom");
     #[cfg(feature = "module")]
     if let Err(message) = module::build() {
         println!("cargo::error={message}");
