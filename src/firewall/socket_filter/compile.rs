@@ -13,9 +13,6 @@ use crate::sys::socket_filter::Instruction;
 /// The first instruction of each program loads this number: it says whose program it is.
 pub const MARK: u32 = u32::from_be_bytes(*b"APIB");
 
-/// One packet in so many of a banned source is let through, so that it is still seen and counted.
-pub const SAMPLE: u32 = 256;
-
 /// Places in what the kernel knows of a packet, besides its bytes (linux/filter.h).
 const ANCILLARY: u32 = libc::SKF_AD_OFF as u32;
 const PROTOCOL: u32 = ANCILLARY + libc::SKF_AD_PROTOCOL as u32;
@@ -87,9 +84,10 @@ impl Item {
     }
 }
 
-/// The program for sockets of this kind. It may be longer than the kernel takes.
-pub fn compile(kind: Kind, ranges: &Ranges, leaves: Leaves) -> Vec<Instruction> {
-    let mut code = Assembler::new(&banned());
+/// The program for sockets of this kind, which lets one banned packet in `one_in` through, a power of two. The
+/// program may be longer than the kernel takes.
+pub fn compile(kind: Kind, ranges: &Ranges, leaves: Leaves, one_in: u32) -> Vec<Instruction> {
+    let mut code = Assembler::new(&banned(one_in));
     let size = leaves.size();
     if kind.v4 {
         search_v4(&mut code, &ranges.v4, size);
@@ -119,7 +117,7 @@ pub fn is_ours(program: &[Instruction]) -> bool {
 }
 
 /// What happens to a packet of a banned source.
-fn banned() -> [Instruction; 4] {
+fn banned(one_in: u32) -> [Instruction; 4] {
     let plain = |code, k| Instruction {
         code,
         k,
@@ -131,7 +129,7 @@ fn banned() -> [Instruction; 4] {
             code: ANY_BIT,
             jt: 0,
             jf: 1,
-            k: SAMPLE - 1,
+            k: one_in - 1,
         },
         plain(RETURN, NOTHING),
         plain(RETURN, WHOLE),

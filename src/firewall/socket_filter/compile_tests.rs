@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::compile::{compile, is_ours, Kind, Leaves};
 use super::interpret::{run, Packet};
 use super::ranges::Ranges;
+use super::sample::OFTEN;
 use crate::address::Subnet;
 use crate::sys::socket_filter::{Instruction, LONGEST};
 
@@ -95,7 +96,7 @@ fn telling(subnets: &[Subnet], every: usize) -> Vec<IpAddr> {
 #[track_caller]
 fn assert_exact(kind: Kind, subnets: &[Subnet], leaves: Leaves, asked: &[IpAddr]) -> usize {
     let ranges = Ranges::of(subnets);
-    let program = compile(kind, &ranges, leaves);
+    let program = compile(kind, &ranges, leaves, OFTEN);
     assert!(is_ours(&program));
     for ip in asked {
         let (of_kind, list, bits) = match ip {
@@ -136,7 +137,7 @@ fn three_thousand_nine_hundred_random_addresses_fit() {
     let most = (3_900..4_096)
         .take_while(|count| {
             let subnets: Vec<Subnet> = (0..*count).map(|n| v4(scattered(n))).collect();
-            compile(V4, &Ranges::of(&subnets), Leaves::Short).len() <= LONGEST
+            compile(V4, &Ranges::of(&subnets), Leaves::Short, OFTEN).len() <= LONGEST
         })
         .last();
     println!("most random addresses in {LONGEST} instructions: {most:?}");
@@ -248,7 +249,7 @@ fn tcp_connections_that_exist_go_on() {
         (BOTH, "2001:db8::1"),
     ] {
         let kind = Kind { tcp: true, ..kind };
-        let program = compile(kind, &ranges, Leaves::Fast);
+        let program = compile(kind, &ranges, Leaves::Fast, OFTEN);
         let ip: IpAddr = ip.parse().unwrap();
         for (flags, dropped) in [
             (0x02, true),  // SYN

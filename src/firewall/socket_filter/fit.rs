@@ -38,8 +38,8 @@ pub fn concerns(kind: Kind, subnet: &Subnet) -> bool {
     }
 }
 
-/// As many of `ranked`, from its beginning, as fit `budget` instructions.
-pub fn fit(kind: Kind, ranked: &[Subnet], budget: usize) -> Fitted {
+/// As many of `ranked`, from its beginning, as fit `budget` instructions. One packet in `one_in` comes through.
+pub fn fit(kind: Kind, ranked: &[Subnet], budget: usize, one_in: u32) -> Fitted {
     let bans: Vec<Subnet> = ranked
         .iter()
         .filter(|subnet| concerns(kind, subnet))
@@ -54,7 +54,7 @@ pub fn fit(kind: Kind, ranked: &[Subnet], budget: usize) -> Fitted {
         let mut length = ranges.v4.len() + ranges.v6.len();
         if length <= budget {
             for leaves in forms {
-                let program = compile(kind, &ranges, *leaves);
+                let program = compile(kind, &ranges, *leaves, one_in);
                 if program.len() <= budget {
                     return Fitted { program, count };
                 }
@@ -75,6 +75,7 @@ pub fn fit(kind: Kind, ranked: &[Subnet], budget: usize) -> Fitted {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use super::super::sample::OFTEN;
     use super::*;
 
     const V4: Kind = Kind {
@@ -98,7 +99,7 @@ mod tests {
             .map(|ip| Subnet::host(IpAddr::V4(ip)))
             .collect();
         for (budget, least) in [(4096, 3_850), (1_200, 1_100), (100, 80), (8, 0), (0, 0)] {
-            let fitted = fit(V4, &ranked, budget);
+            let fitted = fit(V4, &ranked, budget, OFTEN);
             assert!(fitted.program.len() <= budget, "{budget}");
             assert!(fitted.count >= least, "{budget}: {}", fitted.count);
             let expected = match fitted.count {
@@ -106,7 +107,7 @@ mod tests {
                 count => {
                     let ranges = Ranges::of(&ranked[..count]);
                     let both = [Leaves::Fast, Leaves::Short];
-                    let programs = both.map(|leaves| compile(V4, &ranges, leaves));
+                    let programs = both.map(|leaves| compile(V4, &ranges, leaves, OFTEN));
                     programs.into_iter().find(|p| p.len() <= budget).unwrap()
                 }
             };
@@ -114,8 +115,8 @@ mod tests {
         }
         // What is of the other family is not counted.
         let v6: Subnet = "2001:db8::/64".parse().unwrap();
-        let fitted = fit(V4, &[v6, ranked[1]], LONGEST);
+        let fitted = fit(V4, &[v6, ranked[1]], LONGEST, OFTEN);
         assert_eq!(fitted.count, 1);
-        assert_eq!(fit(V4, &[v6], LONGEST).program, []);
+        assert_eq!(fit(V4, &[v6], LONGEST, OFTEN).program, []);
     }
 }

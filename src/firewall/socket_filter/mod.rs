@@ -3,7 +3,7 @@
 //!
 //! A program has room for some thousands of addresses, no clock and no counter. So the sources with the most
 //! hits go in; this backend takes each ban out before its time is over; the kernel counts the drops of a socket; and
-//! one packet in [`compile::SAMPLE`] is let through, which shows whose they were. What must not happen is that a
+//! one packet in some hundreds ([`sample`]) is let through, which shows whose they were. What must not happen is that a
 //! program outlives whoever keeps it up to date: see [`watchdog`].
 
 mod assembler;
@@ -15,6 +15,7 @@ mod fit;
 mod interpret;
 pub mod kernel;
 pub mod ranges;
+pub mod sample;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::sys::socket_filter::LONGEST;
 use compile::Kind;
 use fit::{concerns, fit, Fitted};
 use kernel::Kernel;
+use sample::Pace;
 use socket::{Socket, State};
 
 /// What the backend can do.
@@ -58,18 +60,27 @@ const RETRY: Duration = Duration::from_secs(30);
 /// A socket that takes no program of this length takes none.
 const SHORTEST_PROGRAM: usize = 16;
 
-/// The bans that are in the programs, for whoever wants to know.
+/// What is in the programs, for whoever wants to know.
 #[derive(Clone, Debug, Default)]
-pub struct Held(Arc<Mutex<Arc<Vec<Subnet>>>>);
+pub struct Held(Arc<Mutex<Arc<Programs>>>);
+
+/// What is in the programs.
+#[derive(Debug, Default)]
+pub struct Programs {
+    /// The bans that are in force on every socket that their packets can come to.
+    pub bans: Vec<Subnet>,
+    /// One packet in so many of theirs comes through; 0 if there are none.
+    pub one_in: u32,
+}
 
 impl Held {
-    /// The bans that are in force on every socket that their packets can come to.
-    pub fn get(&self) -> Arc<Vec<Subnet>> {
+    /// What is in the programs now.
+    pub fn get(&self) -> Arc<Programs> {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn set(&self, subnets: Vec<Subnet>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(subnets);
+    fn set(&self, programs: Programs) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(programs);
     }
 }
 
@@ -95,6 +106,7 @@ pub struct SocketFilter {
     /// When the first of the bans in the programs has to go.
     due: Option<Instant>,
     dropped: u64,
+    pace: Pace,
     next_retry: Instant,
     notes: Vec<LogLine>,
     denial_told: bool,
@@ -114,6 +126,7 @@ impl SocketFilter {
             wanted: 0,
             due: None,
             dropped: 0,
+            pace: Pace::new(Instant::now()),
             next_retry: Instant::now(),
             notes: Vec::new(),
             denial_told: false,
@@ -178,6 +191,7 @@ impl SocketFilter {
         let before: Vec<State> = self.sockets.iter().map(|s| s.state.clone()).collect();
         let mut fitted: HashMap<(Kind, usize), Fitted> = HashMap::new();
         let mut counts: Vec<(Kind, usize)> = Vec::new();
+        let one_in = self.pace.one_in();
         let SocketFilter {
             sockets, kernel, ..
         } = self;
@@ -186,7 +200,7 @@ impl SocketFilter {
             loop {
                 let choice = fitted
                     .entry((socket.kind, limit))
-                    .or_insert_with(|| fit(socket.kind, &ranked, limit));
+                    .or_insert_with(|| fit(socket.kind, &ranked, limit, one_in));
                 match socket.put(kernel.as_mut(), &choice.program) {
                     Ok(()) => break,
                     // Too much memory for this socket: half of it may do.
@@ -237,7 +251,10 @@ impl SocketFilter {
             }
         }
         self.due = first_end.and_then(|end| end.checked_sub(MARGIN));
-        self.held.set(held);
+        self.held.set(Programs {
+            bans: held,
+            one_in: self.pace.one_in(),
+        });
     }
 
     /// Log lines for sockets that changed their mind.
@@ -278,7 +295,7 @@ impl SocketFilter {
                 problem = Some(format!("socket filter: {}: {error}", socket.name));
             }
         }
-        self.held.set(Vec::new());
+        self.held.set(Programs::default());
         self.due = None;
         problem.map_or(Ok(()), |text| Err(Error::Transient(text)))
     }
@@ -389,9 +406,13 @@ impl Firewall for SocketFilter {
         for socket in &mut self.sockets {
             self.dropped += socket.new_drops(self.kernel.as_mut());
         }
+        let now = Instant::now();
+        if self.pace.follow(self.dropped, now) {
+            self.due = Some(now);
+        }
         Ok(Report {
             dropped: Some(self.dropped),
-            elements: Some(self.held.get().len() as u64),
+            elements: Some(self.held.get().bans.len() as u64),
             wanted: Some(self.wanted as u64),
         })
     }

@@ -122,7 +122,7 @@ fn a_ban_is_in_force_until_it_is_lifted_or_over() {
     assert_drops(&socket, "127.9.255.255");
     assert_passes(&socket, "127.8.0.3");
     assert_passes(&socket, "127.10.0.0");
-    assert_eq!(filter.held().get().len(), 2);
+    assert_eq!(filter.held().get().bans.len(), 2);
     assert!(filter.intact().unwrap());
     let report = filter.report().unwrap();
     let dropped = report.dropped.unwrap() as usize;
@@ -202,7 +202,7 @@ fn every_member_of_a_full_program_is_dropped_and_no_neighbour() {
         })
         .collect();
     filter.reconcile(&wanted).unwrap();
-    let held = filter.held().get().len();
+    let held = filter.held().get().bans.len();
     let wanted = filter.report().unwrap().wanted.unwrap();
     println!(
         "{held} of {wanted} in {} instructions",
