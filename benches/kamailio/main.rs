@@ -8,6 +8,7 @@ mod cluster;
 mod cron;
 mod filter;
 mod flood;
+mod hooks;
 mod kernel;
 mod machine;
 mod memory;
@@ -86,6 +87,10 @@ fn measure(options: &Options, stopwatch: &Path) -> Vec<Section> {
     }
     if options.wants('j') {
         sections.push(apart(options, stopwatch, root, cluster::run));
+    }
+    if options.wants('n') && root {
+        let part = |options: &Options, _: &Path, _| hooks::run(options);
+        sections.push(apart(options, stopwatch, root, part));
     }
     sections
 }
