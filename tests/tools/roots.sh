@@ -46,3 +46,19 @@ make_root() {
         ' make_root "$release" "$root" "$partial" "$uri" "${KAMAILIO[@]}" || exit 1
     ) 9>"$ROOTS/.lock"
 }
+
+# add_to_root RELEASE PACKAGE...: installs what is missing in a root that is there.
+add_to_root() {
+    local root=$ROOTS/$1 wanted
+    shift
+    mapfile -t wanted < <(missing "$root" "$@")
+    [ ${#wanted[@]} = 0 ] && return 0
+    (
+        flock 9 || exit 1
+        # A mirror drops old versions: the index of the day on which the root was made names files that are gone.
+        as_root chroot "$root" apt-get -q update &&
+            as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C chroot "$root" \
+                apt-get -q install -y --no-install-recommends "${wanted[@]}" &&
+            as_root chroot "$root" apt-get clean
+    ) 9>"$ROOTS/.lock"
+}
