@@ -214,6 +214,7 @@ fn joins(runs: usize) -> Samples {
         end: since + 80_000,
         since,
         reason: "scanner".into(),
+        hits: 0,
     };
     let state = State {
         written: now(),

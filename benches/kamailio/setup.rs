@@ -52,6 +52,7 @@ pub fn bans(count: usize) -> Vec<Ban> {
         end: now + 600_000,
         since: now,
         reason: String::new(),
+        hits: 0,
     };
     let others = (0..count.saturating_sub(SOURCES)).map(listed);
     let sources = (0..SOURCES).map(banned_source);

@@ -278,9 +278,10 @@ const REPORT_EXAMPLES: &str = "\
 Examples:
   apiban report
   apiban report --days 30 --html /var/www/html/apiban.html
-  apiban report --json | jq .top_ten_share
+  apiban report --json | jq .hit_us
+  apiban report --geo GeoLite2-Country.mmdb --geo GeoLite2-ASN.mmdb
 
-What was listed is remembered in STATE_FILE.history. Run the report once a day, so that it misses nothing.";
+The databases are yours: none comes with this program, and none is fetched. What was listed is remembered in STATE_FILE.history. Run the report once a day, so that it misses nothing.";
 
 /// Options of `apiban report`.
 #[derive(Debug, Args)]
@@ -291,6 +292,9 @@ pub struct ReportOptions {
     /// Write a page with plots
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Database of countries or of operators, such as GeoLite2-Country.mmdb; may be given twice
+    #[arg(long, value_name = "MMDB")]
+    pub geo: Vec<PathBuf>,
 }
 
 const FLUSH_EXAMPLES: &str = "\

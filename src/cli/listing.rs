@@ -30,6 +30,8 @@ pub struct Item {
     pub since: u32,
     /// Unix second at which it ends.
     pub until: u32,
+    /// Packets of it that met the ban, as far as the state file says.
+    pub hits: u32,
 }
 
 /// What a state file said at one moment.
@@ -180,6 +182,7 @@ fn collect(
             source,
             since: ban.since,
             until: ban.end,
+            hits: ban.hits,
         };
         let known = found.entry(subnet).or_insert(item);
         if known.until < item.until {
@@ -323,6 +326,7 @@ mod tests {
             end,
             since: 1,
             reason: String::new(),
+            hits: 0,
         };
         let mut found = BTreeMap::new();
         let trust = TrustList::new(&[], false);

@@ -24,7 +24,7 @@ const MAX_BYTES: u64 = 1 << 30;
 const TEMPORARY: &str = "new-";
 
 /// One ban, as it stands in the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ban {
     /// Address or prefix.
     pub ip: String,
@@ -35,6 +35,14 @@ pub struct Ban {
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// Packets that met it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hits: u32,
+}
+
+/// Most bans are met by nobody: they take no room for that in the file.
+fn is_zero(hits: &u32) -> bool {
+    *hits == 0
 }
 
 impl Ban {
@@ -46,6 +54,7 @@ impl Ban {
             end: wall(entry.value),
             since: wall(entry.since),
             reason: entry.reason,
+            hits: entry.hits,
         }
     }
 }

@@ -393,6 +393,9 @@ fn load_table(
     loaded
 }
 
+            if let Some(found) = table.find(subnet).filter(|_| ban.hits > 0) {
+                table.add_hits(found, u64::from(ban.hits));
+            }
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,6 +419,7 @@ mod tests {
             }),
             written: 950,
             listed: vec![ban("192.0.2.1")],
+            hits: 7,
             local: vec![ban("192.0.2.2")],
             trusted: Vec::new(),
         };
@@ -427,3 +431,8 @@ mod tests {
         assert_eq!(end(&shared.local, "192.0.2.2"), 1_000 + MAX_TTL);
     }
 }
+        for table in [&shared.feed, &shared.local] {
+            let mut hits = Vec::new();
+            table.for_each(|entry| hits.push(entry.hits));
+            assert_eq!(hits, [7], "what was counted goes on");
+        }

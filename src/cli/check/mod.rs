@@ -177,6 +177,7 @@ mod tests {
             source: Part::Feed,
             since: 1,
             until,
+            hits: 0,
         }
     }
 

@@ -13,6 +13,7 @@ fn items(addresses: &[&str]) -> Vec<Item> {
             source: Part::Feed,
             since: NOW - 60,
             until: NOW + 604_799,
+            hits: 0,
         })
         .collect()
 }

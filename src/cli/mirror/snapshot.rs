@@ -62,6 +62,7 @@ impl Snapshot {
                     source: Part::Feed,
                     since: entry.since,
                     until: entry.value,
+                    hits: entry.hits,
                 });
             }
         });
@@ -210,6 +211,7 @@ mod tests {
                 source: Part::Feed,
                 since: 1,
                 until: until(n),
+                hits: 0,
             })
             .collect()
     }

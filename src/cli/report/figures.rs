@@ -1,10 +1,11 @@
 //! The figures of a report.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::geo::Places;
 use super::history::History;
 use crate::address::Subnet;
 use crate::cli::listing::{Item, Listing};
@@ -36,6 +37,43 @@ pub struct Figures {
     pub ever_16: Vec<Network>,
     /// Since the history began.
     pub ever_24: Vec<Network>,
+    /// Those of the list that sent anything to this host.
+    pub hit_us: HitUs,
+    /// With a database of countries: most addresses first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub countries: Option<Vec<Count>>,
+    /// With a database of autonomous systems: most addresses first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operators: Option<Vec<Count>>,
+}
+
+/// Who of the list sent packets to this host while it was listed, as the state file says.
+#[derive(Debug, Default, Serialize)]
+pub struct HitUs {
+    /// Addresses and prefixes.
+    pub addresses: usize,
+    /// Their packets together.
+    pub packets: u64,
+    /// Most packets first.
+    pub top: Vec<Hitter>,
+}
+
+/// One of them.
+#[derive(Debug, Serialize)]
+pub struct Hitter {
+    /// Address or prefix.
+    pub ip: String,
+    /// Its packets.
+    pub packets: u64,
+}
+
+/// A name and how many addresses of the list belong to it.
+#[derive(Debug, Serialize)]
+pub struct Count {
+    /// Country or operator.
+    pub name: String,
+    /// Addresses.
+    pub addresses: u64,
 }
 
 /// One day.
@@ -58,7 +96,13 @@ pub struct Network {
 
 impl Figures {
     /// Counts; `days` is how far the plot goes back.
-    pub fn of(listing: &Listing, history: &History, feed_ttl: u32, days: u32) -> Self {
+    pub fn of(
+        listing: &Listing,
+        history: &History,
+        places: Places,
+        feed_ttl: u32,
+        days: u32,
+    ) -> Self {
         let items = &listing.items;
         let yesterday = listing.now.saturating_sub(DAY);
         let is_new = |item: &&Item| item.until.saturating_sub(feed_ttl) > yesterday;
@@ -82,14 +126,11 @@ impl Figures {
                 .collect(),
             networks_16: largest(items, 16),
             networks_24,
-            ever_16: top(history
-                .networks_16
-                .iter()
-                .map(|(name, count)| (name.clone(), *count))),
-            ever_24: top(history
-                .networks_24
-                .iter()
-                .map(|(name, count)| (name.clone(), *count))),
+            ever_16: ever(&history.networks_16),
+            ever_24: ever(&history.networks_24),
+            hit_us: hit_us(items),
+            countries: places.countries,
+            operators: places.operators,
         }
     }
 }
@@ -104,20 +145,52 @@ fn largest(items: &[Item], length: u8) -> Vec<Network> {
             }
         }
     }
-    top(counts
+    networks(top(counts
         .into_iter()
-        .map(|(network, count)| (network.to_string(), count)))
+        .map(|(network, count)| (network.to_string(), count))))
 }
 
-fn top(counts: impl Iterator<Item = (String, u64)>) -> Vec<Network> {
-    let mut networks: Vec<Network> = counts
-        .map(|(network, addresses)| Network { network, addresses })
+/// The networks of the history with the most addresses.
+fn ever(counts: &BTreeMap<String, u64>) -> Vec<Network> {
+    networks(top(counts
+        .iter()
+        .map(|(name, count)| (name.clone(), *count))))
+}
+
+fn networks(counts: Vec<Count>) -> Vec<Network> {
+    let network = |count: Count| Network {
+        network: count.name,
+        addresses: count.addresses,
+    };
+    counts.into_iter().map(network).collect()
+}
+
+fn hit_us(items: &[Item]) -> HitUs {
+    let hitters = items.iter().filter(|item| item.hits > 0);
+    let counts = top(hitters
+        .clone()
+        .map(|item| (item.subnet.to_string(), u64::from(item.hits))));
+    let hitter = |count: Count| Hitter {
+        ip: count.name,
+        packets: count.addresses,
+    };
+    HitUs {
+        addresses: hitters.clone().count(),
+        packets: hitters.map(|item| u64::from(item.hits)).sum(),
+        top: counts.into_iter().map(hitter).collect(),
+    }
+}
+
+/// The largest, by name where they are equal.
+pub fn top(counts: impl Iterator<Item = (String, u64)>) -> Vec<Count> {
+    let mut counts: Vec<Count> = counts
+        .map(|(name, addresses)| Count { name, addresses })
         .collect();
-    networks.sort_by(|a, b| {
+    counts.sort_by(|a, b| {
         b.addresses
             .cmp(&a.addresses)
-            .then_with(|| a.network.cmp(&b.network))
+            .then_with(|| a.name.cmp(&b.name))
     });
-    networks.truncate(TOP);
-    networks
+    counts.truncate(TOP);
+    counts
 }

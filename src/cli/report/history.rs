@@ -116,6 +116,7 @@ mod tests {
             source: Part::Feed,
             since: listed,
             until: listed + 100,
+            hits: 0,
         };
         let mut history = History::default();
         let first = [item("192.0.2.1", DAY), item("192.0.2.2", DAY + 5)];

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::figures::{DayCount, Figures, Network};
+use super::figures::{DayCount, Figures, Hitter, Network};
 use crate::cli::times;
 
 const STYLE: &str = "\
@@ -10,7 +10,7 @@ const STYLE: &str = "\
 @media(prefers-color-scheme:dark){:root{--ink:#e6e9ee;--soft:#9aa5b4;--line:#303844;--page:#12161c;--card:#1a2029;--bar:#6aa5ea}}\
 *{box-sizing:border-box}body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif}\
 main{max-width:70rem;margin:0 auto;padding:1.5rem}h1{font-size:1.5rem;margin:0}h2{font-size:1.05rem;margin:0 0 .75rem}\
-p{margin:.25rem 0 1.25rem;color:var(--soft)}.row{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));margin-bottom:1rem}\
+p{margin:.25rem 0 1.25rem;color:var(--soft)}.row{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(14rem,1fr));margin-bottom:1rem}\
 main>.pairs{grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr))}\
 .card{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:1rem 1.2rem;min-width:0}\
 .figure{font-size:1.9rem;font-weight:600;line-height:1.2}.name{color:var(--soft);font-size:.9rem}\
@@ -46,6 +46,10 @@ pub fn page(figures: &Figures) -> String {
             format!("{:.1} %", figures.top_ten_share),
             "of the list in its ten largest /24 networks",
         ),
+        (
+            figures.hit_us.addresses.to_string(),
+            "of them sent packets to this host",
+        ),
     ] {
         let _ = write!(
             text,
@@ -61,7 +65,23 @@ pub fn page(figures: &Figures) -> String {
         ("Most active /16 networks ever", &figures.ever_16),
         ("Most active /24 networks ever", &figures.ever_24),
     ] {
-        text.push_str(&table(title, networks));
+        text.push_str(&table(title, networks.iter().map(row)));
+    }
+    let packets = |hitter: &Hitter| (hitter.ip.clone(), hitter.packets);
+    let hitters = figures.hit_us.top.iter().map(packets);
+    if !figures.hit_us.top.is_empty() {
+        text.push_str(&table("Packets of listed addresses to this host", hitters));
+    }
+    for (title, counts) in [
+        ("Countries", &figures.countries),
+        ("Operators", &figures.operators),
+    ] {
+        if let Some(counts) = counts {
+            let rows = counts
+                .iter()
+                .map(|count| (count.name.clone(), count.addresses));
+            text.push_str(&table(title, rows));
+        }
     }
     text.push_str("</div></main></body></html>\n");
     text
@@ -115,20 +135,31 @@ fn plot(days: &[DayCount]) -> String {
     text
 }
 
-fn table(title: &str, networks: &[Network]) -> String {
-    let most = networks
-        .first()
-        .map_or(1, |network| network.addresses.max(1));
+fn row(network: &Network) -> (String, u64) {
+    (network.network.clone(), network.addresses)
+}
+
+/// A table of names and numbers, the largest number first.
+fn table(title: &str, rows: impl Iterator<Item = (String, u64)>) -> String {
+    let rows: Vec<(String, u64)> = rows.collect();
+    let most = rows.first().map_or(1, |(_, number)| (*number).max(1));
     let mut text = format!("<section class=\"card\"><h2>{title}</h2><table>");
-    for network in networks {
-        let width = network.addresses as f64 * 100.0 / most as f64;
-        // Networks are printed from parsed values: no character of theirs has a meaning in HTML.
+    for (name, number) in rows {
+        let width = number as f64 * 100.0 / most as f64;
         let _ = write!(
             text,
-            "<tr><td>{}</td><td>{}</td><td><i style=\"width:{width:.1}%\"></i></td></tr>",
-            network.network, network.addresses
+            "<tr><td>{}</td><td>{number}</td><td><i style=\"width:{width:.1}%\"></i></td></tr>",
+            escaped(&name)
         );
     }
     text.push_str("</table></section>\n");
     text
+}
+
+/// Names come from databases of others.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

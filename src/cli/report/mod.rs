@@ -1,8 +1,9 @@
 //! `apiban report`: what the list says of itself.
 //!
-//! [`figures`] counts, [`history`] remembers what no longer is in the list, [`html`] draws.
+//! [`figures`] counts, [`geo`] asks the databases of countries and operators, [`history`] remembers what no longer is in the list, [`html`] draws.
 
 mod figures;
+mod geo;
 mod history;
 mod html;
 
@@ -36,7 +37,8 @@ pub fn run(settings: &Settings, options: &ReportOptions, json: bool) -> Result<E
             messages::warning(failure.text().unwrap_or_default());
         }
     }
-    let figures = Figures::of(&listing, &history, ttl, options.days);
+    let places = geo::places(&options.geo, &listing.items)?;
+    let figures = Figures::of(&listing, &history, places, ttl, options.days);
     if let Some(page) = &options.html {
         file::replace(page, html::page(&figures).as_bytes())?;
     }
@@ -85,6 +87,28 @@ fn in_words(figures: &Figures) -> String {
         let _ = writeln!(text, "\n{title}:");
         for network in networks {
             let _ = writeln!(text, "  {:<20} {:>6}", network.network, network.addresses);
+        }
+    }
+    let hit_us = &figures.hit_us;
+    let _ = writeln!(
+        text,
+        "\n{} of them sent {} packets to this host{}",
+        hit_us.addresses,
+        hit_us.packets,
+        if hit_us.top.is_empty() { "." } else { ":" }
+    );
+    for hitter in &hit_us.top {
+        let _ = writeln!(text, "  {:<20} {:>6}", hitter.ip, hitter.packets);
+    }
+    for (title, counts) in [
+        ("Countries", &figures.countries),
+        ("Operators", &figures.operators),
+    ] {
+        if let Some(counts) = counts {
+            let _ = writeln!(text, "\n{title}:");
+            for count in counts {
+                let _ = writeln!(text, "  {:<44} {:>6}", count.name, count.addresses);
+            }
         }
     }
     text

@@ -254,6 +254,7 @@ fn a_ban_from_a_clock_that_was_ahead() {
             end: ahead + 60,
             since: ahead,
             reason: String::new(),
+            hits: 0,
         };
         let state = State {
             written,

@@ -3,6 +3,7 @@
 mod answers;
 mod export;
 mod mirror;
+mod mmdb;
 mod program;
 mod report;
 mod service;

@@ -53,10 +53,16 @@ impl Program {
 
     /// Puts a list into the state file, with a week to go.
     pub fn hold<A: ToString>(&self, listed: &[A]) {
+        self.hold_with_hits(listed, |_| 0);
+    }
+
+    /// The same, with the packets that each sent.
+    pub fn hold_with_hits<A: ToString>(&self, listed: &[A], hits: impl Fn(&str) -> u32) {
         let now = u32::try_from(apiban_testing::feed_server::now()).expect("a time");
         let bans = listed
             .iter()
             .map(|ip| Ban {
+                hits: hits(&ip.to_string()),
                 ip: ip.to_string(),
                 end: now + 604_000,
                 since: now - 60,

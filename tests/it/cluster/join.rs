@@ -26,6 +26,7 @@ fn bans() -> Vec<u8> {
         end: since + 80_000,
         since,
         reason: "scanner".into(),
+        hits: 0,
     };
     let state = State {
         written: now(),

@@ -420,6 +420,7 @@ fn ban(ip: &str, since: u64, end: u64) -> apiban::state::Ban {
         end: u32::try_from(end).expect("a time"),
         since: u32::try_from(since).expect("a time"),
         reason: String::new(),
+        hits: 0,
     }
 }
 
