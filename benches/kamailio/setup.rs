@@ -73,8 +73,8 @@ pub fn state_file(count: usize, api_url: Option<&str>) -> Vec<u8> {
             id: None,
             last_success: Some(now),
             last_full: Some(now),
-            budget: Vec::new(),
             source,
+            ..Saved::default()
         }),
         trusted: Vec::new(),
         listed: bans(count),

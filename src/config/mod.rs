@@ -197,6 +197,16 @@ impl ConfigError {
 }
 
 impl Config {
+    /// What tells one firewall from another: two programs must not keep the same one.
+    pub fn firewall_identity(&self) -> String {
+        match self.firewall {
+            _ if self.mode == Mode::Observe => "none".to_owned(),
+            FirewallKind::None => "none".to_owned(),
+            FirewallKind::Nft => format!("nft {}", self.nft_table),
+            FirewallKind::IptablesApi => format!("iptables-api {}", self.firewall_url),
+        }
+    }
+
     /// Takes one parameter in.
     pub fn set(&mut self, parameter: &Parameter, given: RawValue<'_>) -> Result<(), ConfigError> {
         let problem = |text: String| {

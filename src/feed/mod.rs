@@ -14,6 +14,6 @@ pub mod schedule;
 pub mod source;
 
 pub use control_id::ControlId;
-pub use engine::{Effect, Engine, FeedSettings, FeedState, Listed, Saved, Status, Step};
+pub use engine::{Effect, Engine, FeedSettings, FeedState, HeldBack, Listed, Saved, Status, Step};
 pub use key::{ApiKey, Key};
 pub use source::{ApiVersion, Dataset, Source};

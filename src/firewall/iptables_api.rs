@@ -8,13 +8,17 @@
 //! and in the body of the `POST` form alike. So prefixes are left out and counted, and the owner of this
 //! backend removes bans when they end. A call runs iptables several times and takes some 23 ms.
 //!
-//! The chain may hold entries of others. The backend remembers which addresses it put there itself, and
-//! removes no other one. It empties the chain as a whole only in [`Firewall::reset`] and
+//! The chain may hold entries of others. The backend remembers which addresses it put there itself, with
+//! [`IptablesApi::remembering`] also over restarts, and removes no other one. It empties the chain as a whole only in [`Firewall::reset`] and
 //! [`Firewall::remove`], which the operator asks for with `firewall_flush`, and after a reset if nothing
 //! is to be left in the chain.
 
+mod memory;
+
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -24,6 +28,7 @@ use super::{Change, Element, Error, Facts, Firewall, LogLine, Report, Scope};
 use crate::address::Subnet;
 use crate::log::Level;
 use crate::quote::{foreign, plain};
+use memory::Memory;
 
 /// Limit for one whole call. The daemon needs some 23 ms; it may wait for the lock of iptables.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,6 +58,11 @@ pub struct IptablesApi {
     ours: HashMap<IpAddr, bool>,
     /// The operator wanted the chain emptied at the start: it holds nothing of others.
     owns_chain: bool,
+    /// Where `ours` is kept over restarts.
+    memory: Option<Memory>,
+    /// What the memory says has not yet been compared with the chain.
+    unproven: bool,
+    told_of_memory: bool,
     refused_in_a_row: u32,
     skipped: u64,
     told_of_prefixes: bool,
@@ -104,12 +114,71 @@ impl IptablesApi {
             agent,
             ours: HashMap::new(),
             owns_chain: false,
+            memory: None,
+            unproven: false,
+            told_of_memory: false,
             refused_in_a_row: 0,
             skipped: 0,
             told_of_prefixes: false,
             told_of_refusal: false,
             notes: Vec::new(),
         })
+    }
+
+    /// Remembers in the file `path` what is in the chain, and goes on from what an earlier process noted
+    /// there. For a chain that is not emptied at the start.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the file is there and cannot be used; it is left as it is.
+    pub fn remembering(mut self, path: &Path) -> Result<Self, Error> {
+        let (memory, held) = Memory::open(path, &self.base).map_err(|error| {
+            Error::Unsupported(format!(
+                "iptables-api: {}: {}; it tells what is in the chain. Move it away if that is known to be empty",
+                path.display(),
+                plain(&error)
+            ))
+        })?;
+        self.unproven = !held.is_empty();
+        self.ours = held.into_iter().map(|ip| (ip, true)).collect();
+        self.memory = Some(memory);
+        Ok(self)
+    }
+
+    /// True if an earlier process noted what it put into the chain.
+    pub fn remembers(&self) -> bool {
+        !self.ours.is_empty()
+    }
+
+    /// Asks for one of the addresses that the memory says are in the chain. The chain lives in the kernel: a
+    /// restart of the host empties it as a whole.
+    fn prove(&mut self, wanted: &HashSet<IpAddr>) -> Result<(), Error> {
+        let Some(ip) = self.ours.keys().find(|ip| wanted.contains(ip)).copied() else {
+            // Nothing of it is needed, and removing what is not there is no error.
+            return Ok(());
+        };
+        // It adds what is not there, and says so of what is. A daemon that is too old for it says 404.
+        match self.get(&format!("/puship/{ip}")) {
+            Ok((400, body)) if body.contains("already exists") => {}
+            Ok((..=499, _)) => self.ours.values_mut().for_each(|certain| *certain = false),
+            Ok((status, _)) => return Err(self.down(&format!("answer {status}"))),
+            Err(Failure::Refused(text) | Failure::Down(text)) => return Err(self.down(&text)),
+        }
+        self.unproven = false;
+        Ok(())
+    }
+
+    /// Carries out a note for the next process. A disk that is full is told once, and the firewall goes on.
+    fn note(&mut self, write: impl FnOnce(&mut Memory) -> io::Result<()>) {
+        let Some(Err(error)) = self.memory.as_mut().map(write) else {
+            return;
+        };
+        if !std::mem::replace(&mut self.told_of_memory, true) {
+            let text = format!(
+                "firewall iptables-api: what is in the chain cannot be noted for the next start: {}",
+                plain(&error)
+            );
+            self.notes.push((Level::Warn, text));
+        }
     }
 
     /// One call: status and body.
@@ -154,6 +223,7 @@ impl IptablesApi {
             return Err(self.down(&brief(&result)));
         }
         self.ours.clear();
+        self.note(Memory::clear);
         if result.contains("ipv6") && !result.contains("ipv6 flushed") {
             self.refused(&result);
         }
@@ -201,6 +271,7 @@ impl IptablesApi {
             }
             self.call(&format!("/removeip/{ip}"))?;
             self.ours.remove(&ip);
+            self.note(|memory| memory.removed(&[ip]));
         }
         self.refused_in_a_row = 0;
         self.told_of_refusal = false;
@@ -235,6 +306,9 @@ impl Firewall for IptablesApi {
             // One call instead of one for each address.
             self.flush()?;
         }
+        if self.unproven {
+            self.prove(&hosts)?;
+        }
         let gone = self
             .ours
             .keys()
@@ -248,6 +322,16 @@ impl Firewall for IptablesApi {
     }
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), Error> {
+        // Noted first: a process that ends in the middle may have added them all the same.
+        let is_new = |ip: &IpAddr| !self.ours.contains_key(ip);
+        let added: Vec<IpAddr> = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Add(element) if element.seconds_left > 0))
+            .filter(|change| change.subnet().is_host())
+            .map(|change| change.subnet().address())
+            .filter(is_new)
+            .collect();
+        self.note(|memory| memory.adding(&added));
         let mut again = Vec::new();
         for change in changes {
             if !change.subnet().is_host() {

@@ -55,7 +55,7 @@ pub struct Facts {
     /// True if the backend can drop the traffic to some ports and let other traffic through.
     pub scopes_by_port: bool,
     /// True if a fresh process can bring the backend up to date, whatever is in it. False: what an earlier
-    /// process put there is only known to be gone after [`Firewall::reset`].
+    /// process put there is only known to be gone after [`Firewall::reset`], or if that process noted it.
     pub knows_what_it_holds: bool,
     /// Which bans it takes if the operator does not say.
     pub default_scope: Scope,

@@ -4,10 +4,12 @@
 //! processes and ends with its owner, however that ends: SIP workers that outlive a killed main process
 //! do not keep it. It ends too if its owner closes any descriptor of that file, so nothing else may open
 //! the file.
+//!
+//! The file names the firewall that its holder keeps, so that no other program writes into that one either.
 
 use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{fchown, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -25,19 +27,31 @@ pub struct StateLock {
 /// Why the lock was not taken.
 #[derive(Debug)]
 pub enum LockError {
-    /// Another process has it; its ID, or 0 if it cannot be seen from here.
-    Held(u32),
+    /// Another process has it.
+    Held(Holder),
     /// The lock file cannot be made, opened or locked.
     Unusable(io::Error),
 }
 
+/// The process that has a lock.
+#[derive(Debug, Default)]
+pub struct Holder {
+    /// Its ID, or 0 if it cannot be seen from here.
+    pub pid: u32,
+    /// The firewall that it keeps, as [`Config::firewall_identity`](crate::config::Config::firewall_identity) names it.
+    pub firewall: String,
+}
+
+/// Longest name of a firewall that is read from the file, in bytes.
+const LONGEST_NAME: u64 = 256;
+
 impl StateLock {
-    /// Takes the lock for the state file `state`.
+    /// Takes the lock for the state file `state`, for a process that keeps this firewall.
     ///
     /// # Errors
     /// Another process has it, or the lock file cannot be used.
-    pub fn take(state: &Path) -> Result<Self, LockError> {
-        let file = OpenOptions::new()
+    pub fn take(state: &Path, firewall: &str) -> Result<Self, LockError> {
+        let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -48,6 +62,10 @@ impl StateLock {
             .map_err(LockError::Unusable)?;
         give_to_owner_of_folder(&file, state);
         claim(&file)?;
+        // A disk that is full is told when the state cannot be written.
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.write_all(firewall.as_bytes()));
         Ok(StateLock {
             file,
             owner: std::process::id(),
@@ -85,15 +103,14 @@ pub fn path_of(state: &Path) -> PathBuf {
 }
 
 /// Takes the lock on an open lock file for this process.
-///
-/// # Errors
-/// Another process has it, or it cannot be locked.
-pub fn claim(file: &File) -> Result<(), LockError> {
+fn claim(file: &File) -> Result<(), LockError> {
     match fcntl(file.as_fd(), FcntlArg::F_SETLK(&whole(libc::F_WRLCK))) {
         Ok(_) => Ok(()),
         Err(Errno::EACCES | Errno::EAGAIN) => {
             let pid = holder(file).ok().flatten().unwrap_or(0);
-            Err(LockError::Held(pid))
+            let mut firewall = String::new();
+            let _ = file.take(LONGEST_NAME).read_to_string(&mut firewall);
+            Err(LockError::Held(Holder { pid, firewall }))
         }
         Err(errno) => Err(LockError::Unusable(errno.into())),
     }

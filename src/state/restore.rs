@@ -125,16 +125,21 @@ pub fn restore(config: &Config, shared: &Shared) -> Resumed {
         );
         return Resumed::default();
     }
-    let lock = match lock(&path) {
-        Ok(lock) => lock.map(Arc::new),
+    match lock(&path, &config.firewall_identity()) {
+        Ok(lock) => restore_locked(config, shared, lock),
         Err(pid) => {
             warning!(
                 "state_file {name}: process {pid} uses it, so this one keeps no state and reads none: \
                  give each its own state_file"
             );
-            return Resumed::default();
+            Resumed::default()
         }
-    };
+    }
+}
+
+/// The same for a program that has taken the lock already, or for which there can be none.
+pub fn restore_locked(config: &Config, shared: &Shared, lock: Option<StateLock>) -> Resumed {
+    let path = PathBuf::from(&config.state_file);
     remove_leftovers(&path);
     let ((feed, saved), is_safe_to_write) = match state::load(&path) {
         Ok(None) => (resume_other(config, shared, &path, State::default()), true),
@@ -147,7 +152,10 @@ pub fn restore(config: &Config, shared: &Shared) -> Resumed {
     Resumed {
         feed,
         saved,
-        state_file: is_safe_to_write.then_some(StateFile { path, lock }),
+        state_file: is_safe_to_write.then_some(StateFile {
+            path,
+            lock: lock.map(Arc::new),
+        }),
     }
 }
 
@@ -158,16 +166,16 @@ type Loaded = (Option<Saved>, SavedEnds);
 ///
 /// # Errors
 /// The ID of the process that has it.
-fn lock(path: &Path) -> Result<Option<StateLock>, u32> {
+fn lock(path: &Path, firewall: &str) -> Result<Option<StateLock>, u32> {
     let mut tries = 1;
     loop {
-        match StateLock::take(path) {
+        match StateLock::take(path, firewall) {
             Ok(lock) => return Ok(Some(lock)),
             Err(LockError::Held(_)) if tries < LOCK_TRIES => {
                 tries += 1;
                 thread::sleep(LOCK_PAUSE);
             }
-            Err(LockError::Held(pid)) => return Err(pid),
+            Err(LockError::Held(holder)) => return Err(holder.pid),
             Err(LockError::Unusable(error)) => {
                 // In a directory that cannot be written the state file cannot be either, which is told
                 // when that is tried.
@@ -385,6 +393,9 @@ fn load_table(
                 );
                 break;
             }
+            if let Some(found) = table.find(subnet).filter(|_| ban.hits > 0) {
+                table.add_hits(found, u64::from(ban.hits));
+            }
             known.placed = end;
             loaded += 1;
         }
@@ -393,9 +404,6 @@ fn load_table(
     loaded
 }
 
-            if let Some(found) = table.find(subnet).filter(|_| ban.hits > 0) {
-                table.add_hits(found, u64::from(ban.hits));
-            }
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,6 +419,7 @@ mod tests {
             end: u32::MAX,
             since: 900,
             reason: "a clock that was wrong".into(),
+            hits: 7,
         };
         let state = State {
             feed: Some(Saved {
@@ -419,7 +428,6 @@ mod tests {
             }),
             written: 950,
             listed: vec![ban("192.0.2.1")],
-            hits: 7,
             local: vec![ban("192.0.2.2")],
             trusted: Vec::new(),
         };
@@ -429,10 +437,10 @@ mod tests {
         };
         assert_eq!(end(&shared.feed, "192.0.2.1"), 1_000 + 604_800 + MAX_SKEW);
         assert_eq!(end(&shared.local, "192.0.2.2"), 1_000 + MAX_TTL);
-    }
-}
         for table in [&shared.feed, &shared.local] {
             let mut hits = Vec::new();
             table.for_each(|entry| hits.push(entry.hits));
             assert_eq!(hits, [7], "what was counted goes on");
         }
+    }
+}

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::lock::StateLock;
-use crate::feed::Saved;
+use crate::feed::{HeldBack, Saved};
 use crate::quote::plain;
 use crate::shared::Shared;
 use crate::state::{self, Ban, State};
@@ -303,6 +303,10 @@ pub fn collect(shared: &Shared, feed: Saved) -> State {
         feed: Some(Saved {
             last_success: wall(feed.last_success),
             last_full: wall(feed.last_full),
+            held: feed.held.map(|held| HeldBack {
+                since: offset.wall(held.since),
+                ..held
+            }),
             budget: feed.budget.iter().map(|&ms| offset.wall_ms(ms)).collect(),
             ..feed
         }),

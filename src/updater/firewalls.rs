@@ -1,6 +1,7 @@
 //! The copies of the ban tables in the kernel: told of each change, refilled in every doubt.
 
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::address::Subnet;
@@ -54,11 +55,26 @@ struct Sampled {
     looked: u64,
 }
 
+/// The backend for iptables-api, which remembers beside the state file what it put into the chain.
+///
+/// # Errors
+/// The URL is none, or the memory cannot be read.
+pub fn iptables_api(config: &Config, state: Option<&Path>) -> Result<IptablesApi, Error> {
+    let api = IptablesApi::new(config.firewall_url.as_str())?;
+    let Some(state) = state else {
+        return Ok(api);
+    };
+    let mut path = state.as_os_str().to_owned();
+    path.push(".iptables-api");
+    api.remembering(Path::new(&path))
+}
+
 impl Firewalls {
-    /// Starts the backends that the parameters name. `listening` are this server's sockets. What
-    /// cannot be started is logged and left out.
+    /// Starts the backends that the parameters name. `listening` are this server's sockets, `state` the state
+    /// file if this process may write it. What cannot be started is logged and left out.
     pub fn start(
         config: &Config,
+        state: Option<&Path>,
         listening: Vec<ListeningSocket>,
         waker: impl Fn() + Clone + Send + 'static,
     ) -> Self {
@@ -73,10 +89,12 @@ impl Firewalls {
                 Nft::new(config.nft_settings(&sip_ports(&listening)))
                     .map(|nft| Box::new(nft) as Box<dyn Firewall>),
             ),
-            FirewallKind::IptablesApi => Some(
-                IptablesApi::new(config.firewall_url.as_str())
-                    .map(|api| Box::new(api) as Box<dyn Firewall>),
-            ),
+            FirewallKind::IptablesApi => {
+                // What is emptied at the start needs no memory.
+                let state = state.filter(|_| !config.firewall_flush);
+                let made = iptables_api(config, state);
+                Some(made.map(|api| Box::new(api) as Box<dyn Firewall>))
+            }
         };
         match backend {
             Some(Ok(backend)) => firewalls.add(Place::Firewall, backend, config, waker.clone()),

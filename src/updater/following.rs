@@ -105,6 +105,7 @@ impl Following {
             last_success: (success != 0).then_some(success),
             last_error: String::new(),
             next_poll: None,
+            held_since: None,
             ..engine
         }
     }
@@ -144,6 +145,7 @@ fn fetched(shared: &Shared, engine: &Saved) -> Option<Saved> {
         id: Some(ControlId::new(&cluster.fetched_id().get()).ok()?),
         last_success: past(Number::FetchedSuccess),
         last_full: past(Number::FetchedFull),
+        held: None,
         ..engine.clone()
     })
 }

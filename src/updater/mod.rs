@@ -5,7 +5,7 @@
 
 mod capacity;
 mod estimate;
-mod firewalls;
+pub mod firewalls;
 mod following;
 pub(crate) mod intake;
 mod resolver;
@@ -183,7 +183,9 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             .ok();
         let state_writer = StateWriter::new(parts.resumed.state_file.clone(), waker.clone());
         let listening = std::mem::take(&mut parts.listening);
-        let firewalls = Firewalls::start(config, listening, waker);
+        let state = parts.resumed.state_file.as_ref();
+        let state = state.map(|file| file.path.as_path());
+        let firewalls = Firewalls::start(config, state, listening, waker);
         let trust = TrustWatch::new(parts.trusted.clone(), resolver);
         Ok(Self::assemble(
             parts,
@@ -251,7 +253,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         self.capacity.look(self.shared, self.config);
         let next = self.drive_feed(now);
         self.state_writer.save_if_due(now, || {
-            let saved = self.following.saved(self.shared, self.engine.saved());
+            let saved = self.following.saved(self.shared, self.engine.to_save());
             writer::collect(self.shared, saved)
         });
         self.firewalls
@@ -278,7 +280,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             self.state_writer.changed();
         }
         // A request without an answer yet counts for the service, so for the next run, too.
-        let saved = self.following.saved(self.shared, self.engine.saved());
+        let saved = self.following.saved(self.shared, self.engine.to_save());
         if !saved.budget.is_empty() {
             self.state_writer.changed();
         }

@@ -220,6 +220,13 @@ fn handle(chain: &mut Vec<String>, method: &str, path: &str, fault: Fault) -> (u
                 }
             }
         }
+        ("GET", ["puship", ip]) if ip.parse::<IpAddr>().is_ok() => {
+            if chain.iter().any(|known| known == ip) {
+                return error("ip already exists");
+            }
+            chain.insert(0, (*ip).to_owned());
+            success("pushed")
+        }
         ("GET", [""]) => (405, String::new()),
         _ => (404, "404 page not found\n".to_owned()),
     }

@@ -10,11 +10,12 @@ use crate::cli::config::Settings;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::listing;
 use crate::cli::messages;
-use crate::cli::service::lock::{StateLock, Taken};
+use crate::cli::service::unusable_lock;
 use crate::cli::times;
 use crate::feed::client::{HttpClient, HttpSettings};
 use crate::feed::request_budget::RequestBudget;
 use crate::feed::{Key, Saved, Source};
+use crate::state::lock::{LockError, StateLock};
 use crate::state::{self, State};
 
 /// The service, and what may be asked of it.
@@ -103,9 +104,12 @@ impl<'a> Live<'a> {
                 budget: budget.stamps(),
                 ..saved
             });
-            match StateLock::take(&path, "none")? {
-                Taken::Ours(_held) => store(&path, &state),
-                Taken::Other(_) => messages::note(&format!(
+            match StateLock::take(&path, "none") {
+                Ok(_held) => store(&path, &state),
+                Err(LockError::Unusable(error)) => {
+                    return Err(unusable_lock(&self.settings.config.state_file, &error))
+                }
+                Err(LockError::Held(_)) => messages::note(&format!(
                     "{}: another program keeps this state file; this request is not counted there",
                     path.display()
                 )),

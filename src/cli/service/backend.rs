@@ -1,13 +1,17 @@
 //! The firewall that the configuration names, for use without a thread of its own.
 
+use std::path::Path;
+
 use crate::cli::config::Settings;
 use crate::cli::exit::Failure;
-use crate::config::FirewallKind;
+use crate::config::{Config, FirewallKind};
 use crate::firewall::ipset::Ipset;
 use crate::firewall::iptables_api::IptablesApi;
 use crate::firewall::nft::Nft;
 use crate::firewall::{later_ends, Element, Error, Firewall, Scope};
+use crate::log;
 use crate::shared::Shared;
+use crate::updater::firewalls::iptables_api;
 
 /// The backend; `None` if there is none.
 pub fn make(settings: &Settings) -> Result<Option<Box<dyn Firewall>>, Failure> {
@@ -16,22 +20,41 @@ pub fn make(settings: &Settings) -> Result<Option<Box<dyn Firewall>>, Failure> {
         _ if settings.own.ipset => Ok(Box::new(Ipset::new(&settings.own.ipset_name))),
         FirewallKind::None => return Ok(None),
         FirewallKind::Nft => Nft::new(config.nft_settings(&[])).map(|nft| Box::new(nft) as _),
-        FirewallKind::IptablesApi => {
-            IptablesApi::new(config.firewall_url.as_str()).map(|api| Box::new(api) as _)
-        }
+        FirewallKind::IptablesApi => remembering(config).map(|api| Box::new(api) as _),
     };
     made.map(Some).map_err(|error| failure(&error))
 }
 
+/// The backend for iptables-api with what earlier runs put into the chain.
+fn remembering(config: &Config) -> Result<IptablesApi, Error> {
+    let state = Some(Path::new(&config.state_file)).filter(|path| !path.as_os_str().is_empty());
+    iptables_api(config, state)
+}
+
+/// Takes away all that earlier runs put into the firewall.
+pub fn remove(settings: &Settings) -> Result<bool, Failure> {
+    let config = &settings.config;
+    if config.firewall == FirewallKind::IptablesApi && !settings.own.ipset {
+        // The chain may hold entries of others: it is emptied as a whole only if nothing is known.
+        let mut api = remembering(config).map_err(|error| failure(&error))?;
+        if api.remembers() {
+            bring_up_to_date(&mut api, &[]).map_err(|error| failure(&error))?;
+            return Ok(true);
+        }
+    }
+    let Some(mut backend) = make(settings)? else {
+        return Ok(false);
+    };
+    backend.remove().map_err(|error| failure(&error))?;
+    Ok(true)
+}
+
 /// What tells one firewall from another: two programs must not keep the same one.
 pub fn identity(settings: &Settings) -> String {
-    let config = &settings.config;
-    match config.firewall {
-        _ if settings.own.ipset => format!("ipset {}", settings.own.ipset_name),
-        FirewallKind::None => "none".to_owned(),
-        FirewallKind::Nft => format!("nft {}", config.nft_table),
-        FirewallKind::IptablesApi => format!("iptables-api {}", config.firewall_url),
+    if settings.own.ipset {
+        return format!("ipset {}", settings.own.ipset_name);
     }
+    settings.config.firewall_identity()
 }
 
 /// Everything that belongs into the firewall, with the time that each ban has left.
@@ -59,10 +82,13 @@ pub fn wanted(shared: &Shared, scope: Scope) -> Vec<Element> {
 /// Makes the firewall equal to `wanted`. What is in force and wanted stays in force meanwhile.
 pub fn bring_up_to_date(backend: &mut dyn Firewall, wanted: &[Element]) -> Result<(), Error> {
     let rest = backend.reconcile(wanted)?;
-    for batch in rest.chunks(backend.batch_size().max(1)) {
-        backend.apply(batch)?;
+    let applied = rest
+        .chunks(backend.batch_size().max(1))
+        .try_for_each(|batch| backend.apply(batch));
+    for (level, text) in backend.drain_notes() {
+        log::write(level, file!(), line!(), format_args!("{text}"));
     }
-    Ok(())
+    applied
 }
 
 /// The failure of a command, with the remedy.

@@ -19,6 +19,7 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::lines;
 use crate::cli::listing::Listing;
 use crate::cli::messages;
+use crate::cli::times;
 use crate::feed::FeedState;
 use crate::firewall::Element;
 use crate::shared::published::{Number, Text};
@@ -37,6 +38,9 @@ struct Report {
     listed: usize,
     requests: u64,
     state: &'static str,
+    /// Since when a list that is suspiciously short is held back, in Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_since: Option<u64>,
     firewall: &'static str,
 }
 
@@ -45,7 +49,8 @@ enum Outcome {
     Complete,
     Unavailable(String),
     Refused,
-    Held,
+    /// A list that is suspiciously short, which this run or an earlier one held back at this Unix second.
+    Held(u64),
     Interrupted,
 }
 
@@ -79,6 +84,7 @@ pub fn run(
         listed: work.shared.feed.len(),
         requests: work.shared.published.number(Number::FeedRequests),
         state: state_of(work.shared).as_str(),
+        held_since: updater.feed().held_since,
         firewall: "none",
     };
     // The list that is there goes to the firewall whatever the service did.
@@ -129,10 +135,17 @@ fn fetch(
         failures += bad - last.1;
         last = (good, bad);
         let complete = if full { host.completed() > 0 } else { good > 0 };
-        match state_of(work.shared) {
-            FeedState::Unauthorized => return Outcome::Refused,
-            FeedState::Held => return Outcome::Held,
-            FeedState::Ok if complete => return Outcome::Complete,
+        let feed = updater.feed();
+        // Nothing is under way, and nothing more is due for a while.
+        let is_idle = feed.next_poll.is_some() && feed.waiting_for.is_empty();
+        match (feed.state, feed.held_since) {
+            (FeedState::Unauthorized, _) => return Outcome::Refused,
+            // If an earlier run held a list back, the full fetch that has to agree may be due now.
+            (_, Some(since)) if is_idle => return Outcome::Held(since),
+            (FeedState::Ok, None) if complete => return Outcome::Complete,
+            (FeedState::Ok, None) if is_idle && good > 0 => {
+                return Outcome::Unavailable("its list did not come to an end".to_owned())
+            }
             _ if failures >= MOST_FAILURES => {
                 return Outcome::Unavailable(work.shared.published.text(Text::FeedLastError))
             }
@@ -154,9 +167,12 @@ fn install(settings: &Settings, wanted: &[Element]) -> Result<Option<&'static st
     let Some(mut backend) = backend::make(settings)? else {
         return Ok(None);
     };
-    // Nobody remembers what the last run put there.
-    if !backend.facts().knows_what_it_holds {
-        backend.reset().map_err(|error| backend::failure(&error))?;
+    if !backend.facts().knows_what_it_holds && settings.config.state_file.is_empty() {
+        messages::warning(&format!(
+            "firewall {}: without state_file nobody remembers what earlier runs put there: what is no longer \
+             listed stays",
+            backend.facts().name
+        ));
     }
     backend::bring_up_to_date(backend.as_mut(), wanted)
         .map_err(|error| backend::failure(&error))?;
@@ -174,11 +190,13 @@ fn verdict(settings: &Settings, outcome: Outcome) -> Result<(), Failure> {
             Exit::Unavailable,
             format!("{url}: the service is unavailable ({why}); the list is kept"),
         )),
-        Outcome::Held => Err(Failure::new(
+        Outcome::Held(since) => Err(Failure::new(
             Exit::Unavailable,
             format!(
-                "{url}: the service's list is suspiciously short; the list is kept. \"apiban sync --force\" \
-                 believes the service"
+                "{url}: the service's list is suspiciously short since {}; the list is kept. A full fetch that \
+                 still says so {} later is believed, and \"apiban sync --force\" believes the service at once",
+                times::point(u32::try_from(since).unwrap_or(u32::MAX)),
+                times::span(settings.config.poll_interval)
             ),
         )),
         Outcome::Refused => Err(Failure::trouble(format!(

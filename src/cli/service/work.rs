@@ -12,7 +12,6 @@ use std::os::fd::AsFd;
 
 use super::backend;
 use super::host::ThisHost;
-use super::lock::{StateLock, Taken};
 use crate::cli::config::Settings;
 use crate::cli::exit::Failure;
 use crate::cli::listing;
@@ -21,8 +20,8 @@ use crate::config::{reading, Config, FirewallKind};
 use crate::feed::{ApiKey, Key};
 use crate::quote::plain;
 use crate::shared::Shared;
-use crate::state::restore;
-use crate::state::restore::Resumed;
+use crate::state::lock::{path_of, LockError, StateLock};
+use crate::state::restore::{self, Resumed};
 use crate::sys::mmap::SharedArena;
 use crate::trust::Given;
 use crate::updater::{Parts, Updater};
@@ -50,8 +49,6 @@ pub struct Work {
     key: Key,
     trusted: Given,
     resumed: Resumed,
-    /// Held as long as this program may write the state file.
-    _lock: Option<StateLock>,
 }
 
 impl Work {
@@ -63,13 +60,14 @@ impl Work {
             path => {
                 make_directory(Path::new(path))?;
                 let ours = backend::identity(settings);
-                match StateLock::take(Path::new(path), &ours)? {
-                    Taken::Ours(lock) => Some(lock),
-                    Taken::Other(other) => {
+                match StateLock::take(Path::new(path), &ours) {
+                    Ok(lock) => Some(lock),
+                    Err(LockError::Held(holder)) => {
                         return Ok(Prepared::InUse {
-                            same_firewall: other == ours,
+                            same_firewall: holder.firewall == ours,
                         })
                     }
+                    Err(LockError::Unusable(error)) => return Err(unusable_lock(path, &error)),
                 }
             }
         };
@@ -88,7 +86,10 @@ impl Work {
             all.extend(own.map(|ip| (crate::address::Subnet::host(ip), crate::trust::Rule::Own)));
         }
         shared.trust.replace(&all);
-        let resumed = restore::restore(config, shared);
+        let resumed = match lock {
+            None => Resumed::default(),
+            lock => restore::restore_locked(config, shared, lock),
+        };
         let waker = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
             .map_err(|error| Failure::trouble(format!("no eventfd: {}", error.desc())))?;
         Ok(Prepared::Ready(Box::new(Work {
@@ -99,7 +100,6 @@ impl Work {
             key,
             trusted,
             resumed,
-            _lock: lock,
         })))
     }
 
@@ -149,6 +149,15 @@ impl Work {
             let _ = self.waker.read();
         }
     }
+}
+
+/// The lock file cannot be made, opened or locked.
+pub fn unusable_lock(state: &str, error: &std::io::Error) -> Failure {
+    Failure::trouble(format!(
+        "{}: {}; run this as the user that may write there, or name another state file",
+        path_of(Path::new(state)).display(),
+        plain(error)
+    ))
 }
 
 /// The tables, in memory that costs nothing before it is used.

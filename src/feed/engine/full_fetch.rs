@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::walk::MAX_LISTED;
-use super::POLL_SPREAD;
+use super::{HeldBack, POLL_SPREAD};
 use crate::address::Subnet;
 use crate::feed::schedule::Jitter;
 
@@ -26,7 +26,15 @@ pub(super) struct FullFetch {
     /// The next complete list is believed however short it is.
     pub force: bool,
     /// The list of a full fetch that nobody believed yet, and everything listed since.
-    held: Option<HashSet<Subnet>>,
+    held: Option<Held>,
+}
+
+/// Such a list.
+#[derive(Debug)]
+struct Held {
+    /// When it was held back, in Unix milliseconds.
+    since: u64,
+    seen: HashSet<Subnet>,
 }
 
 impl FullFetch {
@@ -84,23 +92,45 @@ impl FullFetch {
         self.held.is_some()
     }
 
-    /// Keeps a list that is not believed until the next one, which comes at `next`.
-    pub fn hold(&mut self, seen: HashSet<Subnet>, next: u64) {
-        self.held = Some(seen);
-        self.next = next;
+    /// Keeps a list that is not believed at `now` until the next one, which comes `pause` milliseconds later.
+    pub fn hold(&mut self, seen: HashSet<Subnet>, now: u64, pause: u64) {
+        self.held = Some(Held { since: now, seen });
+        self.next = now.saturating_add(pause);
         self.again = false;
+    }
+
+    /// Goes on from a list that an earlier run held back at `since`; the next full fetch comes `pause`
+    /// milliseconds after that.
+    pub fn resume_held(&mut self, since: u64, listed: &[String], pause: u64) {
+        let seen = listed.iter().filter_map(|text| text.parse().ok()).collect();
+        self.held = Some(Held { since, seen });
+        self.next = self.next.min(since.saturating_add(pause));
+    }
+
+    /// Since when a list is held, in Unix milliseconds.
+    pub fn held_since(&self) -> Option<u64> {
+        self.held.as_ref().map(|held| held.since)
+    }
+
+    /// The list that is held and since when, as the state file keeps it.
+    pub fn held_back(&self) -> Option<HeldBack> {
+        self.held.as_ref().map(|held| HeldBack {
+            // Rounded up: the second opinion must not come too soon.
+            since: held.since.div_ceil(1_000),
+            listed: held.seen.iter().map(ToString::to_string).collect(),
+        })
     }
 
     /// The list that is held, which is held no longer.
     pub fn take_held(&mut self) -> Option<HashSet<Subnet>> {
-        self.held.take()
+        self.held.take().map(|held| held.seen)
     }
 
     /// Adds what has been listed since to the list that is held.
     pub fn extend_held(&mut self, addresses: &[Subnet]) {
         if let Some(held) = &mut self.held {
-            held.extend(addresses);
-            if held.len() > MAX_LISTED {
+            held.seen.extend(addresses);
+            if held.seen.len() > MAX_LISTED {
                 // No list is that long: the next full fetch is judged as if it were the first.
                 self.held = None;
             }
@@ -120,7 +150,7 @@ impl FullFetch {
         match self.held.take() {
             // Two lists agree on what neither of them holds.
             Some(first) if !small && !self.force => {
-                seen.extend(first);
+                seen.extend(first.seen);
                 Ok(seen)
             }
             _ if small || self.force => Ok(seen),

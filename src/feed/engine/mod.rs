@@ -25,7 +25,7 @@ mod status;
 mod walk;
 
 use full_fetch::FullFetch;
-pub use model::{Effect, FeedSettings, FeedState, Listed, Saved, Status, Step};
+pub use model::{Effect, FeedSettings, FeedState, HeldBack, Listed, Saved, Status, Step};
 use outcome::Outage;
 use walk::{Progress, Walk};
 
@@ -115,12 +115,16 @@ impl Engine {
             Saved::default()
         };
         let past = |seconds: Option<u64>| seconds.map(|s| s.saturating_mul(1_000).min(now));
-        let full = FullFetch::new(
+        let mut full = FullFetch::new(
             config.resync_interval,
             past(saved.last_full),
             now,
             &mut jitter,
         );
+        if let Some(held) = &saved.held {
+            let since = held.since.saturating_mul(1_000).min(now);
+            full.resume_held(since, &held.listed, config.held_pause());
+        }
         Engine {
             budget,
             key: key.into(),
@@ -340,8 +344,8 @@ impl Engine {
         );
         self.log(Level::Warn, &text);
         // Not at once: what is wrong with the service needs a while to pass.
-        let pause = self.config.poll_interval.max(1).saturating_mul(1_000);
-        self.full.hold(seen, now.saturating_add(pause));
+        self.full.hold(seen, now, self.config.held_pause());
+        self.effects.push_back(Effect::SaveSoon);
     }
 
     /// A complete list that is believed: what it does not hold goes.

@@ -31,6 +31,11 @@ pub struct FeedSettings {
 }
 
 impl FeedSettings {
+    /// Pause before the full fetch that has to agree with one that was held back, in milliseconds.
+    pub(super) fn held_pause(&self) -> u64 {
+        self.poll_interval.max(1).saturating_mul(1_000)
+    }
+
     /// The page's entries with their ends; `now` in seconds. If the control ID is no plausible time,
     /// they count from now.
     pub(super) fn ends(&self, page: &Page, now: u64) -> Vec<Listed> {
@@ -94,6 +99,18 @@ pub struct Saved {
     pub budget: Vec<u64>,
     /// Which list it was.
     pub source: String,
+    /// A full fetch that was not believed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBack>,
+}
+
+/// A full fetch that is not believed before a second one agrees.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Unix time in seconds at which it was held back.
+    pub since: u64,
+    /// What it listed, and what has been listed since.
+    pub listed: Vec<String>,
 }
 
 impl Saved {
@@ -174,6 +191,8 @@ pub struct Status {
     /// What the next request waits for if not for its usual time: `request budget` or `pause after an
     /// error`; otherwise empty.
     pub waiting_for: &'static str,
+    /// Since when a full fetch is held back; `None` if none is.
+    pub held_since: Option<u64>,
     /// Requests sent since the start, redirects included.
     pub requests: u64,
     /// Pages received since the start.

@@ -22,6 +22,7 @@ impl Engine {
             last_error: self.last_error(),
             next_poll: planned.then(|| self.due(now).div_ceil(1_000)),
             waiting_for: if planned { self.waiting_for(now) } else { "" },
+            held_since: self.full.held_since().map(|ms| ms.div_ceil(1_000)),
             requests: self.counts.requests,
             pages: self.counts.pages,
             fetch_ok: self.counts.ok,
@@ -51,9 +52,18 @@ impl Engine {
         }
     }
 
-    /// What the next run needs.
+    /// What the next run needs, with the list that is held back.
+    pub fn to_save(&self) -> Saved {
+        Saved {
+            held: self.full.held_back(),
+            ..self.saved()
+        }
+    }
+
+    /// What the next run needs, but for the list that is held back, which may be long.
     pub fn saved(&self) -> Saved {
         Saved {
+            held: None,
             id: self.id.clone(),
             last_success: self.last_success.map(|ms| ms / 1_000),
             last_full: self.full.last.map(|ms| ms / 1_000),

@@ -2,6 +2,8 @@
 
 mod answers;
 mod export;
+mod fetching;
+mod firewalls;
 mod mirror;
 mod mmdb;
 mod program;

@@ -1,82 +1,16 @@
-//! `apiban sync`, `run` and `flush`: the service, the state file and real firewalls.
+//! `apiban sync` and `run`: the service in every mood, the state file, the host around it.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
 use apiban_testing::feed_server::{Fault, FeedServer, Options};
-use apiban_testing::iptables_api::Daemon;
 use apiban_testing::netns::{in_namespace, objects, run};
 use apiban_testing::wait::{wait_for, wait_until};
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
 
+use super::fetching::{banned, fetching, many, service, set_of, Running, KEY, SOON};
 use super::program::{bare, ran, Program};
-
-const KEY: &str = "sEcRet0123456789";
-const SOON: Duration = Duration::from_secs(30);
-
-fn service() -> FeedServer {
-    FeedServer::start(Options::new(KEY)).expect("the stand-in for the service")
-}
-
-/// A program that fetches from this service as fast as it likes.
-fn fetching(service: &FeedServer, config: &str) -> Program {
-    Program::new(&format!(
-        "api_key = \"{KEY}\"\napi_url = \"{}\"\nrate_limit_requests = 1000\nrate_limit_window = 1\n\
-         trust_self = false\nhttp_timeout = 2\n{config}",
-        service.url()
-    ))
-}
-
-fn many(count: u32) -> Vec<String> {
-    (0..count)
-        .map(|n| format!("20.{}.{}.{}", n / 62_500, n / 250 % 250, n % 250))
-        .collect()
-}
-
-/// What all sets of the nft table hold.
-fn banned() -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for set in objects("set").iter().filter(|set| set["table"] == "apiban") {
-        let name = set["name"].as_str().unwrap();
-        found.extend(apiban_testing::netns::addresses(name));
-    }
-    found
-}
-
-fn set_of<A: ToString>(addresses: &[A]) -> BTreeSet<String> {
-    addresses.iter().map(ToString::to_string).collect()
-}
-
-/// A program in the background; it ends with the test.
-struct Running(Child);
-
-impl Running {
-    fn start(mut command: Command) -> Running {
-        Running(command.spawn().expect("the program starts"))
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a process id"));
-        kill(pid, signal).expect("it is there");
-    }
-
-    fn end(mut self) -> i32 {
-        self.signal(Signal::SIGTERM);
-        self.0.wait().expect("it ends").code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 #[test]
 fn sync_fetches_all_then_only_what_is_new() {
@@ -148,6 +82,48 @@ fn a_service_in_trouble_leaves_everything_in_force() {
 }
 
 #[test]
+fn a_list_that_shrank_is_believed_when_a_later_run_sees_the_same() {
+    let service = service();
+    let listed = many(300);
+    service.list(&listed);
+    let program = fetching(&service, "");
+    let entries = || program.run(&["list"]).ok().lines().count();
+    program.run(&["sync"]).ok();
+    service.delist(&listed[10..]);
+    let held = program.run(&["sync", "--full", "--json"]);
+    assert_eq!((held.code, entries()), (4, 300), "{held:?}");
+    let since = |ran: &super::program::Ran| {
+        let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+        json["held_since"].as_u64().expect("a time")
+    };
+    // Too soon for a second opinion: one poll, and what is held back is still known.
+    let before = service.requests().len();
+    let again = program.run(&["sync", "--json"]);
+    assert_eq!((again.code, entries()), (4, 300), "{again:?}");
+    assert!(again.err.contains("suspiciously short since"), "{again:?}");
+    assert_eq!(since(&again), since(&held));
+    assert_eq!(service.requests().len(), before + 1);
+    // A poll interval later the next run asks for the whole list by itself, and it says the same.
+    let config = fs::read_to_string(program.dir().join("apiban.toml")).unwrap();
+    program.file("apiban.toml", &format!("{config}poll_interval = 1\n"));
+    wait_until("a run that agrees", SOON, || {
+        program.run(&["sync"]).code == 0
+    });
+    assert_eq!(entries(), 10);
+    // It shrank and recovered: nothing is lost, and nothing is held back any more.
+    let listed: Vec<String> = many(600).split_off(300);
+    service.list(&listed);
+    program.run(&["sync"]).ok();
+    service.delist(&listed[10..]);
+    assert_eq!(program.run(&["sync", "--full"]).code, 4);
+    service.list(&listed[10..]);
+    wait_until("a run that sees it whole", SOON, || {
+        program.run(&["sync"]).code == 0
+    });
+    assert_eq!(entries(), 310);
+}
+
+#[test]
 fn what_nobody_may_ban_is_not_banned() {
     in_namespace(|| {
         let service = service();
@@ -186,177 +162,6 @@ fn without_the_right_to_change_the_firewall_it_says_so_and_keeps_the_list() {
         );
         assert_eq!(program.run(&["list"]).ok(), "192.0.2.1\n");
     });
-}
-
-#[test]
-fn ipsets_are_filled_aside_and_swapped() {
-    in_namespace(|| {
-        let service = service();
-        let listed = ["192.0.2.1", "198.51.100.0/24", "2001:db8::7"];
-        service.list(&listed);
-        let program = fetching(&service, "firewall = \"ipset\"\nipset_name = \"sip\"\n");
-        program.run(&["sync"]).ok();
-        run(
-            "iptables",
-            &[
-                "-A",
-                "INPUT",
-                "-m",
-                "set",
-                "--match-set",
-                "sip-v4",
-                "src",
-                "-j",
-                "DROP",
-            ],
-        );
-        for (set, ip) in [
-            ("sip-v4", "192.0.2.1"),
-            ("sip-v4", "198.51.100.9"),
-            ("sip-v6", "2001:db8::7"),
-        ] {
-            run("ipset", &["test", set, ip]);
-        }
-        service.delist(&["192.0.2.1"]);
-        program.run(&["sync", "--full"]).ok();
-        let list = run("ipset", &["list", "sip-v4"]);
-        assert!(
-            list.contains("198.51.100.0/24 timeout 604") && !list.contains("192.0.2.1"),
-            "{list}"
-        );
-        // A set that a rule names stays, empty.
-        program.run(&["flush"]).ok();
-        assert_eq!(run("ipset", &["-n", "list"]), "sip-v4\n");
-        assert!(!run("ipset", &["list", "sip-v4"]).contains("198.51.100.0"));
-    });
-}
-
-#[test]
-fn iptables_api_gets_the_list_and_gives_it_back() {
-    let service = service();
-    service.list(&["192.0.2.1", "192.0.2.2"]);
-    let api = Daemon::start();
-    let program = fetching(
-        &service,
-        &format!(
-            "firewall = \"iptables-api\"\nfirewall_url = \"{}\"\n",
-            api.url()
-        ),
-    );
-    program.run(&["sync"]).ok();
-    assert_eq!(set_of(&api.chain()), set_of(&["192.0.2.1", "192.0.2.2"]));
-    service.delist(&["192.0.2.2"]);
-    program.run(&["sync", "--full"]).ok();
-    assert_eq!(api.chain(), ["192.0.2.1"]);
-    program.run(&["flush"]).ok();
-    assert!(api.chain().is_empty());
-}
-
-#[test]
-fn a_go_clients_configuration_is_enough_and_its_chain_is_found() {
-    in_namespace(|| {
-        let service = service();
-        service.list(&["192.0.2.1"]);
-        let program = fetching(&service, "");
-        let json = format!("{{\"APIKEY\":\"{KEY}\",\"LKID\":\"100\",\"VERSION\":\"1.0\",\"SET\":\"sip\",\"FLUSH\":\"200\"}}");
-        let config = program.file("config.json", &json);
-        run("iptables", &["-N", "APIBAN"]);
-        run("nft", &["add", "table", "ip", "old"]);
-        run(
-            "nft",
-            &["add", "set", "ip", "old", "APIBAN", "{ type ipv4_addr; }"],
-        );
-        let state = program.state_file();
-        let mut command = bare(&["sync", "FULL", "--config", config.to_str().unwrap()]);
-        command.arg("--state-file").arg(&state);
-        // The address of the service is not in that file: it is APIBAN's own, and no test asks that one.
-        let refused = ran(command.env("HTTPS_PROXY", "http://127.0.0.1:9"));
-        assert_eq!(refused.code, 4, "{refused:?}");
-        assert!(refused.err.contains("iptables -X APIBAN"), "{refused:?}");
-        assert!(
-            refused.err.contains("nft delete set ip old APIBAN"),
-            "{refused:?}"
-        );
-        run("sh", &["-c", "iptables -F APIBAN; iptables -X APIBAN"]);
-        run("nft", &["delete", "set", "ip", "old", "APIBAN"]);
-        let again = ran(command.env("HTTPS_PROXY", "http://127.0.0.1:9"));
-        assert!(!again.err.contains("APIBAN of another"), "{again:?}");
-        let untouched = fs::read_to_string(&config).unwrap();
-        assert_eq!(untouched, json);
-    });
-}
-
-#[test]
-fn run_is_a_service_from_ready_to_the_end() {
-    for (firewall, holds) in [
-        (
-            "nft",
-            (|ip: &str| banned().contains(ip)) as fn(&str) -> bool,
-        ),
-        ("ipset", |ip: &str| {
-            let sets = Command::new("ipset")
-                .args(["list", "apiban-v4"])
-                .output()
-                .unwrap();
-            String::from_utf8_lossy(&sets.stdout).contains(&format!("{ip} timeout"))
-        }),
-    ] {
-        in_namespace(move || {
-            let service = service();
-            service.list(&["192.0.2.1"]);
-            let program = fetching(
-                &service,
-                &format!("firewall = \"{firewall}\"\npoll_interval = 1\n"),
-            );
-            let notify = program.dir().join("notify");
-            let systemd = UnixDatagram::bind(&notify).unwrap();
-            systemd.set_read_timeout(Some(SOON)).unwrap();
-            let mut command = program.command(&["run"]);
-            command.env("NOTIFY_SOCKET", &notify);
-            let running = Running::start(command);
-            let mut said = [0; 256];
-            let length = systemd.recv(&mut said).unwrap();
-            assert_eq!(&said[..length], b"READY=1\n");
-            wait_until("the list in the firewall", SOON, || holds("192.0.2.1"));
-            service.list(&["192.0.2.2"]);
-            wait_until("what is new", SOON, || holds("192.0.2.2"));
-            service.delist(&["192.0.2.1"]);
-            running.signal(Signal::SIGHUP);
-            wait_until("what is gone", SOON, || !holds("192.0.2.1"));
-            // A second program with the same state file only reads it.
-            let requests = |service: &FeedServer| service.requests().len();
-            let second = program.run(&["sync", "-v"]);
-            assert_eq!(second.code, 0, "{second:?}");
-            assert!(
-                second
-                    .err
-                    .contains("another program keeps this state file and the firewall"),
-                "{second:?}"
-            );
-            // With a firewall of its own it fills that one.
-            let config = fs::read_to_string(program.dir().join("apiban.toml")).unwrap();
-            let config = config.replace(
-                &format!("firewall = \"{firewall}\"\n"),
-                "firewall = \"ipset\"\nipset_name = \"other\"\n",
-            );
-            let other = program.file("other.toml", &config);
-            wait_until("the state file", SOON, || {
-                program.run(&["list"]).out == "192.0.2.2\n"
-            });
-            ran(&mut bare(&["sync", "--config", other.to_str().unwrap()])).ok();
-            run("ipset", &["test", "other-v4", "192.0.2.2"]);
-            let refused = program.run(&["run"]);
-            assert_eq!(refused.code, 2, "{refused:?}");
-            assert_eq!(running.end(), 0);
-            let after = requests(&service);
-            assert!(holds("192.0.2.2"), "bans stay until their own end");
-            // The next program goes on where this one was.
-            program.run(&["sync"]).ok();
-            assert_eq!(requests(&service), after + 1);
-            program.run(&["flush"]).ok();
-            assert!(!holds("192.0.2.2"));
-        });
-    }
 }
 
 #[test]
@@ -509,4 +314,49 @@ fn the_example_configuration_is_read() {
     let mut command = bare(&["list", "--config", example.to_str().unwrap()]);
     let ran = ran(command.arg("--state-file").arg(program.state_file()));
     assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+#[test]
+fn on_a_terminal_it_says_what_it_waits_for() {
+    let options = Options {
+        rate: Some((4, Duration::from_secs(3))),
+        ..Options::new(KEY)
+    };
+    let service = FeedServer::start(options).unwrap();
+    service.list(&many(1_300));
+    let program = fetching(&service, "");
+    let config = fs::read_to_string(program.dir().join("apiban.toml")).unwrap();
+    let config = config
+        .replace("requests = 1000", "requests = 4")
+        .replace("window = 1\n", "window = 3\n");
+    program.file("apiban.toml", &config);
+    let inner = program.command(&["sync"]);
+    let words: Vec<_> = std::iter::once(inner.get_program())
+        .chain(inner.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    // A terminal of its own, as script(1) makes one.
+    let on_terminal = |more: &str| {
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("{}{more}", words.join(" ")), "/dev/null"]);
+        command.env("TERM", "xterm").env("NO_COLOR", "1");
+        ran(&mut command).ok()
+    };
+    let shown = on_terminal("");
+    assert!(
+        shown.contains("the service allows 4 requests in 3 s")
+            && shown.contains(" pages; waiting "),
+        "{shown:?}"
+    );
+    assert!(!shown.contains("\u{1b}[3"), "no colour: {shown:?}");
+    assert!(shown.contains("1300 addresses listed"), "{shown:?}");
+    // Elsewhere, and if nobody wants to see it, there is none.
+    fs::remove_file(program.state_file()).unwrap();
+    let quiet = on_terminal(" --quiet");
+    assert!(!quiet.contains("waiting"), "{quiet:?}");
+    let piped = program.run(&["sync", "--full"]);
+    assert!(
+        piped.out.is_empty() && !piped.err.contains("waiting"),
+        "{piped:?}"
+    );
 }

@@ -162,6 +162,46 @@ fn a_sudden_shrink_waits_for_a_second_opinion() {
 }
 
 #[test]
+fn a_shrink_that_was_held_back_waits_for_its_second_opinion_over_a_restart() {
+    let mut world = World::filled(600);
+    world.list.truncate(10);
+    world.engine.reload(world.now, key(), false);
+    world.full_fetch();
+    let held_at = world.now;
+    let text = serde_json::to_string(&world.engine.to_save()).unwrap();
+    let resumed = |text: &str, now: u64| {
+        let saved: Saved = serde_json::from_str(text).unwrap();
+        let mut again = World::new(0, None);
+        again.engine = Engine::with_jitter(config(), key(), Some(saved), now, Jitter::seeded(7));
+        again.list = world.list.clone();
+        again.table = world.table.clone();
+        again.now = now;
+        again
+    };
+    let mut again = resumed(&text, held_at + 10_000);
+    assert_eq!(
+        again.engine.status(again.now).held_since,
+        Some(held_at.div_ceil(1_000))
+    );
+    again.one_request();
+    assert_eq!((again.state(), again.table.len()), (FeedState::Held, 600));
+    while again.full_done == 0 {
+        again.step();
+    }
+    let waited = again.now - held_at;
+    assert!((300_000..400_000).contains(&waited), "{waited}");
+    assert_eq!((again.state(), again.table.len()), (FeedState::Ok, 10));
+    assert_eq!(again.engine.to_save().held, None);
+    // Who comes back much later does not wait once more.
+    let mut late = resumed(&text, held_at + 900_000);
+    while late.full_done == 0 {
+        late.step();
+    }
+    assert!(late.now - held_at < 910_000);
+    assert_eq!(late.table.len(), 10);
+}
+
+#[test]
 fn force_applies_what_is_held_back() {
     let mut world = World::filled(600);
     world.list.truncate(10);
