@@ -15,6 +15,7 @@ mod memory;
 mod options;
 mod packets;
 mod proc;
+mod program;
 mod protection;
 mod recipe;
 mod report;
@@ -87,6 +88,9 @@ fn measure(options: &Options, stopwatch: &Path) -> Vec<Section> {
     }
     if options.wants('j') {
         sections.push(apart(options, stopwatch, root, cluster::run));
+    }
+    if options.wants('k') {
+        sections.push(apart(options, stopwatch, root, program::run));
     }
     if options.wants('n') && root {
         let part = |options: &Options, _: &Path, _| hooks::run(options);
