@@ -16,13 +16,13 @@ const KEY: &str = "sEcRet0123456789";
 const SOON: Duration = Duration::from_secs(30);
 
 /// The program with a port of the system's choice.
-struct Mirror {
+pub struct Mirror {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Mirror {
-    fn start(program: &Program, command: &str) -> Mirror {
+    pub fn start(program: &Program, command: &str) -> Mirror {
         let mut child = program
             .command(&[command, "--listen", "127.0.0.1:0"])
             .stderr(Stdio::piped())
@@ -39,12 +39,12 @@ impl Mirror {
         Mirror { child, address }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Status and body.
-    fn get(&self, path: &str, arguments: &[&str]) -> (String, String) {
+    pub fn get(&self, path: &str, arguments: &[&str]) -> (String, String) {
         let url = self.url(path);
         let mut all = vec!["-s", "-w", "\n%{http_code}"];
         all.extend(arguments);
@@ -55,8 +55,13 @@ impl Mirror {
     }
 
     fn wait_ready(&self) {
+        self.wait_ready_for(KEY);
+    }
+
+    /// Until it serves a list to who has this key.
+    pub fn wait_ready_for(&self, key: &str) {
         wait_until("a complete list", SOON, || {
-            self.get("/export/plain", &["-u", &format!("x:{KEY}")]).0 == "200"
+            self.get("/export/plain", &["-u", &format!("x:{key}")]).0 == "200"
         });
     }
 }

@@ -1,10 +1,12 @@
 //! The program `apiban`: the real binary against the stand-in for the service, kernels, parsers and clients.
 
 mod answers;
+mod clients;
 mod export;
 mod fetching;
 mod firewalls;
 mod mirror;
+mod mirror_clients;
 mod mmdb;
 mod program;
 mod report;
