@@ -33,13 +33,17 @@ pub fn bounded(name: &str, bound: usize, model: impl Fn() + Sync + Send + 'stati
     explore(name, Some(bound), model);
 }
 
-/// `LOOM_MAX_PREEMPTIONS` sets a bound for all models.
+/// `LOOM_MAX_PREEMPTIONS` sets a bound for all models that have no lower one.
 fn explore(name: &str, bound: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.max_branches = 10_000;
     // What would end it early, without a word.
     (builder.max_permutations, builder.max_duration) = (None, None);
-    builder.preemption_bound = builder.preemption_bound.or(bound);
+    // Of two bounds the lower one.
+    builder.preemption_bound = [builder.preemption_bound, bound]
+        .into_iter()
+        .flatten()
+        .min();
     let (orders, started) = (Arc::new(AtomicUsize::new(0)), Instant::now());
     let counter = orders.clone();
     ENDED.set(0);
