@@ -101,7 +101,7 @@ pub fn run(options: &Options) -> Section {
             let here = SERVER_V4;
             // The first round warms up.
             if run > 0 {
-                let mut add = |to: &mut Vec<Samples>, from| {
+                let add = |to: &mut Vec<Samples>, from| {
                     to[number].0.push(bed.price(from, here) - sending);
                 };
                 add(&mut dropped, &bed.banned);
@@ -176,7 +176,7 @@ impl Bed {
                 "link set lo up",
                 "route add local 10.9.64.0/18 dev lo",
                 "route add local 10.9.128.0/18 dev lo",
-                "link add nowhere type dummy",
+                "link add nowhere type ifb",
                 "link set nowhere up",
                 "route add 192.0.2.0/24 dev nowhere",
             ] {

@@ -2,7 +2,7 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -70,7 +70,7 @@ const BEFORE_PARSING: [Variant; 2] = [
 ];
 const IN_THE_KERNEL: [Variant; 1] = [(NFT, "if (apiban_check()) { exit; }")];
 
-/// Of these one in 256 comes through, so that it is counted.
+/// Of these few come through, so that they are counted.
 const ON_THE_SOCKET: [Variant; 1] = [(FILTER, "if (apiban_check()) { exit; }")];
 /// The longest list that is in the filter as a whole.
 const FILTERED: usize = 3_000;
@@ -242,6 +242,15 @@ fn measure(beds: &[Bed], rounds: usize, packets: usize) -> Vec<(&'static str, Sa
     for bed in beds {
         costs.extend(bed.variants.iter().map(|name| (*name, Samples::default())));
     }
+    let mut before = 0;
+    for bed in beds.iter().filter(|bed| bed.place == Place::Socket) {
+        // In a flood fewer come through; it is one after a second or two.
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            flood_in_batches(bed, BATCH);
+            before += BATCH;
+        }
+    }
     for round in 0..=rounds {
         eprintln!("c: round {round} of {rounds}");
         let mut place = costs.iter_mut();
@@ -262,7 +271,11 @@ fn measure(beds: &[Bed], rounds: usize, packets: usize) -> Vec<(&'static str, Sa
         let blocked = kamailio.statistic("apiban", "blocked_feed") as usize;
         let sent = (rounds + 1) * packets;
         if bed.place == Place::Socket {
-            assert_eq!(dropped + blocked, sent, "packets were lost, or not dropped");
+            assert_eq!(
+                dropped + blocked,
+                before + sent,
+                "packets were lost, or not dropped"
+            );
             continue;
         }
         assert_eq!(dropped, 0, "packets were lost");
