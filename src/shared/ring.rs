@@ -122,7 +122,6 @@ impl<const LINES: usize> Ring<LINES> {
 }
 
 #[cfg(all(test, loom))]
-#[path = "ring_model.rs"]
 mod model;
 
 #[cfg(all(test, not(loom)))]

@@ -5,9 +5,12 @@
 
 mod capacity;
 mod estimate;
+mod files;
 pub mod firewalls;
 mod following;
+mod host;
 pub(crate) mod intake;
+mod list;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -15,18 +18,14 @@ mod trust;
 pub mod uri;
 mod wall;
 
-use std::collections::HashSet;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::address::Subnet;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::config::{files, reading};
 use crate::feed::client::{self, HttpClient, HttpSettings};
-use crate::feed::{self, ApiKey, Effect, Engine, Listed, Source, Step};
+use crate::feed::{self, ApiKey, Engine, Source};
 use crate::shared::changes::ChangeKind;
-use crate::shared::cluster::Ask;
 use crate::shared::events::{Event, EventKind};
 use crate::shared::origin::Origin;
 use crate::shared::published::Text;
@@ -37,76 +36,17 @@ use crate::state::writer::{self, StateWriter};
 use crate::sys::listening::ListeningSocket;
 use crate::table::Entry;
 use crate::trust::Given;
-use crate::{error, info, log, notice, warning};
+use crate::warning;
 use capacity::CapacityWatch;
 use firewalls::Firewalls;
 pub use following::members;
-use following::{Following, Permit};
+use following::Following;
+pub use host::{Discovery, EventSink, Exchange};
 use intake::Intake;
 use resolver::Resolver;
 pub use trust::Discovered;
 use trust::TrustWatch;
 use wall::WallWatch;
-
-/// What the program around the updater knows of addresses.
-pub trait Discovery {
-    /// True for an address that this server listens on.
-    fn is_own(&self, ip: IpAddr) -> bool;
-    /// The addresses that the program found by itself, as far as the parameters trust them.
-    fn discovered(&self) -> Discovered;
-}
-
-impl<T: Discovery> Discovery for &T {
-    fn is_own(&self, ip: IpAddr) -> bool {
-        (**self).is_own(ip)
-    }
-
-    fn discovered(&self) -> Discovered {
-        (**self).discovered()
-    }
-}
-
-/// Takes the events of the updater.
-pub trait EventSink {
-    /// True if anybody is told of such events.
-    fn wants(&self, kind: EventKind) -> bool;
-    /// Passes an event on. Must not block.
-    fn raise(&self, event: &Event);
-    /// Wakes the process of the cluster, if there is one.
-    fn wake_cluster(&self) {}
-}
-
-impl<T: EventSink> EventSink for &T {
-    fn wants(&self, kind: EventKind) -> bool {
-        (**self).wants(kind)
-    }
-
-    fn raise(&self, event: &Event) {
-        (**self).raise(event);
-    }
-
-    fn wake_cluster(&self) {
-        (**self).wake_cluster();
-    }
-}
-
-/// Exchanges with the service. They take place elsewhere: neither call waits.
-pub trait Exchange {
-    /// Begins one. The engine never has two at a time.
-    fn start(&mut self, request: client::Request);
-    /// The result of the exchange that was begun last, once it is there.
-    fn try_result(&mut self) -> Option<Result<client::Response, client::FetchError>>;
-}
-
-impl Exchange for client::Worker {
-    fn start(&mut self, request: client::Request) {
-        client::Worker::start(self, request);
-    }
-
-    fn try_result(&mut self) -> Option<Result<client::Response, client::FetchError>> {
-        client::Worker::try_result(self)
-    }
-}
 
 /// What an updater is made from.
 pub struct Parts<'a> {
@@ -341,68 +281,6 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         }
     }
 
-    /// Reads key and trust files again; what cannot be read stays as it was.
-    fn reload_files(&mut self, now: u64) {
-        let (key, open) = files::read_key(self.config);
-        if let Some(text) = open {
-            warning!("{text}");
-        }
-        match (key, self.key.key()) {
-            (ApiKey::Unusable(_), _) if reading::hangs(&self.config.api_key_file) => {
-                self.report_hanging("api_key_file", &self.config.api_key_file);
-            }
-            (ApiKey::Unusable(problem), Some(_)) => error!("{problem}; the key stays as it was"),
-            (ApiKey::Unusable(problem), None) => {
-                error!("{problem}; the feed stays off");
-                self.key = ApiKey::Unusable(problem);
-            }
-            (key, _) => self.key = key,
-        }
-        match self.trust.reload(self.config) {
-            Ok(()) => {
-                self.shared.published.set_text(Text::TrustLastError, "");
-                self.follow_trust(now);
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if reading::hangs(&self.config.trust_file) {
-                    self.report_hanging("trust_file", &self.config.trust_file);
-                } else {
-                    error!("{error}; the trust list stays as it was");
-                }
-                self.shared.published.set_text(Text::TrustLastError, &error);
-            }
-        }
-    }
-
-    /// Notes a file whose file system does not answer, and says so once.
-    fn report_hanging(&mut self, parameter: &str, path: &'a str) {
-        if !self.hanging.contains(&path) {
-            self.hanging.push(path);
-            warning!(
-                "{parameter} {path}: its file system does not answer; what was read before stays in force, and the file \
-                 is read as soon as it does"
-            );
-        }
-    }
-
-    /// Reads the files whose file system answers again.
-    fn follow_hanging_files(&mut self, now: u64) {
-        let before = self.hanging.len();
-        self.hanging.retain(|path| {
-            let hangs = reading::hangs(path);
-            if !hangs {
-                notice!("{path} can be read again");
-            }
-            hangs
-        });
-        if self.hanging.len() < before {
-            self.reload_files(now);
-            self.engine.reload(now, self.key.clone(), false);
-            self.carry_out();
-        }
-    }
-
     /// Brings the trust set up to date, and tables and firewall with it: what is trusted now leaves them, what is
     /// listed and no longer trusted comes back.
     fn follow_trust(&mut self, now: u64) {
@@ -423,7 +301,8 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
 
     /// Brings the firewall and the event routes up to date with bans that other processes changed.
     fn follow_ban_changes(&mut self) {
-        if self.shared.ban_changes.lost() {
+        let lost = self.shared.ban_changes.lost();
+        if lost {
             self.refill = true;
             self.state_writer.changed();
             if self.host.wants(EventKind::Block) && !std::mem::replace(&mut self.loss_logged, true)
@@ -433,7 +312,9 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
                 );
             }
         }
+        let mut travels = lost;
         while let Some(change) = self.shared.ban_changes.take() {
+            travels |= change.origin == Origin::Local || change.kind == ChangeKind::Unblocked;
             self.state_writer.changed();
             self.tell_firewalls(change.origin, change.subnet);
             let raises = change.kind == ChangeKind::Blocked && change.origin == Origin::Local;
@@ -444,6 +325,12 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
                     self.host
                         .raise(&ban_event(EventKind::Block, change.origin, entry));
                 }
+            }
+        }
+        // Whoever bans wakes the updater only, after it has told the cluster.
+        if let (true, Some(cluster)) = (travels, &self.shared.cluster) {
+            if cluster.changes.must_wake() {
+                self.host.wake_cluster();
             }
         }
     }
@@ -469,102 +356,6 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             self.state_writer.changed();
         }
     }
-
-    /// Takes the result of an exchange, and sends the next request when it is due; returns when to look again, in
-    /// milliseconds of internal time.
-    fn drive_feed(&mut self, now: u64) -> u64 {
-        if let Some(result) = self.exchange.try_result() {
-            let shared = self.shared;
-            self.engine.on_result(now, result, &|| live(shared));
-        }
-        self.carry_out();
-        let saved = self.engine.saved();
-        if let Some(saved) = self.following.take_over(self.shared, &saved) {
-            if let Ok(source) = self.config.source() {
-                let settings = feed_settings(self.config, source);
-                self.engine = Engine::new(settings, self.key.clone(), Some(saved), now);
-            }
-        }
-        let due = self.engine.status(now).next_poll;
-        let (permit, wished) = self.following.permit(self.shared, now, due);
-        if wished {
-            self.host.wake_cluster();
-        }
-        let next = match permit {
-            Permit::Wait(until) => until,
-            Permit::Ask => match self.engine.next(now) {
-                Step::Fetch(request) => {
-                    self.following.sent();
-                    self.exchange.start(request);
-                    u64::MAX
-                }
-                Step::Wait(until) => until,
-                Step::Busy | Step::Idle => u64::MAX,
-            },
-        };
-        self.carry_out();
-        next
-    }
-
-    fn carry_out(&mut self) {
-        let mut list_changed = false;
-        while let Some(effect) = self.engine.poll_effect() {
-            list_changed |= matches!(effect, Effect::Apply(_) | Effect::Sweep(_));
-            match effect {
-                Effect::Apply(listed) => self.apply(&listed),
-                Effect::Sweep(keep) => {
-                    self.wall.forget(Origin::Feed);
-                    self.sweep(&keep);
-                }
-                Effect::FullDone { count } => {
-                    let kept = self.shared.feed.len();
-                    info!(
-                        "feed: full fetch complete: {count} addresses listed, {kept} in the table"
-                    );
-                    if self.host.wants(EventKind::Sync) {
-                        self.host.raise(&sync_event(kept));
-                    }
-                }
-                Effect::Log(level, text) => {
-                    log::write(level, file!(), line!(), format_args!("{text}"));
-                }
-                Effect::SaveSoon => self.state_writer.changed(),
-            }
-        }
-        if let (true, Some(cluster)) = (list_changed, &self.shared.cluster) {
-            cluster.ask(Ask::ListChanged);
-            self.host.wake_cluster();
-        }
-    }
-
-    /// Puts a page of the list into table and firewall.
-    fn apply(&mut self, listed: &[Listed]) {
-        let own = |ip| self.config.trust_self && self.host.is_own(ip);
-        let (shared, firewalls) = (self.shared, &self.firewalls);
-        self.intake.apply(shared, listed, own, |subnet| {
-            firewalls.follow(shared, Origin::Feed, subnet);
-        });
-    }
-
-    /// Removes what a complete list no longer holds.
-    fn sweep(&mut self, keep: &HashSet<Subnet>) {
-        let spared = self.shared.trust.spared();
-        spared.retain(|subnet, _| keep.contains(&subnet));
-        let mut dropped = Vec::new();
-        self.shared.feed.retain(|subnet, _| {
-            let keep = keep.contains(&subnet);
-            if !keep {
-                dropped.push(subnet);
-            }
-            keep
-        });
-        if !dropped.is_empty() {
-            info!("{} addresses are no longer listed", dropped.len());
-        }
-        for subnet in dropped {
-            self.tell_firewalls(Origin::Feed, subnet);
-        }
-    }
 }
 
 fn feed_settings(config: &Config, source: Source) -> feed::FeedSettings {
@@ -587,24 +378,4 @@ fn ban_event(kind: EventKind, origin: Origin, entry: Entry) -> Event {
         reason: entry.reason,
         count: entry.hits,
     }
-}
-
-fn sync_event(count: usize) -> Event {
-    Event {
-        kind: EventKind::Sync,
-        ip: String::new(),
-        origin: Origin::Feed,
-        reason: String::new(),
-        count: u32::try_from(count).unwrap_or(u32::MAX),
-    }
-}
-
-/// The live entries of the feed's table.
-fn live(shared: &Shared) -> Vec<Subnet> {
-    let now = shared.now();
-    let mut subnets = Vec::new();
-    shared
-        .feed
-        .for_each_live(now, |entry| subnets.push(entry.subnet));
-    subnets
 }

@@ -1,6 +1,6 @@
-//! Bans and their end: made here, made elsewhere, lifted by anybody.
+//! Bans of other nodes, and their end.
 
-use super::{Host, Node, Placed, MOST_DIRTY};
+use super::{Host, Node, Placed};
 use crate::address::Subnet;
 use crate::cluster::budget::Allowed;
 use crate::cluster::message::{Ban, Item, Items, Kind};
@@ -8,15 +8,11 @@ use crate::cluster::replica::{Held, State};
 use crate::log::Level;
 use crate::table::MAX_TTL;
 
-/// Lifted bans that are remembered, so that a late message does not bring them back.
-const MOST_TOMBSTONES: usize = 4_096;
 /// A lifted ban is said again so many ms later: whoever missed it may have nobody else to tell, as the node that made
 /// the ban may be dead by then.
 const SAID_AGAIN: [u64; 3] = [5_000, 20_000, 60_000];
 /// A node that still has a lifted ban is told so at most this often, in ms.
 const TELL_PAUSE: u64 = 5_000;
-/// The table of own bans is compared at most this often, in ms, unless something is known to be missing.
-const SCAN_PAUSE: u64 = 1_000;
 /// Shortest prefixes that another node may ban here.
 const SHORTEST: (u8, u8) = (24, 48);
 
@@ -30,167 +26,13 @@ pub(super) struct Tombstone {
     /// True if it was lifted here: this node tells those who missed it.
     pub ours: bool,
     /// When it was lifted here, in ms.
-    lifted: u64,
+    pub(super) lifted: u64,
     /// How often it was said again.
-    repeats: usize,
-    told: u64,
+    pub(super) repeats: usize,
+    pub(super) told: u64,
 }
 
 impl Node {
-    /// A ban of this node came, changed, or ended; the table says which.
-    pub fn own_changed(&mut self, now: u64, subnet: Subnet, host: &dyn Host) {
-        let Some(ban) = host.own(subnet) else {
-            self.own.remove(subnet);
-            return;
-        };
-        if self.own.get(subnet).is_some_and(|held| held.end == ban.end) {
-            return;
-        }
-        let stamp = self.next_stamp(now);
-        self.insert_own(subnet, ban.end, stamp);
-    }
-
-    fn next_stamp(&mut self, now: u64) -> u64 {
-        self.last_stamp = now.max(self.last_stamp + 1);
-        self.last_stamp
-    }
-
-    fn insert_own(&mut self, subnet: Subnet, end: u32, stamp: u64) {
-        let state = State::Placed;
-        self.own.insert(subnet, Held { end, stamp, state });
-        if self.dirty.len() < MOST_DIRTY {
-            self.dirty.insert(subnet);
-        }
-    }
-
-    /// A ban was lifted here, whoever made it: it is lifted everywhere.
-    pub fn lifted(&mut self, now: u64, subnet: Subnet, host: &mut dyn Host) {
-        let mut origins = Vec::new();
-        if let Some(held) = self.own.remove(subnet) {
-            origins.push((self.id, held.stamp, u64::from(held.end) * 1000));
-        }
-        for peer in &mut self.peers {
-            if let Some(held) = peer.bans.remove(subnet) {
-                let until = u64::from(peer.to_local(held.end)) * 1000;
-                origins.push((peer.id, held.stamp, until));
-            }
-        }
-        self.dirty.remove(&subnet);
-        for (node, stamp, until) in &origins {
-            self.bury(now, (subnet, *node), *stamp, *until, true);
-        }
-        if host.holds(subnet) {
-            host.lift(subnet);
-        }
-        // Fits an item of a message for any number of nodes.
-        for some in origins.chunks(32) {
-            let pairs = some.iter().map(|(node, stamp, _)| (*node, *stamp));
-            self.dirty_lifts.push(Item::Lift(subnet, pairs.collect()));
-        }
-        // With the ban still on the way it must not be taken for a new one.
-        if host.own(subnet).is_some() {
-            self.own_changed(now, subnet, host);
-        }
-    }
-
-    fn bury(&mut self, now: u64, of: (Subnet, u64), stamp: u64, until: u64, ours: bool) {
-        if self.tombstones.len() >= MOST_TOMBSTONES {
-            let first = self.tombstones.iter().min_by_key(|(_, stone)| stone.until);
-            if let Some(key) = first.map(|(key, _)| *key) {
-                self.tombstones.remove(&key);
-            }
-        }
-        let stone = self.tombstones.entry(of).or_insert(Tombstone {
-            stamp,
-            until,
-            ours,
-            lifted: now,
-            repeats: 0,
-            told: 0,
-        });
-        if ours {
-            (stone.lifted, stone.repeats) = (now, 0);
-        }
-        stone.stamp = stone.stamp.max(stamp);
-        stone.until = stone.until.max(until);
-        stone.ours |= ours;
-    }
-
-    /// Compares what is known of this node's own bans with the table, unless that was done within a second.
-    pub(super) fn scan_own(&mut self, now: u64, host: &mut dyn Host) {
-        if self.scanned.is_none_or(|last| now >= last + SCAN_PAUSE) {
-            self.scan(now, host);
-        }
-    }
-
-    /// Compares what is known of this node's own bans with the table: after lost notes, a flush, or at the start.
-    pub fn scan(&mut self, now: u64, host: &mut dyn Host) {
-        let first = self.scanned.replace(now).is_none();
-        let clock = (now / 1000) as u32;
-        let mut found = Vec::new();
-        let mut count = 0;
-        host.each_own(&mut |subnet, end, since| {
-            if end > clock {
-                count += 1;
-                if self.own.get(subnet).is_none_or(|held| held.end != end) {
-                    found.push((subnet, end, since));
-                }
-            }
-        });
-        for (subnet, end, since) in found {
-            let made = u64::from(since) * 1000;
-            // A ban from before the start is as old as it is: if it was lifted meanwhile, the others know.
-            let stamp = if first { made } else { self.next_stamp(now) };
-            self.insert_own(subnet, end, stamp);
-        }
-        if self.own.len() > count {
-            let gone = |subnet: &Subnet| host.own(*subnet).is_none();
-            let gone: Vec<Subnet> = self
-                .own
-                .iter()
-                .map(|(subnet, _)| subnet)
-                .filter(gone)
-                .collect();
-            for subnet in gone {
-                self.own.remove(subnet);
-                self.dirty.remove(&subnet);
-            }
-        }
-    }
-
-    /// Sends what changed, collected for a moment.
-    pub(super) fn flush(&mut self, now: u64, host: &mut dyn Host) {
-        if (self.dirty.is_empty() && self.dirty_lifts.is_empty())
-            || now < self.flushed + self.batch()
-        {
-            return;
-        }
-        self.flushed = now;
-        let mut parts = vec![Items::new()];
-        let lifts = std::mem::take(&mut self.dirty_lifts);
-        let dirty = std::mem::take(&mut self.dirty);
-        let bans = dirty
-            .iter()
-            .filter_map(|subnet| self.ban_item(*subnet, host));
-        for item in lifts.into_iter().chain(bans) {
-            add(&mut parts, &item);
-        }
-        parts.retain(|items| !items.is_empty());
-        self.broadcast(now, Kind::Bans, parts);
-    }
-
-    /// A ban of this node as the others get it.
-    pub(super) fn ban_item(&self, subnet: Subnet, host: &dyn Host) -> Option<Item> {
-        let held = self.own.get(subnet)?;
-        let reason = host.own(subnet)?.reason;
-        Some(Item::Ban(Ban {
-            subnet,
-            end: held.end,
-            stamp: held.stamp,
-            reason,
-        }))
-    }
-
     pub(super) fn take_bans(
         &mut self,
         now: u64,

@@ -6,13 +6,10 @@
 //! partition have fewer than `k` nodes together at most `k`, so together they stay within the limit, whoever fetches
 //! in each; and a successor has counted what its predecessor asked.
 
-use std::collections::{BTreeMap, HashSet};
-
-use super::sync::list_parts;
+use super::lease::{FeedMode, FeedView, Holder};
 use super::{Host, Node};
-use crate::address::Subnet;
-use crate::cluster::message::{Feed, Header, Item, Items, Kind, Place};
-use crate::cluster::replica::{Held, Replica, State};
+use crate::cluster::message::{Feed, Item, Items};
+use crate::cluster::replica::Replica;
 use crate::log::Level;
 
 /// Nobody fetches before the nodes had this long to find each other, in ms.
@@ -20,9 +17,7 @@ const SETTLE: u64 = 3_000;
 /// The same while the bus lists nodes that have not answered, in ms.
 const SETTLE_LONG: u64 = 10_000;
 /// An intention that is not confirmed by all within this time goes on with those who did, in ms.
-const CONFIRM: u64 = 1_500;
-/// A wish that is not granted is looked at again after this time, in ms.
-const AGAIN: u64 = 200;
+pub(super) const CONFIRM: u64 = 1_500;
 /// A node that is gone keeps its part of the limit this long, in ms: it may live in another part of a partition.
 const KNOWN_FOR: u64 = 3_600_000;
 /// Nobody took over within this time: whoever can does, in ms.
@@ -31,116 +26,6 @@ const LAST_RESORT: u64 = 10_000;
 const MOST_REQUESTS: usize = 4_096;
 /// Requests that fit a HELLO.
 const TOLD_REQUESTS: usize = 20;
-/// Changed entries of the list that are told one by one; beyond, the digests tell.
-const MOST_PUSHED: usize = 8_192;
-/// A list shorter than this may shrink as it likes.
-const SHRINK_MIN: usize = 100;
-
-/// Who fetches.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Holder {
-    /// Nobody yet.
-    #[default]
-    Nobody,
-    /// This node.
-    Me,
-    /// That node.
-    Peer(u64),
-}
-
-/// Whether this node may ask the service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FeedMode {
-    /// It shares no list with anybody.
-    #[default]
-    Alone,
-    /// It is not known yet who fetches.
-    Wait,
-    /// It fetches, request by request as granted.
-    Lead,
-    /// Another node does.
-    Follow,
-}
-
-impl FeedMode {
-    /// The mode with this number, as `mode as u64` gives it.
-    pub fn from_number(number: u64) -> Self {
-        let all = [
-            FeedMode::Alone,
-            FeedMode::Wait,
-            FeedMode::Lead,
-            FeedMode::Follow,
-        ];
-        all.into_iter()
-            .find(|mode| *mode as u64 == number)
-            .unwrap_or_default()
-    }
-}
-
-/// What the updater has to know. Times are seconds of this node's clock.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FeedView {
-    /// Whether it may ask.
-    pub mode: FeedMode,
-    /// The last wish that was granted.
-    pub granted: u64,
-    /// The fetcher's URI; empty if there is none.
-    pub fetcher: String,
-    /// What the fetcher said; of use when following.
-    pub fetched: Feed,
-    /// True if the list is what the fetcher has.
-    pub whole: bool,
-    /// True if a shrink is held back.
-    pub held: bool,
-}
-
-/// The state of the lease.
-#[derive(Default)]
-pub(super) struct Lease {
-    holder: Holder,
-    epoch: u32,
-    vacant_since: Option<u64>,
-    /// What this node knows of the list by itself.
-    own: Feed,
-    unhealthy_since: Option<u64>,
-    /// The others have not heard of the latest full fetch or control ID.
-    has_news: bool,
-    /// The fetcher's list, in its clock.
-    list: Replica,
-    source: u64,
-    /// Something went since the list was complete last.
-    shrunk: bool,
-    whole: bool,
-    /// The fetcher's full fetch of which a shrink was held back.
-    held: Option<u32>,
-    force: bool,
-    wished: u64,
-    granted: u64,
-    intent: u64,
-    intended_at: Option<u64>,
-    /// Requests to the service by node and number, with the time.
-    requests: BTreeMap<(u64, u32), u64>,
-}
-
-impl Lease {
-    pub fn holds(&self) -> bool {
-        self.holder == Holder::Me
-    }
-
-    pub fn follows(&self, id: u64) -> bool {
-        self.holder == Holder::Peer(id)
-    }
-
-    pub fn list(&self) -> &Replica {
-        &self.list
-    }
-
-    /// When there is something to decide, in ms.
-    pub fn due(&self, now: u64) -> Option<u64> {
-        let heard = self.intended_at.map_or(0, |at| at + CONFIRM);
-        (self.wished > self.granted).then_some(heard.max(now + AGAIN))
-    }
-}
 
 impl Node {
     /// What this node's own engine says of the list: `holds` and `epoch` are ignored.
@@ -466,153 +351,5 @@ impl Node {
         let stranger = |peer: &super::Peer| peer.listed && !peer.is_authenticated();
         let waits = now < self.started + KNOWN_FOR && self.peers.iter().any(stranger);
         1 + members.iter().filter(recent).count() + usize::from(waits)
-    }
-
-    /// Compares what is known of this node's list with the table; tells the others what is new.
-    pub fn scan_list(&mut self, now: u64, host: &mut dyn Host) {
-        if !self.lease.holds() {
-            return;
-        }
-        let clock = (now / 1000) as u32;
-        let mut seen = HashSet::new();
-        let mut news = Vec::new();
-        host.each_listed(&mut |subnet, end| {
-            if end > clock {
-                seen.insert(subnet);
-                if self.own_list.get(subnet).is_none_or(|held| held.end != end) {
-                    news.push((subnet, end));
-                }
-            }
-        });
-        let listed = self.own_list.iter().map(|(subnet, _)| subnet);
-        let gone: Vec<Subnet> = listed.filter(|subnet| !seen.contains(subnet)).collect();
-        for subnet in gone {
-            self.own_list.remove(subnet);
-        }
-        for (subnet, end) in &news {
-            let held = Held {
-                end: *end,
-                stamp: now,
-                state: State::Placed,
-            };
-            self.own_list.insert(*subnet, held);
-        }
-        if news.len() <= MOST_PUSHED {
-            self.broadcast(now, Kind::Listed, list_parts(&news));
-        }
-    }
-
-    /// Entries that the fetcher has just got.
-    pub(super) fn take_listed(
-        &mut self,
-        index: usize,
-        header: &Header,
-        items: Vec<Item>,
-        host: &mut dyn Host,
-    ) {
-        if !self.lease.follows(self.peers[index].id) {
-            return;
-        }
-        for item in items {
-            if let Item::Listed(entries) = item {
-                self.take_entries(index, &entries, header.time, host);
-            }
-        }
-    }
-
-    fn take_entries(
-        &mut self,
-        index: usize,
-        entries: &[(Subnet, u32)],
-        time: u64,
-        host: &mut dyn Host,
-    ) {
-        let mut news = Vec::new();
-        for (subnet, end) in entries {
-            let known = self.lease.list.get(*subnet).copied();
-            if known.is_some_and(|held| held.stamp > time || held.end == *end) {
-                continue;
-            }
-            let held = Held {
-                end: *end,
-                stamp: time,
-                state: State::Placed,
-            };
-            self.lease.list.insert(*subnet, held);
-            news.push((*subnet, self.peers[index].to_local(*end)));
-        }
-        if !news.is_empty() {
-            host.list(&news);
-        }
-    }
-
-    pub(super) fn take_list_part(
-        &mut self,
-        index: usize,
-        (mask, after, upto): (u32, Option<Place>, Option<Place>),
-        entries: &[(Subnet, u32)],
-        header: &Header,
-        host: &mut dyn Host,
-    ) {
-        if !self.lease.follows(self.peers[index].id) {
-            return;
-        }
-        let has: HashSet<Subnet> = entries.iter().map(|(subnet, _)| *subnet).collect();
-        let range = self.lease.list.range(mask, after, upto);
-        let gone: Vec<Subnet> = range
-            .filter(|((_, subnet), held)| !has.contains(subnet) && held.stamp <= header.time)
-            .map(|((_, subnet), _)| subnet)
-            .collect();
-        self.lease.shrunk |= !gone.is_empty();
-        for subnet in gone {
-            self.lease.list.remove(subnet);
-        }
-        self.take_entries(index, entries, header.time, host);
-    }
-
-    /// The list is what the fetcher has: what is in the table and not in it goes, unless that is suspicious.
-    pub(super) fn list_is_whole(&mut self, host: &mut dyn Host) {
-        let fetched = match self.lease.holder {
-            Holder::Peer(id) => self.peers.iter().find(|peer| peer.id == id),
-            _ => None,
-        };
-        let Some(last_full) = fetched.map(|peer| peer.feed.last_full) else {
-            return;
-        };
-        let first = !std::mem::replace(&mut self.lease.whole, true);
-        let forced = std::mem::take(&mut self.lease.force);
-        let again = self.lease.held.is_some_and(|held| held != last_full);
-        if !first && !self.lease.shrunk && !forced && !again {
-            return;
-        }
-        self.lease.shrunk = false;
-        let (mut known, mut dropped) = (0usize, 0usize);
-        host.each_listed(&mut |subnet, _| {
-            known += 1;
-            dropped += usize::from(self.lease.list.get(subnet).is_none());
-        });
-        if dropped == 0 {
-            self.lease.held = None;
-            return;
-        }
-        let limit = usize::from(self.settings.shrink_limit);
-        if known >= SHRINK_MIN && dropped * 100 > known * limit && !forced && !again {
-            if self.lease.held.replace(last_full).is_none() {
-                let text = format!(
-                    "cluster: the fetcher's list would drop {dropped} of {known} addresses \
-                     (feed_shrink_limit {limit} %): nothing is dropped until its next full fetch \
-                     agrees or apiban.reload force"
-                );
-                host.log(Level::Warn, &text);
-            }
-            return;
-        }
-        self.lease.held = None;
-        let list = &self.lease.list;
-        let went = host.keep_listed(&|subnet| list.get(subnet).is_some());
-        host.log(
-            Level::Info,
-            &format!("cluster: {went} addresses are no longer listed"),
-        );
     }
 }

@@ -3,23 +3,29 @@
 mod bans;
 mod feed;
 mod hello;
+mod host;
+mod lease;
+mod list;
+mod own;
+mod sending;
 mod sync;
 mod view;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
-use std::rc::Rc;
 
 use super::budget::Pace;
 use super::keys::{node_id, Keyring};
-use super::message::{self, Header, Item, Items, Kind, Refusal, Set, VERSION};
+use super::message::{self, Header, Item, Kind, Refusal};
 use super::peer::{Peer, HELLO_PAUSE};
 use super::replica::Replica;
 use crate::address::Subnet;
 use crate::log::Level;
 use bans::Tombstone;
-use feed::Lease;
-pub use feed::{FeedMode, FeedView};
+pub use host::{Host, OwnBan, Placed};
+use lease::Lease;
+pub use lease::{FeedMode, FeedView};
+use sending::Broadcast;
 pub use view::{NodeState, NodeView, Role};
 
 /// More nodes than a full mesh carries; see the figures of the simulation in `tests/it/cluster`.
@@ -59,56 +65,6 @@ pub struct Settings {
     pub shrink_limit: u8,
 }
 
-/// A ban of this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnBan {
-    /// Unix second at which it ends.
-    pub end: u32,
-    /// Unix second at which it was made.
-    pub since: u32,
-    /// Why.
-    pub reason: String,
-}
-
-/// What became of another node's ban here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placed {
-    /// It is in force.
-    Yes,
-    /// Trust, or a rule on what may be banned, speaks against it.
-    Refused,
-    /// The table is full.
-    Full,
-}
-
-/// What the node works on.
-pub trait Host {
-    /// Sends a message to a node. Nothing is said about its arrival.
-    fn send(&mut self, uri: &str, message: &[u8]);
-    /// The ban that this node made on exactly this address or prefix.
-    fn own(&self, subnet: Subnet) -> Option<OwnBan>;
-    /// Shows all of them: subnet, end, since.
-    fn each_own(&self, visit: &mut dyn FnMut(Subnet, u32, u32));
-    /// True if another node's ban on it is in force here.
-    fn holds(&self, subnet: Subnet) -> bool;
-    /// Puts a ban of the node `uri` in force until `end`, or longer if it is already.
-    fn place(&mut self, uri: &str, subnet: Subnet, end: u32, reason: &str) -> Placed;
-    /// Another node's ban ends earlier than it did.
-    fn shorten(&mut self, subnet: Subnet, end: u32);
-    /// No other node bans it any more.
-    fn lift(&mut self, subnet: Subnet);
-    /// Another node lifted this node's own ban.
-    fn lift_own(&mut self, subnet: Subnet);
-    /// Shows the list as this node has it: subnet and end.
-    fn each_listed(&self, visit: &mut dyn FnMut(Subnet, u32));
-    /// Takes entries of the list that another node fetched: subnet and end.
-    fn list(&mut self, entries: &[(Subnet, u32)]);
-    /// Removes from the list what `keep` does not hold; returns how many went.
-    fn keep_listed(&mut self, keep: &dyn Fn(Subnet) -> bool) -> usize;
-    /// Writes a line for the operator.
-    fn log(&mut self, level: Level, text: &str);
-}
-
 /// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -120,14 +76,6 @@ pub struct Counts {
     pub received: u64,
     /// Messages and bans refused.
     pub refused: u64,
-}
-
-/// A message on its way to all nodes.
-struct Broadcast {
-    kind: Kind,
-    items: Rc<Items>,
-    /// The nodes that were there when it was made, by identity; the last goes first.
-    to: Vec<u64>,
 }
 
 /// The node.
@@ -378,85 +326,6 @@ impl Node {
         self.peers.retain(|peer| {
             peer.listed || !peer.bans.is_empty() || now.saturating_sub(peer.heard) < DAY
         });
-    }
-
-    /// Sends one message; false if the node has no session.
-    fn send_to(&mut self, now: u64, index: usize, kind: Kind, items: &Items, host: &mut dyn Host) {
-        let to = self.peers[index].session.theirs;
-        self.send_as(now, index, kind, to, items, host);
-    }
-
-    fn send_as(
-        &mut self,
-        now: u64,
-        index: usize,
-        kind: Kind,
-        to: u64,
-        items: &Items,
-        host: &mut dyn Host,
-    ) {
-        self.sequence += 1;
-        let header = Header {
-            version: VERSION,
-            kind,
-            run: self.run,
-            to,
-            sequence: self.sequence,
-            time: now,
-        };
-        let bytes = items.seal(&header, &self.keys);
-        self.counts.sent += 1;
-        self.counts.bytes += bytes.len() as u64;
-        host.send(&self.peers[index].uri, &bytes);
-    }
-
-    /// Queues messages for every node that is there; what no node gets, the digests tell.
-    fn broadcast(&mut self, now: u64, kind: Kind, parts: Vec<Items>) {
-        let fresh = self.peers.iter().filter(|peer| peer.is_fresh(now));
-        let to: Vec<u64> = fresh.map(|peer| peer.id).collect();
-        if to.is_empty() {
-            return;
-        }
-        for items in parts {
-            if self.waiting.len() >= MOST_WAITING {
-                return;
-            }
-            self.waiting.push_back(Broadcast {
-                kind,
-                items: Rc::new(items),
-                to: to.clone(),
-            });
-        }
-    }
-
-    /// Sends what waits, as fast as the pace allows; then parts of sets that were asked for.
-    fn send_waiting(&mut self, now: u64, host: &mut dyn Host) {
-        while self.pace.left(now) > 0 {
-            let Some(first) = self.waiting.front_mut() else {
-                break;
-            };
-            let Some(id) = first.to.pop() else {
-                self.waiting.pop_front();
-                continue;
-            };
-            let (kind, items) = (first.kind, Rc::clone(&first.items));
-            if let Some(index) = self.peers.iter().position(|peer| peer.id == id) {
-                if self.peers[index].is_fresh(now) {
-                    self.send_to(now, index, kind, &items, host);
-                    self.pace.spend();
-                }
-            }
-        }
-        self.serve(now, host);
-    }
-
-    /// True while changes of a set are under way to the others: its digests would only confuse them.
-    fn is_sending(&self, set: Set) -> bool {
-        let wanted = match set {
-            Set::Bans => Kind::Bans,
-            Set::List => Kind::Listed,
-        };
-        self.waiting.iter().any(|waiting| waiting.kind == wanted)
     }
 
     fn refuse_stranger(&mut self, from: IpAddr, refusal: Refusal, host: &mut dyn Host) {

@@ -46,6 +46,12 @@ pub enum Leaves {
 }
 
 impl Leaves {
+    /// The fewest instructions in which a program for so many ranges can be: one for each range, and one for each
+    /// place but the first where the tree of a family branches.
+    pub fn least(self, ranges: usize) -> usize {
+        (ranges + ranges / self.size()).saturating_sub(2)
+    }
+
     fn size(self) -> usize {
         match self {
             Leaves::Fast => 12,

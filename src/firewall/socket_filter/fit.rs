@@ -50,18 +50,20 @@ pub fn fit(kind: Kind, ranked: &[Subnet], budget: usize, one_in: u32) -> Fitted 
     let mut forms = [Leaves::Fast, Leaves::Short].as_slice();
     while count > 0 {
         let ranges = Ranges::of(&bans[..count]);
-        // Each range takes an instruction at least, so what cannot fit is not compiled.
-        let mut length = ranges.v4.len() + ranges.v6.len();
-        if length <= budget {
-            for leaves in forms {
-                let program = compile(kind, &ranges, *leaves, one_in);
-                if program.len() <= budget {
-                    return Fitted { program, count };
-                }
-                length = program.len();
+        let mut length = 0;
+        for leaves in forms {
+            // What cannot fit is not compiled.
+            length = leaves.least(ranges.v4.len() + ranges.v6.len());
+            if length > budget {
+                continue;
             }
-            forms = &[Leaves::Short];
+            let program = compile(kind, &ranges, *leaves, one_in);
+            if program.len() <= budget {
+                return Fitted { program, count };
+            }
+            length = program.len();
         }
+        forms = &[Leaves::Short];
         // In proportion, and always fewer.
         count = (count * budget / length).min(count - 1);
     }

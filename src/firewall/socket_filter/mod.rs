@@ -7,6 +7,7 @@
 //! program outlives whoever keeps it up to date: see [`watchdog`].
 
 mod assembler;
+mod bans;
 pub mod compile;
 #[cfg(test)]
 mod compile_tests;
@@ -31,6 +32,7 @@ use crate::address::Subnet;
 use crate::log::Level;
 use crate::sys::listening::ListeningSocket;
 use crate::sys::socket_filter::LONGEST;
+use bans::Bans;
 use compile::Kind;
 use fit::{concerns, fit, Fitted};
 use kernel::Kernel;
@@ -51,8 +53,6 @@ pub const FACTS: Facts = Facts {
 /// within a second.
 pub const SWAP_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A ban with less than this to live is not put in.
-const SHORTEST: Duration = Duration::from_millis(1500);
 /// A ban is taken out so long before it ends, at least; an exchange may have to wait for [`SWAP_INTERVAL`].
 const MARGIN: Duration = Duration::from_millis(1000);
 /// The pause between two attempts on a socket that refused.
@@ -84,22 +84,11 @@ impl Held {
     }
 }
 
-/// One ban.
-#[derive(Clone, Copy)]
-struct Ban {
-    end: Instant,
-    hits: u32,
-    /// Bans that came later have a higher number.
-    order: u64,
-}
-
 /// The backend.
 pub struct SocketFilter {
     kernel: Box<dyn Kernel>,
     sockets: Vec<Socket>,
-    bans: HashMap<Subnet, Ban>,
-    /// The number of the next ban.
-    order: u64,
+    bans: Bans,
     held: Held,
     /// Bans that packets to our sockets can meet.
     wanted: usize,
@@ -120,8 +109,7 @@ impl SocketFilter {
         SocketFilter {
             kernel,
             sockets: listening.into_iter().filter_map(Socket::new).collect(),
-            bans: HashMap::new(),
-            order: 0,
+            bans: Bans::default(),
             held: Held::default(),
             wanted: 0,
             due: None,
@@ -139,43 +127,6 @@ impl SocketFilter {
         self.held.clone()
     }
 
-    fn store(&mut self, element: &Element, now: Instant) {
-        let end = now.checked_add(Duration::from_secs(element.seconds_left.into()));
-        let (Some(end), 1..) = (end, element.seconds_left) else {
-            self.bans.remove(&element.subnet);
-            return;
-        };
-        self.order += 1;
-        let order = self.order;
-        let ban = self.bans.entry(element.subnet).or_insert(Ban {
-            end,
-            hits: 0,
-            order,
-        });
-        ban.end = end;
-        ban.hits = ban.hits.max(element.hits);
-    }
-
-    /// The bans that may go in, those with the most hits first, and of equal ones the latest.
-    fn ranked(&mut self, now: Instant, most: usize) -> Vec<Subnet> {
-        self.bans.retain(|_, ban| ban.end > now);
-        let mut ranked: Vec<(Subnet, Ban)> = self
-            .bans
-            .iter()
-            .filter(|(_, ban)| ban.end.duration_since(now) > SHORTEST)
-            .filter(|(subnet, _)| self.sockets.iter().any(|s| concerns(s.kind, subnet)))
-            .map(|(subnet, ban)| (*subnet, *ban))
-            .collect();
-        self.wanted = ranked.len();
-        let key = |(_, ban): &(Subnet, Ban)| std::cmp::Reverse((ban.hits, ban.order));
-        if most < ranked.len() {
-            ranked.select_nth_unstable_by_key(most, key);
-            ranked.truncate(most);
-        }
-        ranked.sort_unstable_by_key(key);
-        ranked.into_iter().map(|(subnet, _)| subnet).collect()
-    }
-
     /// Brings every socket up to date with the bans.
     fn exchange(&mut self) {
         let now = Instant::now();
@@ -187,7 +138,11 @@ impl SocketFilter {
             }
         }
         // Each family may fill a program of its own.
-        let ranked = self.ranked(now, 8 * budget);
+        let sockets = &self.sockets;
+        let concerned = |subnet: &Subnet| sockets.iter().any(|s| concerns(s.kind, subnet));
+        let (ranked, wanted) = self.bans.ranked(now, 8 * budget, concerned);
+        self.wanted = wanted;
+        let subnets: Vec<Subnet> = ranked.iter().map(|(subnet, _)| *subnet).collect();
         let before: Vec<State> = self.sockets.iter().map(|s| s.state.clone()).collect();
         let mut fitted: HashMap<(Kind, usize), Fitted> = HashMap::new();
         let mut counts: Vec<(Kind, usize)> = Vec::new();
@@ -200,7 +155,7 @@ impl SocketFilter {
             loop {
                 let choice = fitted
                     .entry((socket.kind, limit))
-                    .or_insert_with(|| fit(socket.kind, &ranked, limit, one_in));
+                    .or_insert_with(|| fit(socket.kind, &subnets, limit, one_in));
                 match socket.put(kernel.as_mut(), &choice.program) {
                     Ok(()) => break,
                     // Too much memory for this socket: half of it may do.
@@ -228,11 +183,11 @@ impl SocketFilter {
 
     /// Works out which bans are in force wherever their packets can come. TCP where the kernel does not allow a
     /// filter is left out of account.
-    fn note_held(&mut self, ranked: &[Subnet], counts: &[(Kind, usize)]) {
+    fn note_held(&mut self, ranked: &[(Subnet, Instant)], counts: &[(Kind, usize)]) {
         let mut passed = vec![0; counts.len()];
         let mut held = Vec::new();
         let mut first_end: Option<Instant> = None;
-        for subnet in ranked {
+        for (subnet, end) in ranked {
             let (mut somewhere, mut everywhere) = (false, true);
             for ((kind, count), passed) in counts.iter().zip(&mut passed) {
                 if concerns(*kind, subnet) {
@@ -243,8 +198,7 @@ impl SocketFilter {
                 }
             }
             if somewhere {
-                let end = self.bans.get(subnet).map(|ban| ban.end);
-                first_end = [first_end, end].into_iter().flatten().min();
+                first_end = Some(first_end.map_or(*end, |first| first.min(*end)));
             }
             if somewhere && everywhere {
                 held.push(*subnet);
@@ -333,10 +287,8 @@ impl Firewall for SocketFilter {
         let now = Instant::now();
         for change in changes {
             match change {
-                Change::Add(element) => self.store(element, now),
-                Change::Remove(subnet) => {
-                    self.bans.remove(subnet);
-                }
+                Change::Add(element) => self.bans.store(element, now),
+                Change::Remove(subnet) => self.bans.remove(subnet),
             }
         }
         self.exchange();
@@ -344,16 +296,7 @@ impl Firewall for SocketFilter {
     }
 
     fn reconcile(&mut self, wanted: &[Element]) -> Result<Vec<Change>, Error> {
-        let now = Instant::now();
-        let known = std::mem::take(&mut self.bans);
-        for element in wanted {
-            self.store(element, now);
-            // A ban that was there before keeps its place among equals.
-            let ban = self.bans.get_mut(&element.subnet);
-            if let (Some(ban), Some(known)) = (ban, known.get(&element.subnet)) {
-                ban.order = known.order;
-            }
-        }
+        self.bans.replace(wanted, Instant::now());
         self.exchange();
         Ok(Vec::new())
     }

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use super::super::*;
 use crate::bans::{Bans, By, Order, Policy};
 use crate::clock::simulated::Simulated;
-use crate::config::FirewallKind;
+use crate::config::{files, FirewallKind};
 use crate::feed::client::{FetchError, FetchErrorKind, Request as Fetch, Response};
 use crate::feed::Key;
 use crate::firewall::{Change, Element, Error, Facts, Firewall, Report, Scope};
