@@ -35,6 +35,20 @@ copy_tree() {
     mount -t tmpfs tmpfs "$tree/run"
 }
 
+# enter_copy ROOT: a copy of the tree, the loopback device of this namespace, and the stand-in for the service. All of it
+# ends with the script.
+enter_copy() {
+    trap leave_copy EXIT
+    copy_tree "$1"
+    ip link set lo up
+    start_feed
+}
+
+leave_copy() {
+    stop_feed
+    drop_tree
+}
+
 drop_tree() {
     stop_kamailio || true
     [ -z "$tree" ] || umount --recursive "$tree" 2>/dev/null || true
@@ -66,6 +80,13 @@ CONFIGURATION
 expect_protected() {
     "$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is listed and still answered"
     expect_answered
+}
+
+# expect_state COMMAND...: the module writes its state file, and the program, which COMMAND runs in the tree, reads it.
+expect_state() {
+    local file=/var/lib/kamailio/apiban.state
+    wait_until 20 test -s "$tree$file" || fail "no state file"
+    inside "$@" check 198.51.100.7 --state-file $file >/dev/null || fail "the program does not read the module's state"
 }
 
 # Debian's own configuration answers a keepalive; what it answers does not matter here.

@@ -10,19 +10,11 @@ set -euo pipefail
 
 qemu=$1 lower=$2 work=$3 module=$4 program=$5
 
-cleanup() {
-    stop_feed
-    drop_tree
-}
-trap cleanup EXIT
-
-copy_tree "$lower"
-ip link set lo up
+enter_copy "$lower"
 dpkg -x "$module" "$tree"
 dpkg -x "$program" "$tree"
 cp "$qemu" "$tree/qemu"
 mkdir -p "$tree/run/kamailio" "$tree/var/lib/kamailio"
-start_feed
 configure_sample
 emulated() { inside /qemu "$@"; }
 emulated /usr/sbin/kamailio -v | head -n 1
@@ -31,7 +23,6 @@ emulated /usr/sbin/kamailio -DD -E -f /etc/kamailio/kamailio.cfg -Y /run/kamaili
 kamailio_pid=$!
 wait_until 60 kamcmd -s "unix:$tree/run/kamailio/kamailio_ctl" apiban.status || fail "Kamailio does not answer"
 expect_protected
-wait_until 20 test -s "$tree/var/lib/kamailio/apiban.state" || fail "no state file"
-emulated /usr/bin/apiban check 198.51.100.7 --state-file /var/lib/kamailio/apiban.state || fail "the program does not read the module's state"
+expect_state /qemu /usr/bin/apiban
 stop_kamailio || fail "Kamailio does not end"
 echo "-- all as expected"

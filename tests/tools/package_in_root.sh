@@ -8,17 +8,10 @@ set -euo pipefail
 
 lower=$1 work=$2 older=$3 current=$4 program=$5
 
-cleanup() {
-    stop_feed
-    drop_tree
-}
-trap cleanup EXIT
-
 exists() { [ -e "$tree/$1" ] || fail "$1 is missing"; }
 gone() { [ ! -e "$tree/$1" ] || fail "$1 is still there"; }
 
-copy_tree "$lower"
-ip link set lo up
+enter_copy "$lower"
 cp "$older" "$tree/older.deb"
 cp "$current" "$tree/current.deb"
 cp "$program" "$tree/program.deb"
@@ -33,16 +26,14 @@ exists "$modules/apiban.so"
 echo "# our carriers" >>"$tree/etc/kamailio/apiban.trust"
 
 echo "-- a Kamailio started as its unit does, with the sample configuration"
-start_feed
 inside install -m 0640 -o root -g kamailio /dev/null /etc/kamailio/apiban.key
 configure_sample
 start_like_unit
 expect_protected
-wait_until 20 test -s "$tree/var/lib/kamailio/apiban.state" || fail "no state file"
 
 echo "-- the program beside it"
 inside dpkg -i /program.deb >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the program's package cannot be installed"; }
-inside apiban check 198.51.100.7 --state-file /var/lib/kamailio/apiban.state >/dev/null || fail "the program does not read the module's state"
+expect_state apiban
 [ "$(find "$tree/etc/systemd/system" -name 'apiban*' | wc -l)" = 0 ] || fail "the installation enabled a unit"
 exists usr/share/man/man1/apiban-check.1.gz
 inside dpkg -P apiban >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; fail "the program's package cannot be purged"; }

@@ -13,15 +13,7 @@ set -euo pipefail
 lower=$1 work=$2 readme=$3 package=$4
 here=$(realpath "$(dirname "$0")")
 
-cleanup() {
-    stop_feed
-    drop_tree
-}
-trap cleanup EXIT
-
-copy_tree "$lower"
-ip link set lo up
-start_feed
+enter_copy "$lower"
 
 mkdir -p "$tree/root/packages"
 cp "$package" "$tree/root/packages/"
