@@ -97,7 +97,8 @@ unsafe fn owned(value: &k::str_) -> String {
     String::from_utf8_lossy(unsafe { text::bytes(value) }).into_owned()
 }
 
-/// JSON-RPC prints -1 as 18446744073709551615.
+/// JSON-RPC prints -1 as 18446744073709551615 on x86_64. On aarch64, where the conversion of a negative number to an
+/// unsigned one ends at 0, it prints 0, and nothing tells it from a 0 that was meant.
 fn unsigned_as_signed(text: String) -> String {
     match text.parse::<u64>() {
         Ok(number) if i64::try_from(number).is_err() => (number as i64).to_string(),

@@ -3,6 +3,7 @@
 //! Also in the program `sip_ping`, so it needs nothing but the standard library and `nix` (the standard
 //! library cannot bind a TCP socket before it connects).
 
+use crate::wait::patience;
 use nix::sys::socket::{bind, connect, socket, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
@@ -12,7 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long an answer may take on a busy machine before it counts as none.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub fn deadline() -> Duration {
+    Duration::from_secs(5) * patience()
+}
 
 /// What came back for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +86,11 @@ impl Sip {
             transport,
             local,
             to,
-            deadline: DEADLINE,
+            deadline: deadline(),
         }
     }
 
-    /// Waits this long for an answer instead of [`DEADLINE`].
+    /// Waits this long for an answer instead of [`deadline()`].
     pub fn with_deadline(mut self, deadline: Duration) -> Sip {
         self.deadline = deadline;
         self
@@ -312,7 +315,7 @@ pub fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     // Loopback connects or refuses at once: no deadline needed.
     connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
     let stream = TcpStream::from(fd);
-    stream.set_write_timeout(Some(DEADLINE))?;
+    stream.set_write_timeout(Some(deadline()))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

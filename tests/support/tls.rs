@@ -41,7 +41,7 @@ impl Certificate {
         let session = ClientConnection::new(Arc::new(config), name).expect("TLS client");
         let tcp = connect_from(from.to_ip()?, to)?;
         // The handshake happens with the first write, and blocks no longer than that may.
-        tcp.set_read_timeout(Some(super::sip::DEADLINE))?;
+        tcp.set_read_timeout(Some(super::sip::deadline()))?;
         let stream = StreamOwned::new(session, tcp.try_clone()?);
         Sip::over("TLS", Box::new(stream), tcp)
     }

@@ -473,7 +473,7 @@ fn a_large_file_is_written_less_often_but_always_at_the_end() {
     kamailio.ask("apiban.block", &["127.0.0.71"]);
     // At 250 kB/s the next one is more than ten seconds away; a small file is written again after five.
     assert!(size > 2_500_000, "{size}");
-    let again = apiban_testing::wait::poll(Duration::from_secs(8), || {
+    let again = apiban_testing::wait::watch(Duration::from_secs(8), || {
         (number() != second).then_some(())
     });
     assert_eq!(again, None, "written again too soon");

@@ -8,7 +8,7 @@ use apiban_testing::feed_server::{self, FeedServer};
 use apiban_testing::iptables_api::{Daemon, Fault};
 use apiban_testing::kamailio::{Builder, Kamailio};
 use apiban_testing::sip::Answer;
-use apiban_testing::wait::{wait_until, SOON};
+use apiban_testing::wait::{patience, wait_until, SOON};
 use serde_json::Value;
 
 /// Two limits of a call and the first pauses after failures.
@@ -77,7 +77,10 @@ fn bans_go_to_the_daemon_and_end_there() {
     kamailio.ask("apiban.block", &["2001:db8::7", "600"]);
     wait_chain(&daemon, &["127.1.0.1", "2001:db8::7"]);
     // The daemon knows no times: the end of a ban is told to it.
-    kamailio.ask("apiban.block", &["192.0.2.3", "2"]);
+    kamailio.ask(
+        "apiban.block",
+        &["192.0.2.3", &(2 * patience()).to_string()],
+    );
     wait_chain(&daemon, &["127.1.0.1", "192.0.2.3", "2001:db8::7"]);
     wait_chain(&daemon, &["127.1.0.1", "2001:db8::7"]);
     kamailio.ask("apiban.unblock", &["127.1.0.1"]);
@@ -121,7 +124,10 @@ fn survives(outage: impl Fn(&mut Daemon), end: impl Fn(&mut Daemon)) {
     for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
         kamailio.ask("apiban.block", &[address]);
     }
-    kamailio.ask("apiban.block", &["192.0.2.4", "4"]);
+    kamailio.ask(
+        "apiban.block",
+        &["192.0.2.4", &(4 * patience()).to_string()],
+    );
     wait_until("four bans", SOON, || daemon.chain().len() == 4);
 
     outage(&mut daemon);

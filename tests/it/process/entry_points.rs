@@ -3,17 +3,12 @@
 //!
 //! It looks at little: `tests/tools/valgrind` runs it under memcheck, which looks at everything. Needs root.
 
-use std::time::Duration;
-
 use apiban_testing::feed_server::{Fault, FeedServer, Options};
 use apiban_testing::kamailio::Kamailio;
 use apiban_testing::netns::in_namespace;
 use apiban_testing::sip::Answer;
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use serde_json::json;
-
-/// Memcheck makes everything some fifty times slower.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One branch for each function; the request's user says which.
 const SCRIPT: &str = r#"
@@ -81,10 +76,10 @@ fn every_entry_point_from_start_to_end() {
             .request_route(SCRIPT)
             .routes(ROUTES)
             .start();
-        wait_until("the list", PATIENCE, || {
+        wait_until("the list", SOON, || {
             kamailio.statistic("apiban", "feed_entries") == 300
         });
-        let mut sip = kamailio.udp("127.0.0.5").with_deadline(PATIENCE);
+        let mut sip = kamailio.udp("127.0.0.5");
         for user in ["check", "block", "reason", "unblock", "wrong", "self"] {
             for ip in ["203.0.113.77", "2001:db8:7::1", "junk"] {
                 let id = format!("{user}-{ip}");
@@ -95,7 +90,7 @@ fn every_entry_point_from_start_to_end() {
                 assert_eq!(sip.raw(text.as_bytes()), Answer::Status(200), "{text}");
             }
         }
-        let mut tcp = kamailio.tcp("127.0.0.6").with_deadline(PATIENCE);
+        let mut tcp = kamailio.tcp("127.0.0.6");
         assert_eq!(tcp.options(), Answer::Status(200));
         for words in COMMANDS {
             // Some are wrong on purpose: the fault is the answer.
@@ -112,16 +107,14 @@ fn every_entry_point_from_start_to_end() {
             let before = feed.requests().len();
             feed.set_fault(fault, Some(1));
             let _ = kamailio.jsonrpc("apiban.reload", json!([]));
-            wait_until("another request", PATIENCE, || {
-                feed.requests().len() > before
-            });
+            wait_until("another request", SOON, || feed.requests().len() > before);
         }
         for event in [
             "event block 203.0.113.77",
             "event expired 203.0.113.2",
             "event sync 300",
         ] {
-            kamailio.wait_for_log(event, PATIENCE);
+            kamailio.wait_for_log(event, SOON);
         }
         let stopped = kamailio.stop();
         assert!(stopped.status.success(), "{}", stopped.log);

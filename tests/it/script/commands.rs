@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use apiban_testing::fed::{fed, service, LISTED};
-use apiban_testing::kamailio::{Builder, Fault, Kamailio, Release};
+use apiban_testing::kamailio::{is_aarch64, Builder, Fault, Kamailio, Release};
 use apiban_testing::wait::SOON;
 use serde_json::{json, Value};
 
@@ -270,7 +270,13 @@ fn an_argument_of_a_wrong_type_is_a_fault_that_names_it() {
             (json!(["local", -5]), "\"-5\""),
             (json!(["local", 1, -1]), "\"-1\""),
         ] {
-            let fault = kamailio.jsonrpc("apiban.list", params.clone()).unwrap_err();
+            let answer = kamailio.jsonrpc("apiban.list", params.clone());
+            if is_aarch64() {
+                // Kamailio converts it to an unsigned number there, which makes 0 of it.
+                assert_eq!(answer, Ok(json!([])), "{params}");
+                continue;
+            }
+            let fault = answer.unwrap_err();
             assert!(fault.text.contains(quoted), "{params}: {fault}");
         }
         // kamcmd makes a fraction of what looks like one.

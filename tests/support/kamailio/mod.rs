@@ -28,5 +28,5 @@ mod traffic;
 pub use builder::{module_path, Builder, Value};
 pub use group::is_alive;
 pub use process::{Failure, Kamailio, Stopped};
-pub use release::{is_root, Release};
+pub use release::{is_aarch64, is_emulated, is_root, Release};
 pub use rpc::{Fault, Process};

@@ -25,11 +25,6 @@ use tempfile::TempDir;
 const START: Duration = Duration::from_secs(30);
 /// How long an orderly end may take; a hang takes Kamailio itself 60 s to notice.
 const STOP: Duration = Duration::from_secs(20);
-/// How many times longer both may take where `APIBAN_TEST_PATIENCE` says so: under a memory checker.
-fn patience() -> u32 {
-    let given = std::env::var("APIBAN_TEST_PATIENCE").ok();
-    given.and_then(|text| text.parse().ok()).unwrap_or(1)
-}
 /// Starts again on other ports after somebody else took ours.
 const PORT_TRIES: u32 = 3;
 
@@ -127,7 +122,7 @@ impl Kamailio {
         } else {
             "ctl handler"
         };
-        let outcome = poll(START * patience(), || {
+        let outcome = poll(START, || {
             if let Some(status) = kamailio.main.try_wait().expect("wait") {
                 return Some(Some(status));
             }
@@ -266,7 +261,7 @@ impl Kamailio {
     #[track_caller]
     pub fn stop(self) -> Stopped {
         kill(Pid::from_raw(self.pid()), Signal::SIGTERM).expect("SIGTERM");
-        self.finish(STOP * patience())
+        self.finish(STOP)
     }
 
     /// Kills all of it at once, as a crash of the machine would; gives what it left on disk.
@@ -303,7 +298,7 @@ impl Kamailio {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
         let _ = self.main.wait();
-        wait_for("killed processes to end", STOP * patience(), || {
+        wait_for("killed processes to end", STOP, || {
             members(group).is_empty().then_some(())
         });
     }
@@ -319,7 +314,7 @@ impl Drop for Kamailio {
         }
         // Orderly if possible: what the module put into the kernel goes with it.
         let _ = kill(Pid::from_raw(self.pid()), Signal::SIGTERM);
-        let _ = poll(STOP * patience(), || self.main.try_wait().ok().flatten());
+        let _ = poll(STOP, || self.main.try_wait().ok().flatten());
         self.kill_group();
     }
 }

@@ -6,6 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Whether qemu-user runs the Kamailio of this machine: `tests/arm64` says so.
+pub fn is_emulated() -> bool {
+    std::env::var_os("APIBAN_TEST_EMULATED").is_some()
+}
+
+/// Whether the Kamailio under test is built for aarch64.
+pub fn is_aarch64() -> bool {
+    is_emulated() || cfg!(target_arch = "aarch64")
+}
+
 /// Where a Kamailio is installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Release {

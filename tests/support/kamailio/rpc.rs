@@ -1,7 +1,7 @@
 //! Asking a running Kamailio: kamcmd, JSON-RPC, its process list.
 
 use super::process::Kamailio;
-use crate::wait::wait_for;
+use crate::wait::{patience, wait_for, SOON};
 use serde_json::{json, Value};
 use std::fmt;
 use std::io::ErrorKind;
@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long one command may take.
-const LIMIT: Duration = Duration::from_secs(10);
+fn limit() -> Duration {
+    Duration::from_secs(10) * patience()
+}
 
 /// A command that Kamailio refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ impl Kamailio {
     /// Runs the release's own kamcmd: the method and its arguments.
     pub fn kamcmd(&self, words: &[&str]) -> Result<String, Fault> {
         let socket = format!("unix:{}/ctl", self.inner_dir().display());
-        let limit = LIMIT.as_secs().to_string();
+        let limit = limit().as_secs().to_string();
         let output = self
             .release()
             .command_after(&["timeout", &limit], "kamcmd")
@@ -82,7 +84,7 @@ impl Kamailio {
         let name = format!("apiban-test-{}-{id}", std::process::id());
         let own = SocketAddr::from_abstract_name(name).map_err(trouble)?;
         let socket = UnixDatagram::bind_addr(&own).map_err(trouble)?;
-        socket.set_read_timeout(Some(LIMIT)).map_err(trouble)?;
+        socket.set_read_timeout(Some(limit())).map_err(trouble)?;
         let request = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": id});
         socket
             .send_to(request.to_string().as_bytes(), self.dir().join("rpc"))
@@ -143,7 +145,7 @@ impl Kamailio {
     /// The process whose name begins so; waits for it.
     #[track_caller]
     pub fn pid_of(&self, name: &str) -> i32 {
-        wait_for(&format!("a process {name:?}"), LIMIT, || {
+        wait_for(&format!("a process {name:?}"), SOON, || {
             let found = self.processes();
             found
                 .iter()
