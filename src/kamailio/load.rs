@@ -16,6 +16,16 @@ use super::text;
 const RELEASES: [&str; 3] = ["5.6.", "6.0.", "6.1."];
 const REFUSAL: &CStr = c"apiban.so, which supports Kamailio 5.6, 6.0 and 6.1 only";
 
+/// What the core exports in `ver_flags` and does not compare. 6.1 has the first three: see the notes on `ver_flags` in
+/// core.h. On aarch64 no supported release has futex locks, but only the files of the core that use a lock know that.
+const EXPORTED_ONLY: &[&str] = &[
+    ", DBG_QM_MALLOC",
+    ", DBG_F_MALLOC",
+    ", DBG_TLSF_MALLOC",
+    #[cfg(target_arch = "aarch64")]
+    ", USE_FUTEX",
+];
+
 /// What the core compares with its own version line.
 #[no_mangle]
 #[allow(non_upper_case_globals, reason = "the name that Kamailio looks up")]
@@ -61,9 +71,8 @@ unsafe fn core_strings() -> Option<(*const c_char, *const c_char)> {
             part(c"ver_arch")?,
             part(c"ver_os")?
         );
-        // 6.1 exports three items more than it compares: see the notes on ver_flags in core.h.
         let mut flags = part(c"ver_flags")?.to_owned();
-        for extra in [", DBG_QM_MALLOC", ", DBG_F_MALLOC", ", DBG_TLSF_MALLOC"] {
+        for extra in EXPORTED_ONLY {
             flags = flags.replace(extra, "");
         }
         Some((text::leak(&version), text::leak(&flags)))
