@@ -55,12 +55,7 @@ pub fn on_bus(
     let mut builder = builder
         .release(release)
         .address(address)
-        .load("dmq")
-        .modparam(
-            "dmq",
-            "server_address",
-            format!("sip:{address}:{port}{suffix}"),
-        )
+        .dmq(&format!("sip:{address}:{port}{suffix}"))
         .modparam("dmq", "ping_interval", 5);
     if transport == Transport::Tls {
         builder = builder.tls();

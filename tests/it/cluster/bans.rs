@@ -129,8 +129,7 @@ fn without_a_secret_or_the_bus_the_start_ends_with_the_reason() {
         "{log}"
     );
     let log = Kamailio::builder()
-        .load("dmq")
-        .modparam("dmq", "server_address", "sip:127.0.0.1:@PORT@")
+        .dmq("sip:127.0.0.1:@PORT@")
         .param("enable_dmq", 1)
         .expect_start_failure();
     assert!(

@@ -63,7 +63,7 @@ fn assert_told_once(kamailio: &Kamailio, text: &str) {
 }
 
 #[test]
-fn forged_packets_fill_the_local_table_and_nothing_else() {
+fn forged_packets_fill_the_local_table_and_nft_and_nothing_else() {
     in_namespace(|| {
         let host = Host::connect();
         let feed = FeedServer::start(Options::new("key")).unwrap();
@@ -201,7 +201,7 @@ fn ban_in_a_loop(kamailio: &Kamailio, ttl: u32) -> [u32; 4] {
 }
 
 #[test]
-fn a_script_that_bans_without_end_fills_table_and_kernel_and_they_empty_again() {
+fn a_script_that_bans_without_end_fills_table_and_nft_and_they_empty_again() {
     in_namespace(|| {
         let kamailio = Kamailio::builder()
             .global("max_while_loops=1000000")

@@ -102,7 +102,7 @@ fn wait_elements(kamailio: &Kamailio, elements: u64, of: u64) {
     });
 }
 
-/// Whether the socket at `to` takes a new TCP connection from `from` within half a second.
+/// Whether the socket at `to` takes a new TCP connection from `from` within half a second, `patience` times.
 fn connects(from: &str, to: SocketAddr) -> bool {
     let ip: IpAddr = from.parse().unwrap();
     let family = match ip {
@@ -117,7 +117,8 @@ fn connects(from: &str, to: SocketAddr) -> bool {
         return true;
     }
     let mut wait = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-    poll(&mut wait, 500u16).unwrap() == 1
+    let limit = u16::try_from(500 * patience()).unwrap();
+    poll(&mut wait, limit).unwrap() == 1
 }
 
 /// Sends packets that are hardly SIP, slowly enough for the buffers. Kamailio ignores very short ones unseen.

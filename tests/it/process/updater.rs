@@ -112,7 +112,7 @@ fn twenty_reloads_leave_no_descriptor_and_no_child_behind() {
     wait_until("no descriptor more than before", SOON, || {
         descriptors(updater).len() <= before.len()
     });
-    assert_eq!(threads(updater), threads_before);
+    assert!(threads(updater) <= threads_before);
     // What the fork brought along, an eventfd, at most one connection to the service.
     assert!(before.len() <= 12, "{before:#?}");
     // The lock on the state file is held all the time, the file itself is not.

@@ -18,8 +18,7 @@ fn node(release: &Release) -> Builder {
     Kamailio::builder()
         .release(release)
         .memory(128, 32)
-        .load("dmq")
-        .modparam("dmq", "server_address", "sip:127.0.0.1:@PORT@")
+        .dmq("sip:127.0.0.1:@PORT@")
         .modparam("dmq", "notification_address", "sip:127.0.0.31:5060")
         .modparam(
             "dmq",
@@ -143,7 +142,7 @@ fn a_flood_of_nodes_changes_nothing() {
             notify(&kamailio, nodes);
         }
         // dmq takes them all, and cannot even write its own list of nodes any more.
-        wait_until("dmq to take all nodes", SOON, || {
+        wait_until("dmq to take all nodes", SOON * 4, || {
             let log = kamailio.log();
             log.matches("no response body").count() == usize::from(PACKETS)
         });

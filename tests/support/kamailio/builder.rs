@@ -1,7 +1,7 @@
 //! The configuration of a test's Kamailio.
 
 use super::process::{Failure, Kamailio};
-use super::release::Release;
+use super::release::{is_aarch64, Release};
 use crate::ports::{has_ipv6, Port};
 use crate::tls::Certificate;
 use std::fmt::Write as _;
@@ -154,6 +154,18 @@ impl Builder {
     pub fn load(mut self, name: &str) -> Builder {
         self.loads.push(name.into());
         self
+    }
+
+    /// Loads the module dmq with this address of its own.
+    pub fn dmq(self, server_address: &str) -> Builder {
+        let builder = self
+            .load("dmq")
+            .modparam("dmq", "server_address", server_address);
+        if is_aarch64() {
+            // Idle workers wait for a lock, which Debian's Kamailio 5.6 and 6.0 spin on there.
+            return builder.modparam("dmq", "worker_usleep", 1000);
+        }
+        builder
     }
 
     /// A line at the top, such as `received_route_mode=1`.
