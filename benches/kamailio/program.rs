@@ -53,7 +53,7 @@ const FORMATS: [&str; 20] = [
 
 const TEXT: &str = "\
 The program `apiban` with a service on loopback. \"CPU\" is the time of the process and of what it starts \
-(`iptables`, `nft` and `ipset` are asked for what other clients left); \"memory\" the most that it had resident. \
+(a cold one asks `iptables` and `nft` for what other clients left); \"memory\" the most that it had resident. \
 A cold `sync` keeps within the real limit of 11 requests in 120 seconds, so nearly all of its time is waiting; a \
 warm one finds nothing new and the kernel up to date. The mirror is asked for one page of 250 over 16 connections, \
 each request at its own time whatever became of the one before, and the wait counts from that time; load generator \

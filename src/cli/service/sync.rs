@@ -61,9 +61,6 @@ pub fn run(
     common: &crate::cli::args::Common,
 ) -> Result<Exit, Failure> {
     let has_firewall = backend::make(settings)?.is_some();
-    if has_firewall {
-        leftovers::report();
-    }
     let signals = signals::take()?;
     let work = match Work::prepare(settings, false)? {
         Prepared::Ready(work) => work,
@@ -78,6 +75,10 @@ pub fn run(
         work.shared.requests.ask(Request::Force);
     }
     let full = options.full() || options.force || work.shared.feed.is_empty();
+    // The three programs that are asked take longer than all the rest of a sync that finds nothing new.
+    if has_firewall && full {
+        leftovers::report();
+    }
     let outcome = fetch(&work, &mut updater, &host, &signals, full, !common.quiet);
     updater.end();
     let mut report = Report {
