@@ -331,6 +331,13 @@ impl Firewall for IptablesApi {
             .map(|change| change.subnet().address())
             .filter(is_new)
             .collect();
+        // Before that, while all that is in the chain is among ours.
+        let ours = std::mem::take(&mut self.ours);
+        self.note(|memory| match memory.is_long(ours.len()) {
+            true => memory.rewrite(ours.keys()),
+            false => Ok(()),
+        });
+        self.ours = ours;
         self.note(|memory| memory.adding(&added));
         let mut again = Vec::new();
         for change in changes {

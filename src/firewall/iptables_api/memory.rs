@@ -21,6 +21,8 @@ pub struct Memory {
     path: PathBuf,
     header: String,
     file: Option<File>,
+    /// Lines in the file after the first.
+    lines: usize,
 }
 
 impl Memory {
@@ -30,10 +32,11 @@ impl Memory {
     /// The file is there and cannot be read, or is none of these.
     pub fn open(path: &Path, url: &str) -> io::Result<(Self, BTreeSet<IpAddr>)> {
         let header = format!("{MAGIC}{url}\n");
-        let memory = Memory {
+        let mut memory = Memory {
             path: path.to_owned(),
             header,
             file: None,
+            lines: 0,
         };
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -54,13 +57,12 @@ impl Memory {
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         };
         let mut held = BTreeSet::new();
-        let mut count = 0;
         // A last line without its end was cut off by a crash.
         for line in lines
             .split_inclusive('\n')
             .filter_map(|line| line.strip_suffix('\n'))
         {
-            count += 1;
+            memory.lines += 1;
             let address = |text: &str| text.parse::<IpAddr>().ok();
             if let Some(ip) = line.strip_prefix('+').and_then(address) {
                 held.insert(ip);
@@ -68,8 +70,8 @@ impl Memory {
                 held.remove(&ip);
             }
         }
-        if count > held.len() + SPARE_LINES || !text.ends_with('\n') {
-            memory.rewrite(&held)?;
+        if memory.is_long(held.len()) || !text.ends_with('\n') {
+            memory.rewrite(held.iter())?;
         }
         Ok((memory, held))
     }
@@ -95,11 +97,16 @@ impl Memory {
     /// # Errors
     /// The file is there and cannot be removed.
     pub fn clear(&mut self) -> io::Result<()> {
-        self.file = None;
+        (self.file, self.lines) = (None, 0);
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// True if the file says little with many lines, where so many addresses are held.
+    pub fn is_long(&self, held: usize) -> bool {
+        self.lines > held + held.max(SPARE_LINES)
     }
 
     fn append(&mut self, sign: char, addresses: &[IpAddr]) -> io::Result<()> {
@@ -125,14 +132,20 @@ impl Memory {
                 none.insert(file)
             }
         };
+        self.lines += addresses.len();
         file.write_all(text.as_bytes())
     }
 
     /// Replaces the file by one line for each address that is held.
-    fn rewrite(&self, held: &BTreeSet<IpAddr>) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The file cannot be written; it is left as it was.
+    pub fn rewrite<'a>(&mut self, held: impl Iterator<Item = &'a IpAddr>) -> io::Result<()> {
         let mut text = self.header.clone();
+        let mut lines = 0;
         for ip in held {
             text.push_str(&format!("+{ip}\n"));
+            lines += 1;
         }
         let mut aside = self.path.as_os_str().to_owned();
         aside.push(format!(".new-{}", std::process::id()));
@@ -147,8 +160,10 @@ impl Memory {
                 file.sync_all()
             })
             .and_then(|()| fs::rename(&aside, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&aside);
+        match &written {
+            // The old file is another one now.
+            Ok(()) => (self.file, self.lines) = (None, lines),
+            Err(_) => drop(fs::remove_file(&aside)),
         }
         written
     }
@@ -201,8 +216,16 @@ mod tests {
             memory.removed(&ip).unwrap();
         }
         memory.adding(&ips(&["192.0.2.1"])).unwrap();
+        assert!(memory.is_long(1));
         assert_eq!(Memory::open(&path, URL).unwrap().1.len(), 1);
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
+        // In the middle of a run, too.
+        let held = ips(&["192.0.2.1", "192.0.2.2"]);
+        memory.rewrite(held.iter()).unwrap();
+        assert!(!memory.is_long(2));
+        memory.removed(&held[..1]).unwrap();
+        let (_, known) = Memory::open(&path, URL).unwrap();
+        assert_eq!(Vec::from_iter(known), held[1..]);
     }
 
     #[test]
