@@ -60,12 +60,13 @@ pub fn run(
     options: &SyncOptions,
     common: &crate::cli::args::Common,
 ) -> Result<Exit, Failure> {
-    let has_firewall = backend::make(settings)?.is_some();
     let signals = signals::take()?;
     let work = match Work::prepare(settings, false)? {
         Prepared::Ready(work) => work,
         Prepared::InUse { same_firewall } => return from_state_of_another(settings, same_firewall),
     };
+    // Under the lock on the state file, which holds for what is noted beside it, too.
+    let has_firewall = backend::make(settings)?.is_some();
     let host = ThisHost::new(settings.config.trust_self);
     let mut updater = work.updater(&host)?;
     if options.full() || options.force {
