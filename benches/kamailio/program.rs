@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+use apiban::cli::export::Format;
 use apiban_testing::feed_server::{FeedServer, Options as Service};
+use clap::ValueEnum;
 use nix::sys::resource::{getrusage, UsageWho};
 
 use crate::options::Options;
@@ -27,30 +29,6 @@ const EXPORTED: usize = 100_000;
 const RATE: u32 = 5_000;
 /// Connections that they come over.
 const CONNECTIONS: u32 = 16;
-/// Every format of `apiban export`.
-const FORMATS: [&str; 20] = [
-    "plain",
-    "json",
-    "csv",
-    "nft",
-    "ipset",
-    "iptables",
-    "ip6tables",
-    "pf",
-    "cisco-ios",
-    "cisco-asa",
-    "junos",
-    "routeros",
-    "haproxy",
-    "nginx",
-    "asterisk",
-    "freeswitch",
-    "kamailio",
-    "opensips",
-    "crowdsec",
-    "fail2ban",
-];
-
 const TEXT: &str = "\
 The program `apiban` with a service on loopback. \"CPU\" is the time of the process and of what it starts \
 (a cold one asks `iptables` and `nft` for what other clients left); \"memory\" the most that it had resident. \
@@ -223,7 +201,9 @@ fn exports(options: &Options, section: &mut Section) {
     .expect("a state file");
     let table = section.table("apiban export, 100,000 addresses, on the clock", "s");
     let mut slowest = Samples::from(0.0);
-    for format in FORMATS {
+    let formats = Format::value_variants().iter();
+    for format in formats.filter_map(ValueEnum::to_possible_value) {
+        let format = format.get_name();
         eprintln!("k: export {format}");
         let output = program.file(format);
         let output = output.to_str().expect("a name");

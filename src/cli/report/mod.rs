@@ -1,6 +1,7 @@
 //! `apiban report`: what the list says of itself.
 //!
-//! [`figures`] counts, [`geo`] asks the databases of countries and operators, [`history`] remembers what no longer is in the list, [`html`] draws.
+//! [`figures`] counts, [`geo`] asks the databases of countries and operators, [`history`] remembers what no longer is in
+//! the list, [`html`] draws.
 
 mod figures;
 mod geo;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::program::{ran, Program, Ran};
+use super::program::{drop_members_of, ran, Program, Ran};
 use apiban_testing::kamailio::{Kamailio, Release};
 use apiban_testing::netns::{in_namespace, objects, run};
 use apiban_testing::wait::{wait_until, SOON};
@@ -104,20 +104,7 @@ fn ipset_swaps_what_rules_name() {
         let program = program();
         let file = export(&program, &["ipset", "--name", "sip"], "list.ipset");
         fed("ipset", &["restore"], &file);
-        run(
-            "iptables",
-            &[
-                "-A",
-                "INPUT",
-                "-m",
-                "set",
-                "--match-set",
-                "sip-v4",
-                "src",
-                "-j",
-                "DROP",
-            ],
-        );
+        drop_members_of("sip-v4");
         fed("ipset", &["restore"], &file);
         assert_eq!(run("ipset", &["-n", "list"]), "sip-v4\nsip-v6\n");
         for listed in ["203.0.113.2", "198.51.100.1"] {

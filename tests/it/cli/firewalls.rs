@@ -13,7 +13,7 @@ use apiban_testing::wait::wait_until;
 use nix::sys::signal::Signal;
 
 use super::fetching::{banned, fetching, many, service, set_of, Running, KEY, SOON};
-use super::program::{bare, ran, Program};
+use super::program::{bare, drop_members_of, ran, Program};
 
 #[test]
 fn ipsets_are_filled_aside_and_swapped() {
@@ -23,20 +23,7 @@ fn ipsets_are_filled_aside_and_swapped() {
         service.list(&listed);
         let program = fetching(&service, "firewall = \"ipset\"\nipset_name = \"sip\"\n");
         program.run(&["sync"]).ok();
-        run(
-            "iptables",
-            &[
-                "-A",
-                "INPUT",
-                "-m",
-                "set",
-                "--match-set",
-                "sip-v4",
-                "src",
-                "-j",
-                "DROP",
-            ],
-        );
+        drop_members_of("sip-v4");
         for (set, ip) in [
             ("sip-v4", "192.0.2.1"),
             ("sip-v4", "198.51.100.9"),

@@ -113,3 +113,10 @@ pub fn ran(command: &mut Command) -> Ran {
         err: String::from_utf8(output.stderr).expect("text"),
     }
 }
+
+/// Drops packets of the members of an ipset, by a rule of the operator.
+pub fn drop_members_of(set: &str) {
+    let rule = format!("-A INPUT -m set --match-set {set} src -j DROP");
+    let words: Vec<&str> = rule.split_whitespace().collect();
+    apiban_testing::netns::run("iptables", &words);
+}
