@@ -8,7 +8,7 @@ use std::time::Duration;
 use apiban::address::Subnet;
 use apiban::firewall::socket_filter::kernel::Linux;
 use apiban::firewall::socket_filter::SocketFilter;
-use apiban::firewall::{Element, Firewall};
+use apiban::firewall::{Change, Element, Error, Firewall};
 use apiban::sys::listening::{ListeningSocket, Transport};
 use apiban_testing::kamailio::Kamailio;
 use apiban_testing::sip::Sip;
@@ -41,8 +41,8 @@ const TEXT: &str = "\
 `socket_filter=1` as a user without any capability, one worker, 1,000 listed addresses; the check is in \
 `request_route`. From one banned source come INVITEs at a steady rate, from another source an OPTIONS every 2 ms, which is answered. \
 Rounds go from no flood to each of the rates. Sender, client and Kamailio share the machine, so the round trips hold the \
-sender's time, too: therefore the flood is compared with the same flood to a port of the benchmark that nobody reads. The exchanges take place in the benchmark itself: the backend of the module on a UDP socket, two lists of \
-3,900 random addresses in turn, CPU time of the thread; beside them a client sends packets that are wanted.";
+sender's time, too: therefore the flood is compared with the same flood to a port of the benchmark that nobody reads. The exchanges take place in the benchmark itself: the backend of the module on a UDP socket, \
+3,900 random addresses, one of which gives way to another one, or all to others, CPU time of the thread; beside them a client sends packets that are wanted.";
 
 /// Runs the part.
 pub fn run(options: &Options, stopwatch: &Path) -> Section {
@@ -181,21 +181,26 @@ fn exchanges(options: &Options, section: &mut Section) {
     };
     let mut filter = SocketFilter::new(vec![listening], Box::new(Linux));
     let lists = [full(1), full(2)];
-    let mut costs = Samples::default();
-    for run in 0..options.runs(20, 200) {
-        let before = thread_cpu();
-        filter.reconcile(&lists[run % 2]).expect("an exchange");
-        let spent = thread_cpu() - before;
-        if run > 1 {
-            costs.0.push(spent.as_secs_f64() * 1000.0);
+    filter.reconcile(&lists[0]).expect("an exchange");
+    let (mut one, mut all) = (Samples::default(), Samples::default());
+    let one_by_one = lists[1].iter().cycle();
+    let runs = options.runs(20, 200);
+    for (run, new) in (0..=runs).zip(one_by_one) {
+        // One ban for another, as it happens: the program is compiled and attached as a whole.
+        let changes = [Change::Remove(lists[0][run].subnet), Change::Add(*new)];
+        let spent = cost(|| filter.apply(&changes));
+        let spent_for_all = cost(|| filter.reconcile(&lists[1]));
+        filter.reconcile(&lists[0]).expect("an exchange");
+        // The first round warms up.
+        if run > 0 {
+            one.0.push(spent);
+            all.0.push(spent_for_all);
         }
-        // The kernel frees the last program meanwhile.
-        std::thread::sleep(Duration::from_millis(20));
     }
     let held = filter.held().get().bans.len();
     section.target(
         "CPU of an exchange of a full program, one socket",
-        costs.clone(),
+        one.clone(),
         2.0,
         "ms",
     );
@@ -207,8 +212,17 @@ fn exchanges(options: &Options, section: &mut Section) {
         "",
     );
     let table = section.table("an exchange of a full program", "");
-    table.row("CPU of the updater, ms", costs);
+    table.row("CPU of the updater for a new ban, ms", one);
+    table.row("CPU of the updater for another list, ms", all);
     table.row("addresses in it", Samples::from(held as f64));
+}
+
+/// CPU time of an exchange, in ms. The kernel frees the program before it meanwhile.
+fn cost<T>(exchange: impl FnOnce() -> Result<T, Error>) -> f64 {
+    std::thread::sleep(Duration::from_millis(20));
+    let before = thread_cpu();
+    exchange().expect("an exchange");
+    (thread_cpu() - before).as_secs_f64() * 1000.0
 }
 
 fn wanted_during_exchanges(

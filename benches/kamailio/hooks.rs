@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use apiban::address::Subnet;
@@ -10,30 +12,32 @@ use apiban::firewall::nft::{Nft, Settings};
 use apiban::firewall::{Element, Firewall};
 use apiban_testing::netns::run as command;
 use apiban_testing::veth::{Host, SERVER_V4};
+use etherparse::PacketBuilder;
+use nix::ifaddrs::getifaddrs;
+use nix::sched::{unshare, CloneFlags};
+use nix::sys::socket::{bind, send, socket, AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType};
 
 use crate::filter::thread_cpu;
 use crate::options::Options;
 use crate::report::Section;
 use crate::samples::Samples;
 
-/// Banned addresses.
+/// Banned addresses. All of them send, in turn.
 const LISTED: u32 = 5_000;
-/// So many of them send, in turn.
-const SENDERS: u32 = 200;
+/// Packets whose work is measured at once: few, since the machine's speed changes all the time.
+const BURST: usize = 1_000;
 /// The first banned address and the first other one that sends.
 const BANNED: Ipv4Addr = Ipv4Addr::new(10, 9, 64, 1);
 const WANTED: Ipv4Addr = Ipv4Addr::new(10, 9, 128, 1);
-/// An address beyond a device that throws away what it is given.
-const NOWHERE: &str = "192.0.2.2";
-/// As long as a short INVITE.
-const PACKET: [u8; 500] = [b'x'; 500];
+/// The payload is as long as a short INVITE.
+const PAYLOAD: [u8; 500] = [b'x'; 500];
 
 const TEXT: &str = "\
-A host in a network namespace of its own sends packets of 500 bytes over a veth pair, from 200 of 5,000 banned addresses in turn, \
-or from 200 others, to a UDP socket that nobody reads. The receiving side's work is done in the sender's thread, whose CPU time is \
-measured; what sending alone costs, to a device that throws packets away, is subtracted. Each run goes through all \
-variants, and ratios are those within a run. The table of the first version has four host sets with counters, and its chain is at `input`; \
-connection tracking is on where a rule of another table uses it.";
+For each variant a server in a network namespace of its own, joined by a veth pair to a host in another one. The host sends packets \
+of 500 bytes, from 5,000 banned addresses in turn or from 5,000 others, to a UDP socket that nobody reads. The receiving side's work \
+is done in the sender's thread, whose CPU time is measured; what sending alone costs, to a device that throws packets away, is \
+subtracted. A run goes through all variants with 1,000 packets each, and ratios are those within a run. The table of the first version \
+has four host sets with counters, and its chain is at `input`; connection tracking is on where a rule of another table uses it.";
 
 /// The table of the first version, but for its elements.
 const FIRST: &str = "
@@ -57,7 +61,7 @@ table inet tracking {
     chain input { type filter hook input priority 0; policy accept; ct state invalid counter; }
 }";
 
-/// What stands in the kernel.
+/// What the kernel of a server has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Table {
     None,
@@ -75,39 +79,45 @@ const VARIANTS: [(Table, bool); 6] = [
     (Table::Ours, true),
 ];
 
-/// The sending side and the receiving side.
+/// The sending and the receiving side of a variant.
 struct Bed {
-    /// Keeps its namespace.
+    /// These two keep their namespaces, and what is in the kernel.
     _host: Host,
-    banned: Vec<UdpSocket>,
-    wanted: Vec<UdpSocket>,
+    _ours: Option<Nft>,
+    /// Sends what it is given to the server.
+    wire: OwnedFd,
+    /// Throws away what it is given.
+    nowhere: OwnedFd,
+    banned: Vec<Vec<u8>>,
+    wanted: Vec<Vec<u8>>,
     sink: UdpSocket,
-    packets: u32,
 }
 
 /// Runs the part; only in a network namespace.
 pub fn run(options: &Options) -> Section {
     let mut section = Section::new("The kernel's work on a packet", TEXT);
-    let bed = Bed::new(options.pick(10_000, 40_000));
+    let beds: Vec<Bed> = VARIANTS
+        .into_iter()
+        .map(|(table, tracking)| Bed::new(table, tracking))
+        .collect();
     let empty = || vec![Samples::default(); VARIANTS.len()];
     let (mut dropped, mut wanted) = (empty(), empty());
-    let runs = options.runs(5, 25);
+    let runs = options.runs(200, 2_000);
     for run in 0..=runs {
-        eprintln!("n: round {run} of {runs}");
-        let sending = bed.price(&bed.banned, NOWHERE);
-        for (number, (table, tracking)) in VARIANTS.into_iter().enumerate() {
-            let with = in_kernel(table, tracking);
-            bed.check(table);
-            let here = SERVER_V4;
+        if run % 100 == 0 {
+            eprintln!("n: round {run} of {runs}");
+        }
+        let sending = price(&beds[0].nowhere, &beds[0].wanted, run);
+        for step in 0..beds.len() {
+            let number = (run + step) % beds.len();
+            let bed = &beds[number];
+            let banned_price = price(&bed.wire, &bed.banned, run) - sending;
+            let wanted_price = price(&bed.wire, &bed.wanted, run) - sending;
             // The first round warms up.
             if run > 0 {
-                let add = |to: &mut Vec<Samples>, from| {
-                    to[number].0.push(bed.price(from, here) - sending);
-                };
-                add(&mut dropped, &bed.banned);
-                add(&mut wanted, &bed.wanted);
+                dropped[number].0.push(banned_price);
+                wanted[number].0.push(wanted_price);
             }
-            with.remove();
         }
     }
     targets(&mut section, &dropped, &wanted);
@@ -167,120 +177,139 @@ fn targets(section: &mut Section, dropped: &[Samples], wanted: &[Samples]) {
 }
 
 impl Bed {
-    /// Makes both sides.
-    fn new(packets: u32) -> Bed {
-        let host = Host::connect();
-        let sockets = host.run(|| {
-            for line in [
-                "addr add 10.9.200.1/16 dev wire",
-                "link set lo up",
-                "route add local 10.9.64.0/18 dev lo",
-                "route add local 10.9.128.0/18 dev lo",
-                "link add nowhere type ifb",
-                "link set nowhere up",
-                "route add 192.0.2.0/24 dev nowhere",
-            ] {
-                ip(line);
-            }
-            [BANNED, WANTED].map(senders)
+    /// Makes both sides, and ends the benchmark if the kernel does not drop what it should, or drops what it
+    /// should not.
+    fn new(table: Table, tracking: bool) -> Bed {
+        // A namespace of its own, which its socket keeps.
+        let server = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root, to make a namespace");
+            Bed::in_namespace(table, tracking)
         });
-        let [banned, wanted] = sockets;
+        let bed = server.join().expect("the server");
+        assert!(bed.arrives(&bed.wanted[0]), "{table:?}");
+        assert_eq!(
+            bed.arrives(&bed.banned[0]),
+            table == Table::None,
+            "{table:?}"
+        );
+        bed
+    }
+
+    /// Makes both sides; the caller's namespace is the server's.
+    fn in_namespace(table: Table, tracking: bool) -> Bed {
+        let host = Host::connect();
+        let server = device("wire").addr().expect("an Ethernet address");
+        let [wire, nowhere] = host.run(|| {
+            command("ip", &["link", "add", "nowhere", "type", "ifb"]);
+            command("ip", &["link", "set", "nowhere", "up"]);
+            ["wire", "nowhere"].map(raw_socket)
+        });
         let sink = UdpSocket::bind((SERVER_V4, 5060)).expect("socket");
         sink.set_nonblocking(true).expect("non-blocking");
+        let ours = put_into_kernel(table, tracking);
         Bed {
             _host: host,
-            banned,
-            wanted,
+            _ours: ours,
+            wire,
+            nowhere,
+            banned: frames(server, BANNED),
+            wanted: frames(server, WANTED),
             sink,
-            packets,
         }
     }
 
-    /// CPU time of a packet that is sent from `from` to `to`, in ns.
-    fn price(&self, from: &[UdpSocket], to: &str) -> f64 {
-        let before = thread_cpu();
-        for (_, socket) in (0..self.packets).zip(from.iter().cycle()) {
-            socket.send_to(&PACKET, (to, 5060)).expect("send");
-        }
-        (thread_cpu() - before).as_nanos() as f64 / f64::from(self.packets)
-    }
-
-    /// Ends the benchmark if the kernel does not drop what it should, or drops what it should not.
-    fn check(&self, table: Table) {
-        let arrives = |from: &UdpSocket| {
-            while self.sink.recv(&mut [0; 512]).is_ok() {}
-            from.send_to(&PACKET, (SERVER_V4, 5060)).expect("send");
-            let end = Instant::now() + Duration::from_millis(20);
-            while Instant::now() < end {
-                if self.sink.recv(&mut [0; 512]).is_ok() {
-                    return true;
-                }
+    fn arrives(&self, frame: &[u8]) -> bool {
+        transmit(&self.wire, frame);
+        let end = Instant::now() + Duration::from_millis(20);
+        while Instant::now() < end {
+            if self.sink.recv(&mut [0; 512]).is_ok() {
+                return true;
             }
-            false
-        };
-        assert!(arrives(&self.wanted[0]), "{table:?}");
-        assert_eq!(arrives(&self.banned[0]), table == Table::None, "{table:?}");
+        }
+        false
     }
 }
 
-/// Sockets of consecutive addresses.
-fn senders(first: Ipv4Addr) -> Vec<UdpSocket> {
-    let address = |n| Ipv4Addr::from_bits(first.to_bits() + n);
-    let bound = |n| UdpSocket::bind((address(n), 0)).expect("socket");
-    (0..SENDERS).map(bound).collect()
+/// CPU time of a packet that is sent to a device, in ns.
+fn price(device: &OwnedFd, frames: &[Vec<u8>], run: usize) -> f64 {
+    let burst = frames.iter().cycle().skip(run * BURST % frames.len());
+    let before = thread_cpu();
+    for frame in burst.take(BURST) {
+        transmit(device, frame);
+    }
+    (thread_cpu() - before).as_nanos() as f64 / BURST as f64
 }
 
-/// What was put into the kernel.
-struct InKernel {
-    tracking: bool,
-    first: bool,
-    ours: Option<Nft>,
+/// The address of a network device of the caller's namespace.
+fn device(name: &str) -> LinkAddr {
+    let mut all = getifaddrs().expect("the devices");
+    let found = all.find_map(|device| {
+        let address = device.address.filter(|_| device.interface_name == name)?;
+        address.as_link_addr().copied()
+    });
+    found.expect(name)
 }
 
-fn in_kernel(table: Table, tracking: bool) -> InKernel {
+/// A socket that sends Ethernet frames to a device.
+fn raw_socket(name: &str) -> OwnedFd {
+    let raw = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::empty(),
+        None,
+    )
+    .expect("root, for a packet socket");
+    bind(raw.as_raw_fd(), &device(name)).expect(name);
+    raw
+}
+
+fn transmit(device: &OwnedFd, frame: &[u8]) {
+    send(device.as_raw_fd(), frame, MsgFlags::empty()).expect("send");
+}
+
+/// A packet from each of `LISTED` consecutive addresses.
+fn frames(server: [u8; 6], first: Ipv4Addr) -> Vec<Vec<u8>> {
+    let to: Ipv4Addr = SERVER_V4.parse().expect("address");
+    let frame = |n| {
+        let from = Ipv4Addr::from_bits(first.to_bits() + n);
+        let packet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], server)
+            .ipv4(from.octets(), to.octets(), 64)
+            .udp(5060, 5060);
+        let mut frame = Vec::with_capacity(packet.size(PAYLOAD.len()));
+        packet.write(&mut frame, &PAYLOAD).expect("a frame");
+        frame
+    };
+    (0..LISTED).map(frame).collect()
+}
+
+/// What the variant has in the kernel. It goes with the namespace.
+fn put_into_kernel(table: Table, tracking: bool) -> Option<Nft> {
     let banned = (0..LISTED).map(|n| Ipv4Addr::from_bits(BANNED.to_bits() + n));
     if tracking {
         nft(TRACKING);
     }
-    if table == Table::First {
-        let elements: Vec<String> = banned
-            .clone()
-            .map(|ip| format!("{ip} timeout 1h"))
-            .collect();
-        let elements = elements.join(",");
-        nft(&format!(
-            "{FIRST}\nadd element inet first feed4 {{ {elements} }}"
-        ));
-    }
-    let ours = (table == Table::Ours).then(|| {
-        let elements: Vec<Element> = banned
-            .map(|ip| Element {
-                subnet: Subnet::host(IpAddr::V4(ip)),
-                seconds_left: 3_600,
-                hits: 0,
-            })
-            .collect();
-        let mut nft = Nft::new(Settings::default()).expect("nft");
-        nft.reset().expect("the table");
-        nft.reconcile(&elements).expect("the elements");
-        nft
-    });
-    InKernel {
-        tracking,
-        first: table == Table::First,
-        ours,
-    }
-}
-
-impl InKernel {
-    fn remove(self) {
-        if let Some(mut ours) = self.ours {
-            ours.remove().expect("removal");
+    match table {
+        Table::None => None,
+        Table::First => {
+            let elements: Vec<String> = banned.map(|ip| format!("{ip} timeout 1h")).collect();
+            let elements = elements.join(",");
+            nft(&format!(
+                "{FIRST}\nadd element inet first feed4 {{ {elements} }}"
+            ));
+            None
         }
-        for (is_there, name) in [(self.first, "first"), (self.tracking, "tracking")] {
-            if is_there {
-                command("nft", &["delete", "table", "inet", name]);
-            }
+        Table::Ours => {
+            let elements: Vec<Element> = banned
+                .map(|ip| Element {
+                    subnet: Subnet::host(IpAddr::V4(ip)),
+                    seconds_left: 3_600,
+                    hits: 0,
+                })
+                .collect();
+            let mut nft = Nft::new(Settings::default()).expect("nft");
+            nft.reset().expect("the table");
+            nft.reconcile(&elements).expect("the elements");
+            Some(nft)
         }
     }
 }
@@ -296,9 +325,4 @@ fn nft(script: &str) {
     stdin.write_all(script.as_bytes()).expect("the script");
     drop(stdin);
     assert!(child.wait().expect("nft").success());
-}
-
-fn ip(line: &str) {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    command("ip", &words);
 }

@@ -4,7 +4,7 @@
 //! place that a jump can go to is known when the jump is written. A target that is too far gets a step on the
 //! way: a jump without a limit, or, where the packet passes, the return itself.
 
-use crate::sys::socket_filter::Instruction;
+use crate::sys::socket_filter::{Instruction, LONGEST};
 
 /// `A` = 32 bits of the packet, in host order.
 pub const LOAD: u16 = 0x20;
@@ -72,8 +72,10 @@ impl Assembler {
     /// It must end with [`RETURN`] of [`WHOLE`].
     pub fn new(at_end: &[Instruction]) -> Self {
         let banned = Label(at_end.len() - 1);
+        let mut reversed = Vec::with_capacity(LONGEST);
+        reversed.extend(at_end.iter().rev());
         Assembler {
-            reversed: at_end.iter().rev().copied().collect(),
+            reversed,
             banned,
             to_banned: banned,
             to_pass: Label(0),

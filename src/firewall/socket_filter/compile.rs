@@ -142,20 +142,26 @@ fn banned(one_in: u32) -> [Instruction; 4] {
     ]
 }
 
-fn search_v4(code: &mut Assembler, ranges: &[Range], leaf: usize) {
-    let half = ones(31);
-    let lower = ranges.iter().filter(|range| range.0 <= half);
-    let lower: Vec<Range> = lower.map(|range| (range.0, range.1.min(half))).collect();
-    let upper = ranges.iter().filter(|range| range.1 > half);
-    let upper: Vec<Range> = upper
-        .map(|range| (range.0.max(half + 1) & half, range.1 & half))
-        .collect();
+fn search_v4(code: &mut Assembler, ranges: &[Range<u32>], leaf: usize) {
+    // The lower half, and the upper one without its highest bit.
+    let split = ranges.partition_point(|range| range.0 < TOP);
+    let (lower, upper) = ranges.split_at(split);
+    let across = lower.last().filter(|range| range.1 >= TOP);
+    let across = across.map(|range| Item::Range(0, range.1 & !TOP));
+    let lower = lower
+        .iter()
+        .map(|range| Item::Range(range.0, range.1.min(!TOP)));
+    let upper = upper
+        .iter()
+        .map(|range| Item::Range(range.0 & !TOP, range.1 & !TOP));
+    let lower: Vec<Item> = lower.collect();
+    let upper: Vec<Item> = across.into_iter().chain(upper).collect();
     code.bring_ends_near(8);
-    let mut half_at = |ranges: &[Range], clear: bool| {
-        if ranges.is_empty() {
+    let mut half_at = |items: &[Item], clear: bool| {
+        if items.is_empty() {
             return Target::Pass;
         }
-        tree(code, &items(ranges, 1), 0, leaf);
+        tree(code, items, 0, leaf);
         if clear {
             code.step(AND, !TOP);
         }
@@ -166,7 +172,7 @@ fn search_v4(code: &mut Assembler, ranges: &[Range], leaf: usize) {
     code.step(LOAD, SOURCE_V4);
 }
 
-fn search_v6(code: &mut Assembler, ranges: &[Range], leaf: usize) {
+fn search_v6(code: &mut Assembler, ranges: &[Range<u128>], leaf: usize) {
     if ranges.is_empty() {
         code.jump(Target::Pass);
         return;
@@ -193,13 +199,13 @@ fn depth(items: &[Item]) -> u32 {
 }
 
 /// The tree of the first of `words` words.
-fn items(ranges: &[Range], words: u32) -> Vec<Item> {
+fn items(ranges: &[Range<u128>], words: u32) -> Vec<Item> {
     let shift = 32 * (words - 1);
     let rest = ones(shift);
-    let mut items = Vec::new();
+    let mut items = Vec::with_capacity(ranges.len());
     // The ranges that begin with the same word, without it.
-    let mut within: Option<(u32, Vec<Range>)> = None;
-    let close = |items: &mut Vec<Item>, within: &mut Option<(u32, Vec<Range>)>| {
+    let mut within: Option<(u32, Vec<Range<u128>>)> = None;
+    let close = |items: &mut Vec<Item>, within: &mut Option<(u32, Vec<Range<u128>>)>| {
         if let Some((word, ranges)) = within.take() {
             items.push(Item::Within(word, self::items(&ranges, words - 1)));
         }

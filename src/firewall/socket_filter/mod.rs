@@ -32,7 +32,7 @@ use crate::address::Subnet;
 use crate::log::Level;
 use crate::sys::listening::ListeningSocket;
 use crate::sys::socket_filter::LONGEST;
-use bans::Bans;
+use bans::{Bans, Candidate, Rank};
 use compile::Kind;
 use fit::{concerns, fit, Fitted};
 use kernel::Kernel;
@@ -137,15 +137,13 @@ impl SocketFilter {
                 socket.limit = LONGEST;
             }
         }
-        // Each family may fill a program of its own.
         let sockets = &self.sockets;
         let concerned = |subnet: &Subnet| sockets.iter().any(|s| concerns(s.kind, subnet));
-        let (ranked, wanted) = self.bans.ranked(now, 8 * budget, concerned);
-        self.wanted = wanted;
-        let subnets: Vec<Subnet> = ranked.iter().map(|(subnet, _)| *subnet).collect();
+        let candidates = self.bans.candidates(now, concerned);
+        self.wanted = candidates.len();
         let before: Vec<State> = self.sockets.iter().map(|s| s.state.clone()).collect();
         let mut fitted: HashMap<(Kind, usize), Fitted> = HashMap::new();
-        let mut counts: Vec<(Kind, usize)> = Vec::new();
+        let mut filtered: Vec<(Kind, Option<Rank>)> = Vec::new();
         let one_in = self.pace.one_in();
         let SocketFilter {
             sockets, kernel, ..
@@ -155,7 +153,7 @@ impl SocketFilter {
             loop {
                 let choice = fitted
                     .entry((socket.kind, limit))
-                    .or_insert_with(|| fit(socket.kind, &subnets, limit, one_in));
+                    .or_insert_with(|| fit(socket.kind, &candidates, limit, one_in));
                 match socket.put(kernel.as_mut(), &choice.program) {
                     Ok(()) => break,
                     // Too much memory for this socket: half of it may do.
@@ -172,36 +170,35 @@ impl SocketFilter {
                 }
             }
             if socket.is_filtered() {
-                counts.push((socket.kind, fitted[&(socket.kind, limit)].count));
+                filtered.push((socket.kind, fitted[&(socket.kind, limit)].from));
             } else if socket.state != State::Denied {
-                counts.push((socket.kind, 0));
+                filtered.push((socket.kind, None));
             }
         }
         self.tell_changes(&before);
-        self.note_held(&ranked, &counts);
+        self.note_held(&candidates, &filtered);
     }
 
-    /// Works out which bans are in force wherever their packets can come. TCP where the kernel does not allow a
-    /// filter is left out of account.
-    fn note_held(&mut self, ranked: &[(Subnet, Instant)], counts: &[(Kind, usize)]) {
-        let mut passed = vec![0; counts.len()];
-        let mut held = Vec::new();
+    /// Works out which bans are in force wherever their packets can come: on sockets of each kind, those of a rank and
+    /// above. TCP where the kernel does not allow a filter is left out of account.
+    fn note_held(&mut self, candidates: &[Candidate], filtered: &[(Kind, Option<Rank>)]) {
+        let mut held = Vec::with_capacity(candidates.len());
         let mut first_end: Option<Instant> = None;
-        for (subnet, end) in ranked {
+        for candidate in candidates {
             let (mut somewhere, mut everywhere) = (false, true);
-            for ((kind, count), passed) in counts.iter().zip(&mut passed) {
-                if concerns(*kind, subnet) {
-                    let is_in = *passed < *count;
+            for (kind, from) in filtered {
+                if concerns(*kind, &candidate.subnet) {
+                    let is_in = from.is_some_and(|from| candidate.rank >= from);
                     somewhere |= is_in;
                     everywhere &= is_in;
-                    *passed += 1;
                 }
             }
             if somewhere {
-                first_end = Some(first_end.map_or(*end, |first| first.min(*end)));
+                let end = candidate.end;
+                first_end = Some(first_end.map_or(end, |first| first.min(end)));
             }
             if somewhere && everywhere {
-                held.push(*subnet);
+                held.push(candidate.subnet);
             }
         }
         self.due = first_end.and_then(|end| end.checked_sub(MARGIN));

@@ -5,35 +5,43 @@ use std::net::IpAddr;
 use crate::address::Subnet;
 
 /// First and last address, as numbers.
-pub type Range = (u128, u128);
+pub type Range<T> = (T, T);
 
 /// The ranges of each family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges {
-    /// Of IPv4 addresses, below 2^32.
-    pub v4: Vec<Range>,
+    /// Of IPv4 addresses.
+    pub v4: Vec<Range<u32>>,
     /// Of IPv6 addresses.
-    pub v6: Vec<Range>,
+    pub v6: Vec<Range<u128>>,
 }
 
 impl Ranges {
-    /// All addresses of `subnets`.
-    pub fn of(subnets: &[Subnet]) -> Self {
-        let mut ranges = Ranges::default();
+    /// All addresses of `subnets`. It is fast if they come in the order of their addresses.
+    pub fn of<'a>(subnets: impl IntoIterator<Item = &'a Subnet>) -> Self {
+        // First and last address in one number, which sorts faster than two.
+        let mut v4: Vec<u64> = Vec::new();
+        let mut v6: Vec<Range<u128>> = Vec::new();
         for subnet in subnets {
-            let (first, bits) = match subnet.address() {
-                IpAddr::V4(ip) => (u128::from(ip.to_bits()), 32),
-                IpAddr::V6(ip) => (ip.to_bits(), 128),
-            };
-            let range = (first, first | ones(bits - u32::from(subnet.prefix_len())));
-            match bits {
-                32 => ranges.v4.push(range),
-                _ => ranges.v6.push(range),
+            let prefix = u32::from(subnet.prefix_len());
+            match subnet.address() {
+                IpAddr::V4(ip) => {
+                    let first = u64::from(ip.to_bits());
+                    v4.push(first << 32 | first | ones(32 - prefix) as u64);
+                }
+                IpAddr::V6(ip) => {
+                    let first = ip.to_bits();
+                    v6.push((first, first | ones(128 - prefix)));
+                }
             }
         }
-        ranges.v4 = merged(ranges.v4);
-        ranges.v6 = merged(ranges.v6);
-        ranges
+        v4.sort_unstable();
+        v6.sort_unstable();
+        let range = |both: u64| ((both >> 32) as u32, both as u32);
+        Ranges {
+            v4: merged(v4.into_iter().map(range), |last| last.saturating_add(1)),
+            v6: merged(v6.into_iter(), |last| last.saturating_add(1)),
+        }
     }
 }
 
@@ -42,13 +50,15 @@ pub fn ones(bits: u32) -> u128 {
     1u128.checked_shl(bits).unwrap_or(0).wrapping_sub(1)
 }
 
-/// The same addresses in as few ranges as there can be, sorted.
-fn merged(mut ranges: Vec<Range>) -> Vec<Range> {
-    ranges.sort_unstable();
-    let mut merged: Vec<Range> = Vec::with_capacity(ranges.len());
+/// The same addresses in as few ranges as there can be. `ranges` are sorted.
+fn merged<T: Copy + Ord>(
+    ranges: impl ExactSizeIterator<Item = Range<T>>,
+    after: impl Fn(T) -> T,
+) -> Vec<Range<T>> {
+    let mut merged: Vec<Range<T>> = Vec::with_capacity(ranges.len());
     for (first, last) in ranges {
         match merged.last_mut() {
-            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            Some(before) if first <= after(before.1) => before.1 = before.1.max(last),
             _ => merged.push((first, last)),
         }
     }
