@@ -23,21 +23,27 @@ pub fn describe() -> String {
     };
     let kamailio = output("kamailio", &["-v"]);
     format!(
-        "- machine: {model}, {cores} cores, {memory:.0} GB{virt}; load at the start {}\n\
+        "- machine: {model}, {cores} cores, {memory:.0} GB{virt}\n\
          - kernel {}, {}\n\
          - {}\n\
          - apiban {}, {}, {}\n",
-        read("/proc/loadavg")
-            .split_whitespace()
-            .take(3)
-            .collect::<Vec<_>>()
-            .join(" "),
         read("/proc/sys/kernel/osrelease").trim(),
         os.unwrap_or("unknown").trim_matches('"'),
         kamailio.lines().next().unwrap_or("no kamailio").trim(),
         env!("CARGO_PKG_VERSION"),
         output("rustc", &["--version"]),
         output("nft", &["--version"]),
+    )
+}
+
+/// The day, and how busy the machine is.
+pub fn now() -> String {
+    let load = read("/proc/loadavg");
+    let minutes: Vec<&str> = load.split_whitespace().take(3).collect();
+    format!(
+        "Measured on {}, load at the start {}.",
+        output("date", &["--utc", "+%Y-%m-%d"]),
+        minutes.join(" ")
     )
 }
 

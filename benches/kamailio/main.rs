@@ -33,80 +33,108 @@ use report::Section;
 
 fn main() {
     let options = Options::parse();
-    let machine = machine::describe();
-    let stopwatch = setup::stopwatch();
-    let sections = measure(&options, &stopwatch);
-    let _ = fs::remove_file(stopwatch.with_extension("so"));
-
-    let mut head = String::from("Written by `tests/tools/bench`; do not edit.");
-    if options.quick {
-        head.push_str(" **A quick run: the figures are rough.**");
-    }
-    let head = format!("{head}\n\n{machine}");
-    let table = options
-        .table
-        .as_ref()
-        .and_then(|path| fs::read_to_string(path).ok());
-    let text = report::markdown(&head, &sections, table.as_deref());
-    fs::write(options.out.join("BENCHMARKS.md"), text).expect("BENCHMARKS.md");
-}
-
-/// All parts that are wanted, one after another.
-fn measure(options: &Options, stopwatch: &Path) -> Vec<Section> {
-    let mut sections = Vec::new();
-    let root = machine::is_root();
-    if !root {
+    if !machine::is_root() {
         eprintln!("not root: no network namespaces, so nothing with nft; no other user, so no socket filter");
     }
-    if options.wants('a') {
-        sections.push(script::run(options, stopwatch));
-    }
-    if options.wants('c') {
-        type Part = fn(&Options, &Path, bool) -> Section;
-        for part in [packets::run as Part, flood::run] {
-            sections.push(apart(options, stopwatch, root, part));
+    let stopwatch = setup::stopwatch();
+    for (letter, part) in PARTS {
+        if options.wants(letter) {
+            let when = when(&options);
+            let sections = part(&options, &stopwatch);
+            write(&options, &when, &sections);
         }
     }
-    if options.wants('d') {
-        sections.push(protection::run(options));
+    if let Some(text) = options
+        .table
+        .as_ref()
+        .and_then(|path| fs::read_to_string(path).ok())
+    {
+        let text = format!(
+            "Without Kamailio, in one process (`cargo bench --bench table`).\n\n```\n{}\n```\n",
+            text.trim_end()
+        );
+        let section = Section::new("The ban table by itself", &text);
+        write(&options, &when(&options), &[section]);
     }
-    if options.wants('e') {
-        sections.push(memory::run(options, stopwatch));
-    }
-    if options.wants('f') {
-        sections.push(resync::run(options, stopwatch));
-    }
-    if options.wants('g') && root {
-        let part = |options: &Options, stopwatch: &Path, _| kernel::run(options, stopwatch);
-        sections.push(apart(options, stopwatch, root, part));
-    }
-    if options.wants('h') {
-        sections.push(block::run(options, stopwatch));
-    }
-    if options.wants('i') && root {
-        sections.push(filter::run(options, stopwatch));
-    }
-    if options.wants('j') {
-        sections.push(apart(options, stopwatch, root, cluster::run));
-    }
-    if options.wants('k') {
-        sections.push(apart(options, stopwatch, root, program::run));
-    }
-    if options.wants('n') && root {
-        let part = |options: &Options, _: &Path, _| hooks::run(options);
-        sections.push(apart(options, stopwatch, root, part));
-    }
-    sections
+    let _ = fs::remove_file(stopwatch.with_extension("so"));
+}
+
+/// When and how a section was measured.
+fn when(options: &Options) -> String {
+    let rough = match options.quick {
+        true => " A quick run: the figures are rough.",
+        false => "",
+    };
+    format!("{}{rough}", machine::now())
+}
+
+/// Puts sections into the report, which has what earlier runs measured too.
+fn write(options: &Options, when: &str, sections: &[Section]) {
+    let path = options.out.join("BENCHMARKS.md");
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    let head = format!(
+        "Written by `tests/tools/bench`; do not edit.\n\n{}",
+        machine::describe()
+    );
+    fs::write(&path, report::markdown(&head, &before, when, sections)).expect("BENCHMARKS.md");
+}
+
+/// A part of the benchmark: without root, some give nothing.
+type Part = fn(&Options, &Path) -> Vec<Section>;
+
+/// The parts and their letters, in order.
+const PARTS: [(char, Part); 11] = [
+    ('a', |options, stopwatch| {
+        vec![script::run(options, stopwatch)]
+    }),
+    ('c', |options, stopwatch| {
+        vec![
+            apart(options, stopwatch, packets::run),
+            apart(options, stopwatch, flood::run),
+        ]
+    }),
+    ('d', |options, _| vec![protection::run(options)]),
+    ('e', |options, stopwatch| {
+        vec![memory::run(options, stopwatch)]
+    }),
+    ('f', |options, stopwatch| {
+        vec![resync::run(options, stopwatch)]
+    }),
+    ('g', |options, stopwatch| {
+        with_root(|| {
+            apart(options, stopwatch, |options, stopwatch, _| {
+                kernel::run(options, stopwatch)
+            })
+        })
+    }),
+    ('h', |options, stopwatch| {
+        vec![block::run(options, stopwatch)]
+    }),
+    ('i', |options, stopwatch| {
+        with_root(|| filter::run(options, stopwatch))
+    }),
+    ('j', |options, stopwatch| {
+        vec![apart(options, stopwatch, cluster::run)]
+    }),
+    ('k', |options, stopwatch| {
+        vec![apart(options, stopwatch, program::run)]
+    }),
+    ('n', |options, stopwatch| {
+        with_root(|| apart(options, stopwatch, |options, _, _| hooks::run(options)))
+    }),
+];
+
+fn with_root(part: impl FnOnce() -> Section) -> Vec<Section> {
+    machine::is_root().then(part).into_iter().collect()
 }
 
 /// Runs a part in a network namespace of its own, where that is possible.
 fn apart(
     options: &Options,
     stopwatch: &Path,
-    root: bool,
     part: impl FnOnce(&Options, &Path, bool) -> Section + Send + 'static,
 ) -> Section {
-    if !root {
+    if !machine::is_root() {
         return part(options, stopwatch, false);
     }
     let (options, stopwatch): (Options, PathBuf) = (options.clone(), stopwatch.into());

@@ -128,38 +128,76 @@ impl Table {
     }
 }
 
-/// The whole report.
-pub fn markdown(head: &str, sections: &[Section], table: Option<&str>) -> String {
-    let mut text = format!("# Benchmarks\n\n{head}\n");
-    text.push_str("## Promises\n\n| promise | at most | measured | middle half | |\n");
-    text.push_str("| --- | ---: | ---: | ---: | --- |\n");
-    for target in sections.iter().flat_map(|section| &section.targets) {
-        let (low, high) = target.got.quartiles();
+/// The heading under which all promises stand once more.
+const PROMISES: &str = "Promises";
+/// The head of a table of promises.
+const PROMISES_HEAD: &str =
+    "| promise | at most | measured | middle half | |\n| --- | ---: | ---: | ---: | --- |\n";
+
+impl Section {
+    /// The section with its heading. `when`: on what day, how busy the machine was.
+    fn markdown(&self, when: &str) -> String {
+        let mut text = format!("{}\n\n{}\n\n{when}\n\n", self.title, self.text.trim());
+        if !self.targets.is_empty() {
+            text.push_str(PROMISES_HEAD);
+            for target in &self.targets {
+                target.markdown(&mut text);
+            }
+            text.push('\n');
+        }
+        for table in &self.tables {
+            table.markdown(&mut text);
+        }
+        text
+    }
+}
+
+impl Target {
+    fn markdown(&self, text: &mut String) {
+        let (low, high) = self.got.quartiles();
         let _ = writeln!(
             text,
             "| {} | {} {unit} | {} {unit} | {} to {} | {} |",
-            target.what,
-            number(target.limit),
-            number(target.got.median()),
+            self.what,
+            number(self.limit),
+            number(self.got.median()),
             number(low),
             number(high),
-            if target.met() { "kept" } else { "**missed**" },
-            unit = target.unit
+            if self.met() { "kept" } else { "**missed**" },
+            unit = self.unit
         );
     }
+}
+
+/// The whole report: `sections` in place of those with the same headings in the report `before`, whose other sections
+/// stay.
+pub fn markdown(head: &str, before: &str, when: &str, sections: &[Section]) -> String {
+    let (_, before) = before.split_once("\n## ").unwrap_or_default();
+    let mut all: Vec<(String, String)> = before
+        .split("\n## ")
+        .map(|text| (heading(text).to_owned(), format!("{}\n", text.trim_end())))
+        .filter(|(title, _)| !title.is_empty() && title != PROMISES)
+        .collect();
     for section in sections {
-        let _ = write!(
-            text,
-            "\n## {}\n\n{}\n\n",
-            section.title,
-            section.text.trim()
-        );
-        for table in &section.tables {
-            table.markdown(&mut text);
+        let text = section.markdown(when);
+        match all.iter_mut().find(|(title, _)| *title == section.title) {
+            Some((_, old)) => *old = text,
+            None => all.push((section.title.clone(), text)),
         }
     }
-    if let Some(table) = table {
-        let _ = write!(text, "\n## The ban table by itself\n\nWithout Kamailio, in one process (`cargo bench --bench table`).\n\n```\n{}\n```\n", table.trim_end());
+    let mut text = format!("# Benchmarks\n\n{head}\n## {PROMISES}\n\n{PROMISES_HEAD}");
+    for (_, section) in &all {
+        if let Some((_, after)) = section.split_once(PROMISES_HEAD) {
+            let rows = after.lines().take_while(|line| !line.is_empty());
+            rows.for_each(|row| text.extend([row, "\n"]));
+        }
+    }
+    for (_, section) in &all {
+        text.extend(["\n## ", section.trim_end(), "\n"]);
     }
     text
+}
+
+fn heading(section: &str) -> &str {
+    section.lines().next().unwrap_or_default()
 }

@@ -271,6 +271,46 @@ impl Config {
         Ok(())
     }
 
+    /// A text for the log for each parameter that is given and does nothing, because another one is not.
+    pub fn without_effect(&self) -> Vec<String> {
+        let default = Config::default();
+        let nft = "firewall \"nft\"";
+        let is_nft = self.firewall == FirewallKind::Nft;
+        let is_api = self.firewall == FirewallKind::IptablesApi;
+        let all = [
+            (
+                "firewall_ports",
+                nft,
+                is_nft,
+                self.firewall_ports != default.firewall_ports,
+            ),
+            ("firewall_counters", nft, is_nft, self.firewall_counters),
+            (
+                "nft_table",
+                nft,
+                is_nft,
+                self.nft_table != default.nft_table,
+            ),
+            ("nft_hook", nft, is_nft, self.nft_hook != default.nft_hook),
+            (
+                "firewall_url",
+                "firewall \"iptables-api\"",
+                is_api,
+                self.firewall_url != default.firewall_url,
+            ),
+            (
+                "cluster_secret_file",
+                "enable_dmq 1",
+                self.enable_dmq,
+                !self.cluster_secret_file.is_empty(),
+            ),
+        ];
+        all.into_iter()
+            .filter(|(_, _, in_use, given)| *given && !in_use)
+            .map(|(name, needed, ..)| format!("parameter \"{name}\" does nothing without {needed}"))
+            .collect()
+    }
+
     /// The list to fetch.
     pub fn source(&self) -> Result<Source, ConfigError> {
         let source = Source::of(self.api_url.clone(), self.api_version, self.dataset);

@@ -7,7 +7,7 @@ use crate::firewall::nft::Hook;
 use crate::firewall::ports::PortChoice;
 use crate::firewall::Scope;
 use crate::table::MAX_TTL;
-use crate::trust::Given;
+use crate::trust::{Given, ListError};
 
 /// Longest time in seconds that a parameter takes.
 const LONGEST: i64 = MAX_TTL as i64;
@@ -202,10 +202,10 @@ pub const PARAMETERS: &[Parameter] = &[
     int("max_local_entries", 65_536, ENTRIES, "entries",
         "capacity of the table of local bans",
         |config, value| config.max_local_entries = value as usize),
-    text("trust", "", "IP addresses and prefixes, separated by comma, semicolon or space",
+    text("trust", "", "IP addresses and prefixes, separated by comma, semicolon or space; names are not resolved",
         "addresses and prefixes that are never banned; repeatable",
         |config, value| {
-            let list = Given::parse_parameter(value).map_err(|error| format!("is wrong: {error}"))?;
+            let list = Given::parse_parameter(value).map_err(|error| wrong_list(value, &error))?;
             config.trust.add(list);
             Ok(())
         }),
@@ -320,6 +320,15 @@ fn store_key(field: &mut Option<Key>, value: &str) -> Result<(), String> {
         _ => Some(Key::new(value).map_err(|error| format!("is not a key: {error}"))?),
     };
     Ok(())
+}
+
+/// What is wrong with a trust list; a list of one word is not repeated.
+fn wrong_list(value: &str, error: &ListError) -> String {
+    let text = error.to_string();
+    match text.strip_prefix(&format!("\"{value}\" ")) {
+        Some(rest) => rest.to_owned(),
+        None => format!("is wrong: {text}"),
+    }
 }
 
 fn store_path(field: &mut String, value: &str) -> Result<(), String> {

@@ -182,3 +182,49 @@ fn contradictions_are_refused() {
         .to_string()
         .contains("\"api_key_file\""));
 }
+
+#[test]
+fn a_wrong_word_of_a_trust_list_stands_in_the_error_once() {
+    let error = |text| {
+        set("trust", RawValue::Text(text))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    let alone = error("sip.carrier.example");
+    assert_eq!(alone.matches("sip.carrier.example").count(), 1, "{alone}");
+    assert!(alone.contains("names are not resolved"), "{alone}");
+    let second = error("192.0.2.1, 192.0.2.1-192.0.2.9");
+    assert!(
+        second.contains("is wrong: \"192.0.2.1-192.0.2.9\" is not an IP address or prefix"),
+        "{second}"
+    );
+}
+
+#[test]
+fn what_does_nothing_is_named() {
+    let mut config = Config::default();
+    assert_eq!(config.without_effect(), Vec::<String>::new());
+    for (name, value) in [
+        ("firewall_ports", "sip"),
+        ("nft_hook", "input"),
+        ("nft_table", "mine"),
+        ("firewall_url", "http://192.0.2.1:8082"),
+        ("cluster_secret_file", "/secret"),
+    ] {
+        config
+            .set(parameter(name).unwrap(), RawValue::Text(value))
+            .unwrap();
+        let said = config.without_effect().join("\n");
+        assert!(
+            said.contains(&format!("\"{name}\" does nothing without ")),
+            "{said}"
+        );
+    }
+    config.firewall = FirewallKind::Nft;
+    config.enable_dmq = true;
+    assert_eq!(
+        config.without_effect(),
+        ["parameter \"firewall_url\" does nothing without firewall \"iptables-api\""]
+    );
+}

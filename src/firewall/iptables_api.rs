@@ -183,7 +183,13 @@ impl IptablesApi {
 
     /// One call: status and body.
     fn get(&self, path: &str) -> Result<(u16, String), Failure> {
-        let down = |error: ureq::Error| Failure::Down(error.to_string());
+        let down = |error: ureq::Error| {
+            let text = match error {
+                ureq::Error::Io(error) => error.to_string(),
+                other => other.to_string(),
+            };
+            Failure::Down(format!("{}: {}", self.base, brief(&text)))
+        };
         let url = format!("{}{path}", self.base);
         let mut response = self.agent.get(&url).call().map_err(down)?;
         let body = response

@@ -70,6 +70,9 @@ fn read_parameters() -> Result<Config, String> {
     events::check_names()?;
     let config = params::take();
     config.check().map_err(|error| error.to_string())?;
+    for text in config.without_effect() {
+        warning!("{text}");
+    }
     Ok(config)
 }
 

@@ -66,3 +66,22 @@ python_tool() {
     fi
     echo "$root/bin/$program"
 }
+
+# unpacked PACKAGE...: what is in these packages, each in a folder of its own under ~/.cache/apiban/unpacked: without
+# the services and users that their installation would make.
+unpacked() {
+    local root=${XDG_CACHE_HOME:-$HOME/.cache}/apiban/unpacked package
+    for package; do
+        [ -e "$root/$package" ] && continue
+        rm -rf "$root/.new"
+        mkdir -p "$root/.new/deb"
+        (
+            cd "$root/.new/deb" || exit 1
+            apt-get -q download "$package" ||
+                { as_root apt-get -q update && apt-get -q download "$package"; }
+        ) || return 1
+        dpkg-deb -x "$root"/.new/deb/*.deb "$root/.new/tree" || return 1
+        mv "$root/.new/tree" "$root/$package"
+        rm -rf "$root/.new"
+    done
+}

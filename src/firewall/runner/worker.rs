@@ -349,7 +349,14 @@ impl Worker {
         mailbox.queue.clear_backlog();
         drop(mailbox);
         if before != state {
-            self.log(level, format!("firewall {error}"));
+            let later = match error {
+                Error::Transient(_) => format!(
+                    "; tried again, at the latest every {} s, and filled with all bans then",
+                    self.options.longest_delay.as_secs()
+                ),
+                _ => String::new(),
+            };
+            self.log(level, format!("firewall {error}{later}"));
         }
     }
 

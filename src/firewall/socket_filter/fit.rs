@@ -43,14 +43,19 @@ pub fn concerns(kind: Kind, subnet: &Subnet) -> bool {
 /// through.
 pub fn fit(kind: Kind, candidates: &[Candidate], budget: usize, one_in: u32) -> Fitted {
     let concerned = || candidates.iter().filter(|c| concerns(kind, &c.subnet));
-    let mut ranks: Vec<Rank> = concerned().map(|candidate| candidate.rank).collect();
-    let mut count = ranks.len().min(budget * PER_INSTRUCTION);
+    let all = concerned().count();
+    let mut count = all.min(budget * PER_INSTRUCTION);
+    // Of those that may still go in; empty as long as all may.
+    let mut ranks: Vec<Rank> = Vec::new();
     // The lowest rank that goes in.
     let mut from = Rank::default();
     // The short form is the last to fit: once it does not, neither will the fast one.
     let mut forms = [Leaves::Fast, Leaves::Short].as_slice();
     while count > 0 {
-        if count < ranks.len() {
+        if count < all {
+            if ranks.is_empty() {
+                ranks.extend(concerned().map(|candidate| candidate.rank));
+            }
             let (_, last, _) = ranks.select_nth_unstable_by(count - 1, |a, b| b.cmp(a));
             from = *last;
             ranks.truncate(count);

@@ -57,6 +57,8 @@ pub const SWAP_INTERVAL: Duration = Duration::from_millis(500);
 const MARGIN: Duration = Duration::from_millis(1000);
 /// The pause between two attempts on a socket that refused.
 const RETRY: Duration = Duration::from_secs(30);
+/// The memory that the operator allows a socket is read again after this pause.
+const BUDGET_FOR: Duration = Duration::from_secs(5);
 /// A socket that takes no program of this length takes none.
 const SHORTEST_PROGRAM: usize = 16;
 
@@ -99,8 +101,9 @@ pub struct SocketFilter {
     next_retry: Instant,
     notes: Vec<LogLine>,
     denial_told: bool,
-    /// The budget of the last exchange.
+    /// The longest program that the operator allows a socket, and when that was read.
     budget: usize,
+    budget_read: Option<Instant>,
 }
 
 impl SocketFilter {
@@ -119,6 +122,7 @@ impl SocketFilter {
             notes: Vec::new(),
             denial_told: false,
             budget: 0,
+            budget_read: None,
         }
     }
 
@@ -130,13 +134,7 @@ impl SocketFilter {
     /// Brings every socket up to date with the bans.
     fn exchange(&mut self) {
         let now = Instant::now();
-        let budget = fit::budget(self.kernel.option_memory());
-        if std::mem::replace(&mut self.budget, budget) != budget {
-            // The operator allows more or less: what a socket takes has to be tried anew.
-            for socket in &mut self.sockets {
-                socket.limit = LONGEST;
-            }
-        }
+        let budget = self.budget(now);
         let sockets = &self.sockets;
         let concerned = |subnet: &Subnet| sockets.iter().any(|s| concerns(s.kind, subnet));
         let candidates = self.bans.candidates(now, concerned);
@@ -177,6 +175,21 @@ impl SocketFilter {
         }
         self.tell_changes(&before);
         self.note_held(&candidates, &filtered);
+    }
+
+    /// The longest program that a socket may have.
+    fn budget(&mut self, now: Instant) -> usize {
+        if self.budget_read.is_none_or(|read| now >= read + BUDGET_FOR) {
+            self.budget_read = Some(now);
+            let budget = fit::budget(self.kernel.option_memory());
+            if std::mem::replace(&mut self.budget, budget) != budget {
+                // The operator allows more or less: what a socket takes has to be tried anew.
+                for socket in &mut self.sockets {
+                    socket.limit = LONGEST;
+                }
+            }
+        }
+        self.budget
     }
 
     /// Works out which bans are in force wherever their packets can come: on sockets of each kind, those of a rank and

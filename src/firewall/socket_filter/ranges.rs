@@ -19,8 +19,9 @@ pub struct Ranges {
 impl Ranges {
     /// All addresses of `subnets`. It is fast if they come in the order of their addresses.
     pub fn of<'a>(subnets: impl IntoIterator<Item = &'a Subnet>) -> Self {
+        let subnets = subnets.into_iter();
         // First and last address in one number, which sorts faster than two.
-        let mut v4: Vec<u64> = Vec::new();
+        let mut v4: Vec<u64> = Vec::with_capacity(subnets.size_hint().1.unwrap_or(0));
         let mut v6: Vec<Range<u128>> = Vec::new();
         for subnet in subnets {
             let prefix = u32::from(subnet.prefix_len());

@@ -18,16 +18,16 @@ use super::program::{ran, Program, Ran};
 
 const KEY: &str = "sEcRet0123456789";
 const SOON: Duration = Duration::from_secs(30);
-const LISTED: [&str; 4] = ["192.0.2.7", "198.51.100.0/24", "203.0.113.5", "2001:db8::7"];
+pub const LISTED: [&str; 4] = ["192.0.2.7", "198.51.100.0/24", "203.0.113.5", "2001:db8::7"];
 
 /// The examples, and commands in place of those that they call.
-struct Examples {
-    program: Program,
+pub struct Examples {
+    pub program: Program,
 }
 
 impl Examples {
     /// `apiban` is the real one, with a state file that holds this list.
-    fn with(listed: &[&str]) -> Examples {
+    pub fn with(listed: &[&str]) -> Examples {
         let program = Program::new("trust_self = false\n");
         program.hold(listed);
         fs::create_dir(program.dir().join("bin")).unwrap();
@@ -41,12 +41,12 @@ impl Examples {
         examples
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.program.dir().join(name)
     }
 
     /// A command that the examples find before any other.
-    fn command(&self, name: &str, script: &str) {
+    pub fn command(&self, name: &str, script: &str) {
         let path = self
             .program
             .file(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
@@ -73,7 +73,7 @@ impl Examples {
         calls
     }
 
-    fn run(&self, example: &str, arguments: &[&str]) -> Ran {
+    pub fn run(&self, example: &str, arguments: &[&str]) -> Ran {
         let mut command = Command::new(path(example));
         command.args(arguments).stdin(Stdio::null()).env(
             "PATH",
@@ -252,31 +252,8 @@ fn an_object_group_of_a_cisco_asa_follows_the_list_and_is_never_emptied() {
     assert!(!second.contains("no object-group"), "{second}");
 }
 
-#[test]
-fn crowdsec_gets_decisions_that_end_by_themselves() {
-    let examples = Examples::with(&LISTED);
-    examples.command(
-        "cscli",
-        &format!("echo \"cscli $1 $2\" >>{0}\nwhile [ $# -gt 1 ]; do [ \"$1\" = -i ] && cat \"$2\" >>{0}; shift; done\n:", examples.file("calls").display()),
-    );
-    examples.run("crowdsec", &[]).ok();
-    let calls = examples.calls();
-    let (deleted, imported) = calls.split_once("cscli decisions import\n").expect("both");
-    assert_eq!(deleted, "cscli decisions delete\n");
-    let mut rows = imported.lines();
-    assert_eq!(rows.next(), Some("duration,scope,value,reason,type"));
-    assert!(
-        rows.clone().any(|row| row.contains(",ip,192.0.2.7,")),
-        "{imported}"
-    );
-    assert_eq!(rows.count(), LISTED.len());
-    examples.program.hold::<&str>(&[]);
-    assert_eq!(examples.run("crowdsec", &[]).code, 3);
-    assert_eq!(examples.calls(), "", "what is in force stays");
-}
-
 /// A program in the background; it ends with the test.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {

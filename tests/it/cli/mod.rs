@@ -2,6 +2,7 @@
 
 mod answers;
 mod clients;
+mod crowdsec;
 mod export;
 mod fetching;
 mod firewalls;

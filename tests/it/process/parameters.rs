@@ -4,7 +4,7 @@
 use apiban_testing::fed::KEY;
 use apiban_testing::kamailio::{Builder, Kamailio, Release, Value};
 use apiban_testing::script::module_lines;
-use apiban_testing::wait::wait_until;
+use apiban_testing::wait::{wait_until, SOON};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -634,4 +634,29 @@ fn without_a_key_the_feed_is_off_and_says_so() {
     assert_eq!(status["feed"]["state"], "disabled", "{status}");
     let log = kamailio.module_log().join("\n");
     assert!(log.contains("no api_key and no api_key_file"), "{log}");
+}
+
+#[test]
+fn a_parameter_that_does_nothing_and_a_firewall_that_does_not_answer_are_named() {
+    // Nobody listens there.
+    let url = "http://127.0.0.1:1";
+    let kamailio = Kamailio::builder()
+        .param("firewall", "iptables-api")
+        .param("firewall_url", url)
+        .param("nft_hook", "input")
+        .start();
+    let missed = format!(
+        "firewall iptables-api: {url}: Connection refused; tried again, at the latest every "
+    );
+    wait_until("the firewall is missed", SOON, || {
+        kamailio.log().contains(&missed)
+    });
+    let status = kamailio.ask("apiban.status", &[]);
+    assert_eq!(status["firewall"]["state"], "degraded", "{status}");
+    let shown = status["firewall"]["last_error"].to_string();
+    assert!(shown.contains(url), "{shown}");
+    let log = kamailio.stop().log;
+    let named = "parameter \"nft_hook\" does nothing without firewall \"nft\"";
+    assert!(log.contains(named), "{log}");
+    assert!(!log.contains("os error") && !shown.contains("os error"));
 }
