@@ -41,8 +41,9 @@ pub fn now() -> String {
     let load = read("/proc/loadavg");
     let minutes: Vec<&str> = load.split_whitespace().take(3).collect();
     format!(
-        "Measured on {}, load at the start {}.",
+        "Measured on {} with apiban {}, load at the start {}.",
         output("date", &["--utc", "+%Y-%m-%d"]),
+        env!("CARGO_PKG_VERSION"),
         minutes.join(" ")
     )
 }
