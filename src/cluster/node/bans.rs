@@ -11,6 +11,9 @@ use crate::table::MAX_TTL;
 /// A lifted ban is said again so many ms later: whoever missed it may have nobody else to tell, as the node that made
 /// the ban may be dead by then.
 const SAID_AGAIN: [u64; 3] = [5_000, 20_000, 60_000];
+/// Who heard in the last so many ms that a ban was lifted says it too if the node that made the ban dies: whoever
+/// lifted it may have died as well before it could say it again.
+const HEARD_LATELY: u64 = 120_000;
 /// A node that still has a lifted ban is told so at most this often, in ms.
 const TELL_PAUSE: u64 = 5_000;
 /// Shortest prefixes that another node may ban here.
@@ -23,9 +26,9 @@ pub(super) struct Tombstone {
     pub stamp: u64,
     /// When the ban would have ended, in ms.
     pub until: u64,
-    /// True if it was lifted here: this node tells those who missed it.
+    /// True if this node tells those who missed it: it was lifted here, or the node that made the ban is dead.
     pub ours: bool,
-    /// When it was lifted here, in ms.
+    /// When it was lifted here, or this node heard of it, in ms.
     pub(super) lifted: u64,
     /// How often it was said again.
     pub(super) repeats: usize,
@@ -266,7 +269,9 @@ impl Node {
                 self.refuse(index, "it lifts more bans than peer_budget allows", host);
                 continue;
             }
-            self.bury(now, (subnet, *node), *stamp, until, false);
+            let maker = self.peers.iter().find(|peer| peer.id == *node);
+            let is_dead = maker.is_some_and(|maker| maker.is_silent(now));
+            self.bury(now, (subnet, *node), *stamp, until, is_dead);
             if !dies {
                 continue;
             }
@@ -294,6 +299,15 @@ impl Node {
                 stone.repeats += 1;
                 let item = Item::Lift(*subnet, vec![(*node, stone.stamp)]);
                 self.dirty_lifts.push(item);
+            }
+        }
+    }
+
+    /// A node has died: what others lifted of its bans a while ago this node says, too.
+    pub(super) fn say_lifts_of(&mut self, now: u64, dead: u64) {
+        for ((_, maker), stone) in &mut self.tombstones {
+            if *maker == dead && !stone.ours && now < stone.lifted + HEARD_LATELY {
+                (stone.ours, stone.lifted, stone.repeats) = (true, now, 0);
             }
         }
     }

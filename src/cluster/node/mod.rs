@@ -301,12 +301,14 @@ impl Node {
         self.own_list.forget_ended(clock);
         self.tombstones.retain(|_, stone| stone.until > now);
         self.say_lifts_again(now);
+        let mut died = Vec::new();
         for index in 0..self.peers.len() {
             let peer = &mut self.peers[index];
             let theirs = peer.clock(now);
             peer.bans.forget_ended(theirs);
             if peer.is_authenticated() && !peer.silent && peer.is_silent(now) {
                 peer.silent = true;
+                died.push(peer.id);
                 peer.serving = [None; 2];
                 peer.asking = [None; 2];
                 let text = format!(
@@ -315,6 +317,9 @@ impl Node {
                 );
                 host.log(Level::Warn, &text);
             }
+        }
+        for id in died {
+            self.say_lifts_of(now, id);
         }
         self.place_deferred(now, host);
         self.forget_peers(now);

@@ -83,7 +83,8 @@ impl Node {
             repeats: 0,
             told: 0,
         });
-        if ours {
+        // Said again by others it is no news.
+        if ours && (!stone.ours || stone.stamp < stamp) {
             (stone.lifted, stone.repeats) = (now, 0);
         }
         stone.stamp = stone.stamp.max(stamp);

@@ -111,6 +111,31 @@ fn who_missed_that_a_dead_nodes_ban_was_lifted_hears_of_it() {
 }
 
 #[test]
+fn who_missed_a_lift_hears_of_it_though_maker_and_lifter_are_dead() {
+    // The maker of the ban dies before, or right after, it is lifted.
+    for dies_before in [true, false] {
+        let mut world = World::new(4, 15);
+        world.run(500);
+        world.ban(2, host(1), 3_000);
+        world.run(1_000);
+        if dies_before {
+            world.members[2].alive = false;
+            world.run(20_000);
+        }
+        world.members[1].side = 1;
+        world.unban(0, host(1));
+        world.run(200);
+        world.members[0].alive = false;
+        world.members[2].alive = false;
+        world.members[1].side = 0;
+        assert!(world.members[1].tables.peer.contains_key(&host(1)));
+        world.run(60_000);
+        assert!(world.members[1].tables.peer.is_empty(), "{dies_before}");
+        assert!(world.members[3].tables.peer.is_empty());
+    }
+}
+
+#[test]
 fn a_restart_with_an_old_state_brings_no_lifted_ban_back() {
     let mut world = World::new(3, 4);
     world.run(500);
