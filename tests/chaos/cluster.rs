@@ -1,7 +1,7 @@
 //! A cluster whose nodes are killed, stopped and cut off from each other while they ban and lift bans: SIP is
 //! always answered, and in the end every node holds what every other one made, and nothing that was lifted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -43,7 +43,8 @@ struct Stage {
     random: Random,
     broken: Broken,
     next: u32,
-    lifted: BTreeSet<String>,
+    /// Lifted bans, and at which node.
+    lifted: BTreeMap<String, usize>,
     banned: BTreeSet<String>,
     told: [u32; 6],
 }
@@ -80,7 +81,7 @@ impl Stage {
             random: Random::seeded(seed),
             broken: Broken::Nothing,
             next: 0,
-            lifted: BTreeSet::new(),
+            lifted: BTreeMap::new(),
             banned: BTreeSet::new(),
             told: [0; 6],
         };
@@ -133,6 +134,7 @@ impl Stage {
                 self.told[0] += 1;
                 let dead = self.nodes.remove(one);
                 dead.kill9();
+                self.forget_untold(one);
                 // The others go on while it is away.
                 self.bans();
                 let started = self.builder(one).start();
@@ -177,6 +179,18 @@ impl Stage {
         poll(hold, || None::<()>);
     }
 
+    /// What the dead node lifted and could tell nobody, stopped or cut off as it was, no node can know.
+    fn forget_untold(&mut self, dead: usize) {
+        let nodes = &self.nodes;
+        let is_banned = |ip: &str| {
+            nodes
+                .iter()
+                .any(|node| node.verdict(ip)["source"] != "none")
+        };
+        self.lifted
+            .retain(|ip, lifter| *lifter != dead || !is_banned(ip));
+    }
+
     fn bans(&mut self) {
         for _ in 0..20 {
             let index = self.random.below(self.nodes.len());
@@ -195,7 +209,7 @@ impl Stage {
                     .is_ok()
                 {
                     self.banned.remove(&ip);
-                    self.lifted.insert(ip);
+                    self.lifted.insert(ip, index);
                 }
             }
         }
@@ -243,7 +257,7 @@ impl Stage {
         wait_until("one fetcher", RECOVERY, || {
             apiban_testing::cluster::fetchers(&self.nodes).len() == 1
         });
-        for ip in &self.lifted {
+        for ip in self.lifted.keys() {
             for node in &self.nodes {
                 let what = format!("the end of {ip} at {}", node.listens_on());
                 wait_until(&what, RECOVERY * 2, || node.verdict(ip)["source"] == "none");

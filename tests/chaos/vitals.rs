@@ -134,7 +134,9 @@ impl Growth {
         let ours = log.get(from..).unwrap_or_default().lines();
         let ours: Vec<&str> = ours.filter(|line| line.contains("apiban [")).collect();
         let serious = |line: &&&str| line.contains("WARNING:") || line.contains("ERROR:");
-        self.lines = ours.len();
+        // A command of a person is a line each, however many there are.
+        let by_itself = |line: &&&str| !line.contains(" by RPC");
+        self.lines = ours.iter().filter(by_itself).count();
         self.warnings = ours.iter().filter(serious).count();
         let minutes = length.as_secs().div_ceil(60).max(1) as usize;
         if self.lines > LINES * minutes || self.warnings > WARNINGS * minutes {
