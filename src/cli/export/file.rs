@@ -12,12 +12,8 @@ use crate::quote::plain;
 /// Permissions of a new file: a list is no secret, and a web server has to read it.
 const MODE: u32 = 0o644;
 
-/// A line of one entry is shorter on average, whatever the format.
-const LONG_LINES: usize = 256;
-
-/// How many addresses a file holds; 0 if it cannot be read. If it has no more than `enough` lines of one entry each,
-/// their number, which is not less and found faster.
-pub fn entries_in(path: &Path, enough: usize) -> usize {
+/// How many lines of a file hold an address; 0 if it cannot be read. Every format has one entry a line.
+pub fn entries_in(path: &Path) -> usize {
     let Ok(found) = fs::metadata(path) else {
         return 0;
     };
@@ -25,10 +21,6 @@ pub fn entries_in(path: &Path, enough: usize) -> usize {
         return 0;
     }
     let bytes = fs::read(path).unwrap_or_default();
-    let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
-    if lines <= enough && bytes.len() / LONG_LINES < lines {
-        return lines;
-    }
     String::from_utf8_lossy(&bytes)
         .lines()
         .map(addresses_in)
@@ -139,21 +131,6 @@ mod tests {
         ] {
             assert_eq!(addresses_in(line), count, "{line}");
         }
-    }
-
-    #[test]
-    fn what_cannot_be_more_is_not_counted_closely() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("list");
-        fs::write(&path, "# a list\n192.0.2.1\n192.0.2.2\n").unwrap();
-        assert_eq!(entries_in(&path, 3), 3);
-        assert_eq!(entries_in(&path, 2), 2);
-        let many = (0..200)
-            .map(|n| format!(" 192.0.2.{n}"))
-            .collect::<String>();
-        fs::write(&path, format!("fail2ban-client set apiban banip{many}\n")).unwrap();
-        assert_eq!(entries_in(&path, 100), 200);
-        assert_eq!(entries_in(&folder.path().join("none"), 100), 0);
     }
 
     #[test]

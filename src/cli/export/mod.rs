@@ -199,7 +199,7 @@ pub fn run(settings: &Settings, options: &ExportOptions) -> Result<Exit, Failure
         .collect();
     let before = match (&previous, &options.output) {
         (Some(previous), _) => previous.len(),
-        (None, Some(path)) => file::entries_in(path, items.len()),
+        (None, Some(path)) => file::entries_in(path),
         (None, None) => 0,
     };
     if !options.force {
