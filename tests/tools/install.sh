@@ -70,18 +70,19 @@ python_tool() {
 # unpacked PACKAGE...: what is in these packages, each in a folder of its own under ~/.cache/apiban/unpacked: without
 # the services and users that their installation would make.
 unpacked() {
-    local root=${XDG_CACHE_HOME:-$HOME/.cache}/apiban/unpacked package
+    local root=${XDG_CACHE_HOME:-$HOME/.cache}/apiban/unpacked package new
+    mkdir -p "$root"
     for package; do
         [ -e "$root/$package" ] && continue
-        rm -rf "$root/.new"
-        mkdir -p "$root/.new/deb"
+        # Another run may do the same now: the last one to come finds it done.
+        new=$(mktemp -d "$root/.new.XXXXXX") || return 1
         (
-            cd "$root/.new/deb" || exit 1
+            cd "$new" || exit 1
             apt-get -q download "$package" ||
                 { as_root apt-get -q update && apt-get -q download "$package"; }
-        ) || return 1
-        dpkg-deb -x "$root"/.new/deb/*.deb "$root/.new/tree" || return 1
-        mv "$root/.new/tree" "$root/$package"
-        rm -rf "$root/.new"
+        ) && dpkg-deb -x "$new"/*.deb "$new/tree" &&
+            { mv -T "$new/tree" "$root/$package" 2>/dev/null || [ -e "$root/$package" ]; } ||
+            { rm -rf "$new"; return 1; }
+        rm -rf "$new"
     done
 }

@@ -11,8 +11,8 @@ use crate::table::MAX_TTL;
 /// A lifted ban is said again so many ms later: whoever missed it may have nobody else to tell, as the node that made
 /// the ban may be dead by then.
 const SAID_AGAIN: [u64; 3] = [5_000, 20_000, 60_000];
-/// Who heard in the last so many ms that a ban was lifted says it too if the node that made the ban dies: whoever
-/// lifted it may have died as well before it could say it again.
+/// If a node dies, what others lifted of its bans since it was last heard, or up to so many ms before, is said by all who
+/// know it: whoever lifted it may have died as well before it could say it again.
 const HEARD_LATELY: u64 = 120_000;
 /// A node that still has a lifted ban is told so at most this often, in ms.
 const TELL_PAUSE: u64 = 5_000;
@@ -28,6 +28,8 @@ pub(super) struct Tombstone {
     pub until: u64,
     /// True if this node tells those who missed it: it was lifted here, or the node that made the ban is dead.
     pub ours: bool,
+    /// True if the ban was held here when another node lifted it.
+    pub(super) met: bool,
     /// When it was lifted here, or this node heard of it, in ms.
     pub(super) lifted: u64,
     /// How often it was said again.
@@ -255,12 +257,11 @@ impl Node {
     ) {
         let limit = self.settings.peer_budget;
         for (node, stamp) in origins {
+            let maker = self.peers.iter().find(|peer| peer.id == *node);
+            let is_dead = maker.is_some_and(|maker| maker.is_silent(now));
             let held = match *node == self.id {
                 true => self.own.get(subnet).copied(),
-                false => {
-                    let origin = self.peers.iter().find(|peer| peer.id == *node);
-                    origin.and_then(|origin| origin.bans.get(subnet).copied())
-                }
+                false => maker.and_then(|maker| maker.bans.get(subnet).copied()),
             };
             // What is not there yet is on its way, for an hour at the most.
             let until = held.map_or(now + 3_600_000, |held| u64::from(held.end) * 1000 + 60_000);
@@ -269,11 +270,13 @@ impl Node {
                 self.refuse(index, "it lifts more bans than peer_budget allows", host);
                 continue;
             }
-            let maker = self.peers.iter().find(|peer| peer.id == *node);
-            let is_dead = maker.is_some_and(|maker| maker.is_silent(now));
-            self.bury(now, (subnet, *node), *stamp, until, is_dead);
+            // Only what peer_budget allowed is said again: one node must not make all others talk.
+            self.bury(now, (subnet, *node), *stamp, until, dies && is_dead);
             if !dies {
                 continue;
+            }
+            if let Some(stone) = self.tombstones.get_mut(&(subnet, *node)) {
+                stone.met = true;
             }
             if *node == self.id {
                 self.own.remove(subnet);
@@ -303,10 +306,11 @@ impl Node {
         }
     }
 
-    /// A node has died: what others lifted of its bans a while ago this node says, too.
-    pub(super) fn say_lifts_of(&mut self, now: u64, dead: u64) {
+    /// A node that was last heard at this moment has died: what others lifted of its bans this node says, too.
+    pub(super) fn say_lifts_of(&mut self, now: u64, (dead, heard): (u64, u64)) {
         for ((_, maker), stone) in &mut self.tombstones {
-            if *maker == dead && !stone.ours && now < stone.lifted + HEARD_LATELY {
+            let is_new = stone.met && !stone.ours && heard < stone.lifted + HEARD_LATELY;
+            if *maker == dead && is_new {
                 (stone.ours, stone.lifted, stone.repeats) = (true, now, 0);
             }
         }

@@ -308,7 +308,7 @@ impl Node {
             peer.bans.forget_ended(theirs);
             if peer.is_authenticated() && !peer.silent && peer.is_silent(now) {
                 peer.silent = true;
-                died.push(peer.id);
+                died.push((peer.id, peer.heard));
                 peer.serving = [None; 2];
                 peer.asking = [None; 2];
                 let text = format!(
@@ -318,8 +318,8 @@ impl Node {
                 host.log(Level::Warn, &text);
             }
         }
-        for id in died {
-            self.say_lifts_of(now, id);
+        for node in died {
+            self.say_lifts_of(now, node);
         }
         self.place_deferred(now, host);
         self.forget_peers(now);

@@ -79,6 +79,7 @@ impl Node {
             stamp,
             until,
             ours,
+            met: false,
             lifted: now,
             repeats: 0,
             told: 0,
