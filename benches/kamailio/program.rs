@@ -207,8 +207,11 @@ fn exports(options: &Options, section: &mut Section) {
         eprintln!("k: export {format}");
         let output = program.file(format);
         let output = output.to_str().expect("a name");
-        // ip6tables gets an empty list, which is never written without --force.
-        let arguments = ["export", format, "--force", "--output", output];
+        let mut arguments = vec!["export", format, "--output", output];
+        if format == "ip6tables" {
+            // The list has no IPv6 address, and an empty one is never written without --force.
+            arguments.push("--force");
+        }
         let walls: Samples = (0..options.runs(3, 9))
             .map(|_| program.run(&arguments).wall)
             .collect();

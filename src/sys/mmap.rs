@@ -1,13 +1,18 @@
-//! Shared memory of our own: anonymous mappings that every later process inherits.
+//! Memory of our own: anonymous mappings that every later process inherits, or that one process has for itself.
 
 use std::io;
 use std::ptr;
 
 use crate::memory::{Arena, AtomicU32, Line, OutOfMemory};
 
-/// Maps zeroed memory. Pages that nobody touches cost nothing.
+/// Maps zeroed memory that later processes share. Pages that nobody touches cost nothing.
 #[derive(Default)]
 pub struct SharedArena;
+
+/// Maps zeroed memory for a program of one process. The first touch of a page costs the kernel about half of what
+/// it costs in [`SharedArena`], because no other process can look for that page.
+#[derive(Default)]
+pub struct PrivateArena;
 
 impl Arena for SharedArena {
     fn lines(
@@ -16,7 +21,7 @@ impl Arena for SharedArena {
         count: usize,
     ) -> Result<&'static [Line], OutOfMemory> {
         // SAFETY: a line is made of atomics only, for which any bytes, so also zeros, are valid.
-        unsafe { map(purpose, count) }
+        unsafe { map(purpose, count, libc::MAP_SHARED) }
     }
 
     fn words(
@@ -25,13 +30,37 @@ impl Arena for SharedArena {
         count: usize,
     ) -> Result<&'static [AtomicU32], OutOfMemory> {
         // SAFETY: as above.
-        unsafe { map(purpose, count) }
+        unsafe { map(purpose, count, libc::MAP_SHARED) }
+    }
+}
+
+impl Arena for PrivateArena {
+    fn lines(
+        &mut self,
+        purpose: &'static str,
+        count: usize,
+    ) -> Result<&'static [Line], OutOfMemory> {
+        // SAFETY: a line is made of atomics only, for which any bytes, so also zeros, are valid.
+        unsafe { map(purpose, count, libc::MAP_PRIVATE) }
+    }
+
+    fn words(
+        &mut self,
+        purpose: &'static str,
+        count: usize,
+    ) -> Result<&'static [AtomicU32], OutOfMemory> {
+        // SAFETY: as above.
+        unsafe { map(purpose, count, libc::MAP_PRIVATE) }
     }
 }
 
 /// # Safety
-/// `T` must be made of atomics only: every process writes to it.
-unsafe fn map<T>(purpose: &'static str, count: usize) -> Result<&'static [T], OutOfMemory> {
+/// `T` must be made of atomics only: every process or thread writes to it.
+unsafe fn map<T>(
+    purpose: &'static str,
+    count: usize,
+    kind: libc::c_int,
+) -> Result<&'static [T], OutOfMemory> {
     let bytes = count.saturating_mul(size_of::<T>()).max(1);
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
     let start = unsafe {
@@ -39,7 +68,7 @@ unsafe fn map<T>(purpose: &'static str, count: usize) -> Result<&'static [T], Ou
             ptr::null_mut(),
             bytes,
             libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            kind | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
             -1,
             0,
         )

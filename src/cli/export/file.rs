@@ -21,33 +21,53 @@ pub fn entries_in(path: &Path) -> usize {
         return 0;
     }
     let bytes = fs::read(path).unwrap_or_default();
-    String::from_utf8_lossy(&bytes)
-        .lines()
-        .map(addresses_in)
-        .sum()
+    bytes.split(|byte| *byte == b'\n').map(addresses_in).sum()
 }
 
-/// The addresses of a line, at most one for each that is not a network mask.
-fn addresses_in(line: &str) -> usize {
-    let separators = |c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '/'));
-    let is_banned = |word: &str| {
-        // A lone number or word of hexadecimal digits is no address.
-        let written_as_one =
-            word.contains('.') || word.contains("::") || word.matches(':').count() == 7;
-        written_as_one
-            && word
-                .parse::<Subnet>()
-                .is_ok_and(|subnet| subnet.never_bannable().is_none())
-    };
-    let words: Vec<&str> = line
-        .split(separators)
-        .filter(|word| is_banned(word))
-        .collect();
-    match words.as_slice() {
-        // NETWORK MASK: the mask is none that could be banned, for it begins with 255.
-        [_, mask] if mask.starts_with("255.") => 1,
-        words => words.len(),
+/// True for the bytes of which addresses are made. A table, because the file may be large and every byte is asked for.
+const PART_OF_ADDRESS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        let character = byte as u8;
+        table[byte] = character.is_ascii_hexdigit() || matches!(character, b'.' | b':' | b'/');
+        byte += 1;
     }
+    table
+};
+
+/// The addresses of a line, at most one for each that is not a network mask.
+fn addresses_in(line: &[u8]) -> usize {
+    let words = line
+        .split(|byte| !PART_OF_ADDRESS[usize::from(*byte)])
+        .filter(|word| is_banned(word));
+    let (mut count, mut last) = (0, &line[..0]);
+    for word in words {
+        count += 1;
+        last = word;
+    }
+    // NETWORK MASK: the mask is none that could be banned, for it begins with 255.
+    if count == 2 && last.starts_with(b"255.") {
+        1
+    } else {
+        count
+    }
+}
+
+/// True for an address or prefix that a list may hold. A lone number or word of hexadecimal digits is none.
+fn is_banned(word: &[u8]) -> bool {
+    // The shortest is "::".
+    if word.len() < 2 {
+        return false;
+    }
+    let colons = || word.iter().filter(|byte| **byte == b':').count();
+    let written_as_one =
+        word.contains(&b'.') || colons() == 7 || word.windows(2).any(|two| two == b"::");
+    written_as_one
+        && std::str::from_utf8(word).is_ok_and(|word| {
+            word.parse::<Subnet>()
+                .is_ok_and(|subnet| subnet.never_bannable().is_none())
+        })
 }
 
 /// Writes aside, synchronises, renames. What is there stays until then, and stays if anything fails.
@@ -129,7 +149,7 @@ mod tests {
             ("create apiban-v4 hash:net family inet hashsize 4096", 0),
             ("1 192.0.2.1 32 0 apiban", 1),
         ] {
-            assert_eq!(addresses_in(line), count, "{line}");
+            assert_eq!(addresses_in(line.as_bytes()), count, "{line}");
         }
     }
 

@@ -197,12 +197,12 @@ pub fn run(settings: &Settings, options: &ExportOptions) -> Result<Exit, Failure
         .into_iter()
         .filter(|item| format.holds(item))
         .collect();
-    let before = match (&previous, &options.output) {
-        (Some(previous), _) => previous.len(),
-        (None, Some(path)) => file::entries_in(path),
-        (None, None) => 0,
-    };
     if !options.force {
+        let before = match (&previous, &options.output) {
+            (Some(previous), _) => previous.len(),
+            (None, Some(path)) => file::entries_in(path),
+            (None, None) => 0,
+        };
         let limit = settings.config.feed_shrink_limit;
         refuse_short(&format.name(), items.len(), before, limit)?;
     }

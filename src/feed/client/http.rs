@@ -56,7 +56,13 @@ enum About<'a> {
 pub struct HttpClient {
     settings: HttpSettings,
     /// Made at the first exchange, so in the process and thread that uses it.
-    agent: Option<Agent>,
+    agent: Option<Prepared>,
+}
+
+/// What speaks HTTP, and whether it knows the certificate authorities.
+struct Prepared {
+    agent: Agent,
+    knows_authorities: bool,
 }
 
 impl HttpClient {
@@ -81,13 +87,17 @@ impl HttpClient {
         })
     }
 
-    fn agent(&mut self) -> Result<Agent, FetchErrorKind> {
-        if let Some(agent) = &self.agent {
-            return Ok(agent.clone());
+    /// The agent for this URL. Reading the certificate authorities of a system takes some milliseconds: it is
+    /// done when the first connection needs them.
+    fn agent(&mut self, uri: &Uri) -> Result<Agent, FetchErrorKind> {
+        let encrypted = uri.scheme_str() == Some("https");
+        match &self.agent {
+            Some(ready) if ready.knows_authorities || !encrypted => Ok(ready.agent.clone()),
+            _ => {
+                let ready = prepare(&self.settings, encrypted)?;
+                Ok(self.agent.insert(ready).agent.clone())
+            }
         }
-        let agent = build_agent(&self.settings)?;
-        self.agent = Some(agent.clone());
-        Ok(agent)
     }
 
     /// Asks whether one address is listed. The answer is as the service gives it.
@@ -117,10 +127,11 @@ impl HttpClient {
         question: &Question<'_>,
         deadline: Instant,
     ) -> Result<Response, FetchError> {
-        let agent = self.agent()?;
         let mut uri = self.uri(question)?;
         for redirects in 0..=MAX_REDIRECTS {
             let counted = |kind| FetchError { kind, redirects };
+            // A service on plain http may lead to https.
+            let agent = self.agent(&uri).map_err(counted)?;
             let answer = self
                 .send(&agent, &uri, question, deadline)
                 .map_err(counted)?;
@@ -295,7 +306,7 @@ impl Fetch for HttpClient {
     }
 }
 
-fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchErrorKind> {
+fn prepare(settings: &HttpSettings, encrypted: bool) -> Result<Prepared, FetchErrorKind> {
     let base: Option<Uri> = settings.source.base().parse().ok();
     let host = base.as_ref().and_then(Uri::host).unwrap_or_default();
     let proxy = if is_this_host(host) || socks_variable(|name| std::env::var(name).ok()).is_some() {
@@ -303,9 +314,14 @@ fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchErrorKind> {
     } else {
         Proxy::try_from_env()
     };
-    // A service on plain http may still lead to https.
-    let roots = load_roots(settings);
-    if roots.is_empty() && base.as_ref().and_then(Uri::scheme_str) == Some("https") {
+    // A proxy may be spoken to over TLS, whatever the service is.
+    let knows_authorities = encrypted || proxy.is_some();
+    let roots = if knows_authorities {
+        load_roots(settings)
+    } else {
+        Vec::new()
+    };
+    if roots.is_empty() && encrypted {
         let advice = "no CA certificates found: install ca-certificates or set SSL_CERT_FILE";
         return Err(FetchErrorKind::Tls(advice.to_owned()));
     }
@@ -323,7 +339,10 @@ fn build_agent(settings: &HttpSettings) -> Result<Agent, FetchErrorKind> {
         .proxy(proxy)
         .tls_config(tls)
         .build();
-    Ok(config.new_agent())
+    Ok(Prepared {
+        agent: config.new_agent(),
+        knows_authorities,
+    })
 }
 
 /// The variables that may name a proxy, in the order in which the library looks at them.
