@@ -41,7 +41,9 @@ For each variant a server in a network namespace of its own, joined by a veth pa
 of 500 bytes, from 5,000 banned addresses in turn, 500 of which the script banned, or from 200 others, to a UDP socket that nobody \
 reads. The receiving side's work is done in the sender's thread, whose CPU time is measured; what sending alone costs, to a device that throws packets away, is \
 subtracted. A run goes through all variants with 1,000 packets each, and ratios are those within a run. The table of the first version \
-has four host sets with counters, and its chain is at `input`; connection tracking is on where a rule of another table uses it.";
+has four host sets with counters, and its chain is at `input`. The smallest table that could do it has one rule for IPv4 alone, \
+without a counter, at the same place as ours: no table that drops by source address costs less. Connection tracking is on where a rule \
+of another table uses it.";
 
 /// The table of the first version, but for its elements.
 const FIRST: &str = "
@@ -59,6 +61,15 @@ table inet first {
         ip6 saddr @feed6 counter drop
     }
 }";
+/// The least that can drop banned IPv4 sources.
+const LEAST: &str = "
+table ip least {
+    set banned { type ipv4_addr; flags timeout; }
+    chain prerouting {
+        type filter hook prerouting priority raw; policy accept;
+        ip saddr @banned drop
+    }
+}";
 /// A table that makes the kernel track connections.
 const TRACKING: &str = "
 table inet tracking {
@@ -70,16 +81,19 @@ table inet tracking {
 enum Table {
     None,
     First,
+    Least,
     Ours,
 }
 
 /// Every combination of a table and connection tracking.
-const VARIANTS: [(Table, bool); 6] = [
+const VARIANTS: [(Table, bool); 8] = [
     (Table::None, false),
     (Table::First, false),
+    (Table::Least, false),
     (Table::Ours, false),
     (Table::None, true),
     (Table::First, true),
+    (Table::Least, true),
     (Table::Ours, true),
 ];
 
@@ -134,6 +148,7 @@ pub fn run(options: &Options) -> Section {
             let name = match place {
                 Table::None => "no table",
                 Table::First => "table of the first version",
+                Table::Least => "the smallest table",
                 Table::Ours => "apiban",
             };
             if place != Table::None {
@@ -178,6 +193,15 @@ fn targets(section: &mut Section, dropped: &[Samples], wanted: &[Samples]) {
         0.65,
         "",
     );
+    let table = section.table("What a wanted packet pays, median differences", "ns");
+    for (name, number) in [
+        ("table of the first version", first),
+        ("the smallest table", place(Table::Least, false)),
+        ("apiban", ours),
+    ] {
+        table.row(name, paid(number).median().into());
+    }
+    table.compared_with("table of the first version");
 }
 
 impl Bed {
@@ -301,6 +325,14 @@ fn put_into_kernel(table: Table, tracking: bool) -> Option<Nft> {
             nft(&format!(
                 "{FIRST}\nadd element inet first local4 {{ {local} }}\n\
                  add element inet first feed4 {{ {listed} }}"
+            ));
+            None
+        }
+        Table::Least => {
+            let elements: Vec<String> = banned.map(|ip| format!("{ip} timeout 1h")).collect();
+            let elements = elements.join(",");
+            nft(&format!(
+                "{LEAST}\nadd element ip least banned {{ {elements} }}"
             ));
             None
         }

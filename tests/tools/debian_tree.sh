@@ -106,18 +106,26 @@ stop_kamailio() {
     kill "$kamailio_pid" 2>/dev/null || true
     wait_until 30 kamailio_is_gone || return 1
     kamailio_pid=''
+    rm -f "$tree/run/kamailio/kamailio.pid"
 }
 
-# start_like_unit: what systemd does with the lines of Debian's kamailio.service. Sets kamailio_pid.
+# start_like_unit: what systemd does with the lines of Debian's kamailio.service and of the administrator's drop-ins for
+# it. Sets kamailio_pid.
 start_like_unit() {
-    local unit variables capabilities command
+    local unit units variables capabilities command
     unit=$(find "$tree/usr/lib/systemd/system" "$tree/lib/systemd/system" -name kamailio.service 2>/dev/null | head -n 1)
     [ -n "$unit" ] || fail "there is no unit"
-    setting() { sed -n "s/^$1=//p" "$unit" | tail -n 1; }
+    units=("$unit")
+    for unit in "$tree"/etc/systemd/system/kamailio.service.d/*.conf; do
+        [ ! -e "$unit" ] || units+=("$unit")
+    done
+    # A list of capabilities adds up over the files; of any other setting the last one counts.
+    settings() { sed -n "s/^$1=//p" "${units[@]}"; }
+    setting() { settings "$1" | tail -n 1; }
     inside install -d -m "$(setting RuntimeDirectoryMode)" -o "$(setting User)" -g "$(setting Group)" \
         "/run/$(setting RuntimeDirectory)"
-    variables=$(sed -n "s/^Environment='\(.*\)'/\1/p" "$unit")
-    capabilities=$(setting AmbientCapabilities | tr 'A-Z ' 'a-z,' | sed 's/cap_/+/g')
+    variables=$(sed -n "s/^Environment='\(.*\)'/\1/p" "${units[@]}")
+    capabilities=$(settings AmbientCapabilities | tr 'A-Z \n' 'a-z,,' | sed -e 's/cap_/+/g' -e 's/,$//')
     # shellcheck disable=SC2086 # one word for each variable
     command=$(env -i $variables bash -c "echo \"$(setting ExecStart)\"")
     # shellcheck disable=SC2086 # the command line of the unit

@@ -3,6 +3,8 @@
 
     quick_start.py shell README               prints the shell commands
     quick_start.py source README              prints the shell commands of "From source", without their comments
+    quick_start.py program README             prints the shell commands that build the program alone
+    quick_start.py capability README          prints the shell commands that let Kamailio change nftables
     quick_start.py configure README CONFIG    puts the lines for kamailio.cfg into CONFIG, where README says
     quick_start.py prometheus README CONFIG   puts the lines of "Prometheus and Grafana" into CONFIG
 
@@ -15,6 +17,8 @@ import sys
 
 START = "Protected in three lines"
 SOURCE = "From source"
+PROGRAM = "The program apiban"
+CAPABILITY = "nft"
 PROMETHEUS = "Prometheus and Grafana"
 
 
@@ -57,6 +61,10 @@ match sys.argv[1:]:
         print(block(readme, START, "sh"), end="")
     case ["source", readme]:
         print(re.sub(r" +#.*", "", block(readme, SOURCE, "sh")), end="")
+    case ["program", readme]:
+        print(block(readme, PROGRAM, "sh"), end="")
+    case ["capability", readme]:
+        print(block(readme, CAPABILITY, "sh"), end="")
     case ["configure", readme, path]:
         module_lines, body = block(readme, START, "").split("request_route {\n", 1)
         configure(path, module_lines, body.rsplit("}", 1)[0])

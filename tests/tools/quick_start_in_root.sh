@@ -35,24 +35,28 @@ edit() {
         esac
     done
 }
+# follow FILE FOLDER: each command of the README by itself, in the order of the README; FOLDER is where the person stands.
+follow() {
+    local line part parts
+    while IFS= read -r line; do
+        IFS=$'\n' read -r -d '' -a parts < <(sed 's/ && /\n/g' <<<"$line"; printf '\0') || true
+        for part in "${parts[@]}"; do
+            echo "   $part"
+            case $part in
+            "" | "systemctl daemon-reload") ;;
+            "editor "*) # shellcheck disable=SC2086 # one word for each file
+                edit ${part#editor } ;;
+            "systemctl restart kamailio")
+                stop_kamailio || fail "Kamailio does not end"
+                start_like_unit
+                ;;
+            *) inside bash -euc "cd $2 && $part" >"$work/output" 2>&1 </dev/null || { cat "$work/output"; fail "$part"; } ;;
+            esac
+        done
+    done < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' "$1")
+}
 start=$SECONDS
-# Each command of the README by itself, in the order of the README.
-while IFS= read -r line; do
-    IFS=$'\n' read -r -d '' -a parts < <(sed 's/ && /\n/g' <<<"$line"; printf '\0') || true
-    for part in "${parts[@]}"; do
-        echo "   $part"
-        case $part in
-        "") ;;
-        "editor "*) # shellcheck disable=SC2086 # one word for each file
-            edit ${part#editor } ;;
-        "systemctl restart kamailio")
-            stop_kamailio || fail "Kamailio does not end"
-            start_like_unit
-            ;;
-        *) inside bash -euc "cd /root/packages && $part" >"$work/output" 2>&1 </dev/null || { cat "$work/output"; fail "$part"; } ;;
-        esac
-    done
-done < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' "$work/commands")
+follow "$work/commands" /root/packages
 [ -n "$kamailio_pid" ] || fail "the commands do not start Kamailio"
 "$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is listed and still answered"
 echo "-- protected $((SECONDS - start)) s after the first command"
@@ -62,9 +66,23 @@ kamcmd_inside apiban.status | grep -q 'state: ok' || fail "apiban.status does no
 echo "-- the lines for Prometheus"
 "$here/quick_start.py" prometheus "$readme" "$tree/etc/kamailio/kamailio.cfg"
 stop_kamailio || fail "Kamailio does not end"
-rm -f "$tree/run/kamailio/kamailio.pid"
 start_like_unit
 # Not curl: -f would hide the answer of a Kamailio that refuses.
 python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' \
     http://127.0.0.1:9090/metrics >"$work/metrics"
 grep -q '^kamailio_apiban_checks ' "$work/metrics" || fail "Kamailio serves no statistics of apiban"
+
+echo "-- nft: first without the capability, then with it"
+firewall_state() { kamcmd_inside apiban.status | sed -n '/firewall: {/,/}/s/.*state: //p' | head -n 1; }
+firewall_is() { [ "$(firewall_state)" = "$1" ]; }
+sed -i '0,/^loadmodule "apiban.so"/s||&\nmodparam("apiban", "firewall", "nft")|' "$tree/etc/kamailio/kamailio.cfg"
+stop_kamailio || fail "Kamailio does not end"
+start_like_unit
+wait_until 20 firewall_is no_permission || fail "firewall.state is $(firewall_state), not no_permission"
+"$here/quick_start.py" capability "$readme" >"$work/commands"
+follow "$work/commands" /usr/share/doc/kamailio-apiban-module
+wait_until 20 firewall_is ok || fail "firewall.state is $(firewall_state), not ok"
+"$bin/sip_ping" --from $listed --until dropped --within 30 $sip >/dev/null || fail "$listed is still answered"
+expect_answered
+counted() { kamcmd_inside apiban.status | sed -n '/firewall: {/,/}/s/.*dropped: //p' | head -n 1 | grep -qv '^0$'; }
+wait_until 20 counted || fail "nft counts no dropped packet"
