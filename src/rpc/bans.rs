@@ -1,19 +1,15 @@
-//! `apiban.block`, `apiban.unblock` and `apiban.top`.
-
-use std::cmp::Reverse;
+//! `apiban.block`, `apiban.unblock` and `apiban.flush`.
 
 use super::check::covering;
-use super::listing::{describe, page};
-use super::{number, text, Arguments, Fault, Fields, Reply, Service};
+use super::{cluster, crop, Arguments, Fault, Reply, Service};
 use crate::address::{parse_address, Subnet};
 use crate::bans::{By, Order, Refusal, MAX_TTL};
 use crate::notice;
 use crate::quote::foreign;
+use crate::shared::cluster::Ask;
 use crate::shared::origin::Origin;
-use crate::table::{Entry, Inserted};
-
-/// Rows of `apiban.top` where no number is given, and the most.
-const TOP: (u64, u64) = (20, 100);
+use crate::shared::requests::Request;
+use crate::table::Inserted;
 
 /// An address as a source is banned (IPv6: its network), a prefix as it stands there.
 fn subnet(service: &Service<'_>, given: &str) -> Result<Subnet, Fault> {
@@ -132,41 +128,28 @@ fn still_banned(service: &Service<'_>, subnet: Subnet) -> Option<String> {
     None
 }
 
-/// `apiban.top [n]`.
-pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
-    let rows = arguments.number(0, "n", TOP.0, 0..=TOP.1)? as usize;
-    let now = service.shared().now();
-    let mut bans: Vec<(Entry, Origin)> = Vec::new();
-    let mut network_of_each: Vec<Subnet> = Vec::new();
-    for (origin, table) in service.shared().tables() {
-        table.for_each_live(now, |entry| {
-            let length = if entry.subnet.is_v4() { 24 } else { 64 };
-            let length = length.min(entry.subnet.prefix_len());
-            network_of_each.extend(Subnet::new(entry.subnet.address(), length));
-            if entry.hits > 0 {
-                bans.push((entry, origin));
-            }
-        });
+/// `apiban.flush table [node]`.
+pub fn flush(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let shared = service.shared();
+    let name = arguments.required(0, "table")?;
+    let origin = Origin::from_name(name).ok_or_else(|| {
+        Fault::argument(
+            "table",
+            format_args!("\"{}\" is not feed, local or peer", crop(name)),
+        )
+    })?;
+    match (origin, arguments.get(1)) {
+        (Origin::Peer, Some(node)) => return cluster::flush_node(service, node),
+        (_, Some(_)) => return Err(Fault::argument("node", "only after peer")),
+        _ => {}
     }
-    network_of_each.sort_unstable();
-    let mut networks: Vec<(Subnet, usize)> = network_of_each
-        .chunk_by(|a, b| a == b)
-        .map(|same| (same[0], same.len()))
-        .collect();
-    let sources = page(&mut bans, 0, rows, |(entry, origin)| {
-        (Reverse(entry.hits), entry.subnet, *origin)
-    })
-    .iter()
-    .map(|(entry, origin)| describe(service.shared(), entry, *origin));
-    let networks = page(&mut networks, 0, rows, |(network, count)| {
-        (Reverse(*count), *network)
-    })
-    .iter()
-    .map(|(network, count)| -> Fields {
-        vec![
-            text("network", network.to_string()),
-            number("banned", *count as u64),
-        ]
-    });
-    Ok(Reply::List(sources.chain(networks).collect()))
+    let removed = shared.table(origin).retain(|_, _| false);
+    match origin {
+        Origin::Peer => cluster::ask(service, Ask::FlushedPeers),
+        Origin::Local => cluster::ask(service, Ask::FlushedLocal),
+        Origin::Feed => cluster::ask(service, Ask::ListChanged),
+    }
+    service.ask(Request::Flushed(origin));
+    notice!("flush {}: {removed} bans removed by RPC", origin.name());
+    Ok(Reply::Text(format!("Ok. {removed} entries removed.")))
 }

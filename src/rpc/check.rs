@@ -1,6 +1,6 @@
 //! `apiban.check`: is this address or prefix banned, by whom, and until when?
 
-use super::listing::{describe, unbanned};
+use super::list::{describe, unbanned};
 use super::{text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
 

@@ -3,21 +3,23 @@
 //! They run in whichever process received the command, possibly a SIP worker: they read shared memory,
 //! leave requests for the updater, and never wait.
 
+mod arguments;
 mod bans;
 mod check;
 mod cluster;
 mod commands;
-mod listing;
+mod list;
+mod reload;
+mod reply;
+mod status;
 mod trust;
 
-use std::fmt;
-use std::ops::RangeInclusive;
-
+pub use arguments::Arguments;
 pub use commands::COMMANDS;
+pub use reply::{crop, crop_to, number, text, Fault, Fields, Reply, Value};
 
 use crate::bans::Bans;
 use crate::config::Config;
-use crate::quote::foreign;
 use crate::shared::requests::Request;
 use crate::shared::Shared;
 
@@ -67,113 +69,4 @@ pub enum Shape {
     Struct,
     /// Any number of structures.
     List,
-}
-
-/// A value in a reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// Text.
-    Text(String),
-    /// A number; sent as text where it does not fit 32 bits, which not all transports carry.
-    Number(u64),
-    /// Names with values, in order.
-    Struct(Fields),
-}
-
-/// Names with values, in order.
-pub type Fields = Vec<(&'static str, Value)>;
-
-/// What a command answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// One line.
-    Text(String),
-    /// One structure.
-    Struct(Fields),
-    /// Any number of structures.
-    List(Vec<Fields>),
-}
-
-/// What a command refuses with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// 400 bad argument, 403 trusted, 404 not banned, 500 a file cannot be used, 507 full.
-    pub code: i32,
-    /// What is wrong, the argument named.
-    pub text: String,
-}
-
-impl Fault {
-    /// A bad argument.
-    pub fn argument(name: &str, problem: impl fmt::Display) -> Self {
-        Fault {
-            code: 400,
-            text: format!("{name}: {problem}"),
-        }
-    }
-}
-
-/// The arguments as they came, all of them text: the transports disagree on what is a number.
-#[derive(Clone, Debug, Default)]
-pub struct Arguments(pub Vec<String>);
-
-impl Arguments {
-    /// The argument at `index`; an empty one counts as absent.
-    pub fn get(&self, index: usize) -> Option<&str> {
-        self.0
-            .get(index)
-            .map(|text| text.trim())
-            .filter(|text| !text.is_empty())
-    }
-
-    /// The argument at `index`, or a fault that names it.
-    pub fn required(&self, index: usize, name: &str) -> Result<&str, Fault> {
-        self.get(index)
-            .ok_or_else(|| Fault::argument(name, "missing"))
-    }
-
-    /// A number, or `default` if it is absent.
-    pub fn number(
-        &self,
-        index: usize,
-        name: &str,
-        default: u64,
-        range: RangeInclusive<u64>,
-    ) -> Result<u64, Fault> {
-        let Some(text) = self.get(index) else {
-            return Ok(default);
-        };
-        match text.parse::<u64>() {
-            Ok(number) if range.contains(&number) => Ok(number),
-            _ => Err(Fault::argument(
-                name,
-                format_args!(
-                    "\"{}\" is not a number from {} to {}",
-                    crop(text),
-                    range.start(),
-                    range.end()
-                ),
-            )),
-        }
-    }
-}
-
-/// Foreign text in a fault: bounded, and without what could break a line.
-pub fn crop(text: &str) -> String {
-    crop_to(text, 64)
-}
-
-/// The same with another limit, in characters.
-pub fn crop_to(text: &str, limit: usize) -> String {
-    foreign(text, limit).to_string()
-}
-
-/// A field.
-pub fn text(name: &'static str, value: impl Into<String>) -> (&'static str, Value) {
-    (name, Value::Text(value.into()))
-}
-
-/// A field.
-pub fn number(name: &'static str, value: impl Into<u64>) -> (&'static str, Value) {
-    (name, Value::Number(value.into()))
 }

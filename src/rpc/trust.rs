@@ -1,6 +1,6 @@
 //! `apiban.trust_add`, `apiban.trust_del` and `apiban.trust_list`: trust that an operator lends, and all rules.
 
-use super::listing::page;
+use super::list::page;
 use super::{number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
 use crate::bans::MAX_TTL;

@@ -1,4 +1,6 @@
-//! `apiban.list`: bans, sorted by address, a page at a time.
+//! `apiban.list`: bans, sorted by address, a page at a time; and `apiban.top`.
+
+use std::cmp::Reverse;
 
 use super::{cluster, crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
@@ -10,6 +12,8 @@ use crate::table::Entry;
 /// the longest IPv6 prefix and the longest reason takes less than 250 bytes.
 const MOST: u64 = 250;
 const USUAL: u64 = 100;
+/// Rows of `apiban.top` where no number is given, and the most.
+const TOP: (u64, u64) = (20, 100);
 
 /// One ban.
 pub fn describe(shared: &Shared, entry: &Entry, origin: Origin) -> Fields {
@@ -93,6 +97,45 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
         ]);
     }
     Ok(Reply::List(reply))
+}
+
+/// `apiban.top [n]`.
+pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
+    let rows = arguments.number(0, "n", TOP.0, 0..=TOP.1)? as usize;
+    let now = service.shared().now();
+    let mut bans: Vec<(Entry, Origin)> = Vec::new();
+    let mut network_of_each: Vec<Subnet> = Vec::new();
+    for (origin, table) in service.shared().tables() {
+        table.for_each_live(now, |entry| {
+            let length = if entry.subnet.is_v4() { 24 } else { 64 };
+            let length = length.min(entry.subnet.prefix_len());
+            network_of_each.extend(Subnet::new(entry.subnet.address(), length));
+            if entry.hits > 0 {
+                bans.push((entry, origin));
+            }
+        });
+    }
+    network_of_each.sort_unstable();
+    let mut networks: Vec<(Subnet, usize)> = network_of_each
+        .chunk_by(|a, b| a == b)
+        .map(|same| (same[0], same.len()))
+        .collect();
+    let sources = page(&mut bans, 0, rows, |(entry, origin)| {
+        (Reverse(entry.hits), entry.subnet, *origin)
+    })
+    .iter()
+    .map(|(entry, origin)| describe(service.shared(), entry, *origin));
+    let networks = page(&mut networks, 0, rows, |(network, count)| {
+        (Reverse(*count), *network)
+    })
+    .iter()
+    .map(|(network, count)| -> Fields {
+        vec![
+            text("network", network.to_string()),
+            number("banned", *count as u64),
+        ]
+    });
+    Ok(Reply::List(sources.chain(networks).collect()))
 }
 
 #[cfg(test)]
