@@ -8,6 +8,8 @@
 //!
 //! Nothing here sends a packet outside 127.0.0.0/8, ::1 and network namespaces of its own.
 
+use std::path::PathBuf;
+
 pub mod feed_server;
 pub mod sip;
 
@@ -34,3 +36,13 @@ pub mod tls;
 #[cfg(feature = "harness")]
 pub mod veth;
 pub mod wait;
+
+/// Where `tests/run` keeps what it fetches and unpacks for the tests.
+pub fn cache_dir() -> PathBuf {
+    let of_user = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+    std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(of_user)
+        .unwrap_or_default()
+        .join("apiban")
+}

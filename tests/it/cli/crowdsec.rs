@@ -23,9 +23,8 @@ struct CrowdSec {
 impl CrowdSec {
     /// Starts one with its files beside those of the examples, which find its `cscli`.
     fn start(examples: &Examples) -> CrowdSec {
-        let home = std::env::var("HOME").expect("HOME");
-        let cache = std::env::var("XDG_CACHE_HOME").unwrap_or(format!("{home}/.cache"));
-        let tree = format!("{cache}/apiban/unpacked/crowdsec");
+        let cache = apiban_testing::cache_dir().display().to_string();
+        let tree = format!("{cache}/unpacked/crowdsec");
         assert!(
             Path::new(&tree).exists(),
             "{tree} is missing: tests/run makes it"

@@ -290,9 +290,8 @@ fn fail2ban_bans_them_all() {
 
 /// The members of a list as another program reads them back from a device's configuration.
 fn members(program: &Program, dialect: &str, text: &str) -> Vec<String> {
-    let home = std::env::var("HOME").expect("HOME");
-    let cache = std::env::var("XDG_CACHE_HOME").unwrap_or(format!("{home}/.cache"));
-    let fwshift = format!("{cache}/apiban/fwshift/bin/fwshift");
+    let cache = apiban_testing::cache_dir().display().to_string();
+    let fwshift = format!("{cache}/fwshift/bin/fwshift");
     assert!(
         Path::new(&fwshift).exists(),
         "{fwshift} is missing: tests/run installs it"

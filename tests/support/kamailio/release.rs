@@ -138,9 +138,5 @@ fn roots_dir() -> PathBuf {
     if let Some(dir) = std::env::var_os("APIBAN_TEST_ROOTS") {
         return dir.into();
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
-        .unwrap_or_default();
-    cache.join("apiban/roots")
+    crate::cache_dir().join("roots")
 }
