@@ -21,6 +21,7 @@ pub mod member;
 pub mod memory;
 pub mod quote;
 pub mod rpc;
+pub mod script;
 pub mod shared;
 pub mod state;
 pub mod statistics;

@@ -9,6 +9,7 @@ use super::guard::{guard, install_hook};
 use super::tables::leak_table;
 use super::{fixups, lifecycle, log, params, rpc, script, text, variables};
 use crate::error;
+use crate::script::{Action, Argument, Function, FUNCTIONS};
 
 /// The structure that the core looks up by this name. It is filled in `mod_register`, which the core
 /// calls before it reads it.
@@ -48,7 +49,7 @@ pub unsafe extern "C" fn mod_register(
     log::install();
     install_hook();
     guard(-1, "mod_register", || {
-        // SAFETY: see `Exports`; the tables live for ever.
+        // SAFETY: see `Exports`; the tables are never freed.
         unsafe {
             let table = &mut *exports.0.get();
             table.cmds = functions();
@@ -56,7 +57,7 @@ pub unsafe extern "C" fn mod_register(
             table.rpc_methods = rpc::table();
             table.pv_items = variables::table();
         }
-        // SAFETY: the table lives for ever.
+        // SAFETY: the table is never freed.
         if unsafe { k::sr_kemi_modules_add(kemi_functions()) } != 0 {
             error!("cannot register the KEMI functions");
             return -1;
@@ -65,73 +66,100 @@ pub unsafe extern "C" fn mod_register(
     })
 }
 
-#[rustfmt::skip]
-fn functions() -> *mut k::cmd_export_t {
-    leak_table([
-        function("apiban_check", 0, script::check_source),
-        function("apiban_check", 1, script::check_address),
-        function("apiban_block", 0, script::block_source),
-        function("apiban_block", 1, script::block_address),
-        function("apiban_block", 2, script::block_for),
-        function_of_three("apiban_block", script::block_because),
-        function("apiban_unblock", 0, script::unblock_source),
-        function("apiban_unblock", 1, script::unblock_address),
-    ])
-}
-
 type ScriptFunction = unsafe extern "C" fn(*mut k::sip_msg_t, *mut c_void, *mut c_void) -> c_int;
-type Fixup = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
 type ScriptFunction3 =
     unsafe extern "C" fn(*mut k::sip_msg_t, *mut c_void, *mut c_void, *mut c_void) -> c_int;
+type Fixup = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
 
-fn function_of_three(name: &str, three: ScriptFunction3) -> k::cmd_export_t {
-    // SAFETY: the core keeps one type for all functions and casts it back by the number of parameters.
-    function(name, 3, unsafe {
-        std::mem::transmute::<ScriptFunction3, ScriptFunction>(three)
-    })
+/// One row for each number of arguments: the core tells functions of the same name apart by it.
+fn functions() -> *mut k::cmd_export_t {
+    leak_table(FUNCTIONS.iter().flat_map(|function| {
+        let handlers = native(function.action).into_iter();
+        handlers
+            .zip(0..)
+            .map(|(handler, arguments)| native_row(function, handler, arguments))
+    }))
 }
 
-fn function(name: &str, parameters: i32, function: ScriptFunction) -> k::cmd_export_t {
-    let fixup = match name {
-        "apiban_check" => fixups::fix_check,
-        "apiban_block" => fixups::fix_block,
-        _ => fixups::fix_unblock as Fixup,
+/// What the native script calls, from no argument to all.
+fn native(action: Action) -> Vec<ScriptFunction> {
+    match action {
+        Action::Check => vec![script::check_source, script::check_address],
+        Action::Block => vec![
+            script::block_source,
+            script::block_address,
+            script::block_for,
+            of_three(script::block_because),
+        ],
+        Action::Unblock => vec![script::unblock_source, script::unblock_address],
+    }
+}
+
+fn of_three(function: ScriptFunction3) -> ScriptFunction {
+    // SAFETY: the core keeps one type for all functions and casts it back by the number of parameters.
+    unsafe { std::mem::transmute::<ScriptFunction3, ScriptFunction>(function) }
+}
+
+fn native_row(function: &Function, handler: ScriptFunction, arguments: c_int) -> k::cmd_export_t {
+    let fixup: Fixup = match function.action {
+        Action::Check => fixups::fix_check,
+        Action::Block => fixups::fix_block,
+        Action::Unblock => fixups::fix_unblock,
     };
-    let fixed = parameters > 0;
+    let fixed = arguments > 0;
     k::cmd_export_t {
-        name: text::leak(name),
-        function: Some(function),
-        param_no: parameters,
+        name: text::leak(function.name),
+        function: Some(handler),
+        param_no: arguments,
         fixup: fixed.then_some(fixup),
         free_fixup: fixed.then_some(k::fixup_free_spve_all as Fixup),
         flags: k::ANY_ROUTE,
     }
 }
 
-#[rustfmt::skip]
 fn kemi_functions() -> *mut k::sr_kemi_t {
-    const TEXT: c_int = k::SR_KEMIP_STR;
-    const INT: c_int = k::SR_KEMIP_INT;
-    leak_table([
-        kemi("check",           script::kemi_check           as *mut c_void, &[]),
-        kemi("check_ip",        script::kemi_check_ip        as *mut c_void, &[TEXT]),
-        kemi("block",           script::kemi_block           as *mut c_void, &[]),
-        kemi("block_ip",        script::kemi_block_ip        as *mut c_void, &[TEXT]),
-        kemi("block_ip_ttl",    script::kemi_block_ip_ttl    as *mut c_void, &[TEXT, INT]),
-        kemi("block_ip_reason", script::kemi_block_ip_reason as *mut c_void, &[TEXT, INT, TEXT]),
-        kemi("unblock",         script::kemi_unblock         as *mut c_void, &[]),
-        kemi("unblock_ip",      script::kemi_unblock_ip      as *mut c_void, &[TEXT]),
-    ])
+    leak_table(FUNCTIONS.iter().flat_map(|function| {
+        let handlers = kemi(function.action).into_iter();
+        handlers
+            .zip(function.kemi)
+            .enumerate()
+            .map(|(count, (handler, name))| kemi_row(name, handler, &function.arguments[..count]))
+    }))
 }
 
-fn kemi(name: &str, function: *mut c_void, parameters: &[c_int]) -> k::sr_kemi_t {
+/// What KEMI calls, from no argument to all.
+fn kemi(action: Action) -> Vec<*mut c_void> {
+    match action {
+        Action::Check => vec![
+            script::kemi_check as *mut c_void,
+            script::kemi_check_ip as *mut c_void,
+        ],
+        Action::Block => vec![
+            script::kemi_block as *mut c_void,
+            script::kemi_block_ip as *mut c_void,
+            script::kemi_block_ip_ttl as *mut c_void,
+            script::kemi_block_ip_reason as *mut c_void,
+        ],
+        Action::Unblock => vec![
+            script::kemi_unblock as *mut c_void,
+            script::kemi_unblock_ip as *mut c_void,
+        ],
+    }
+}
+
+fn kemi_row(name: &str, handler: *mut c_void, arguments: &[Argument]) -> k::sr_kemi_t {
     let mut types = [k::SR_KEMIP_NONE; 6];
-    types[..parameters.len()].copy_from_slice(parameters);
+    for (kind, argument) in types.iter_mut().zip(arguments) {
+        *kind = match argument {
+            Argument::Ip | Argument::Reason => k::SR_KEMIP_STR,
+            Argument::Ttl => k::SR_KEMIP_INT,
+        };
+    }
     k::sr_kemi_t {
         mname: text::leak_str("apiban"),
         fname: text::leak_str(name),
         rtype: k::SR_KEMIP_INT,
-        func: function,
+        func: handler,
         ptypes: types,
     }
 }

@@ -7,6 +7,7 @@ use apiban::config::{parameter, Config, Kind, Parameter, RawValue, PARAMETERS};
 use apiban::feed::FeedState;
 use apiban::firewall::runner::State;
 use apiban::rpc::COMMANDS;
+use apiban::script::{Argument, FUNCTIONS, VARIABLES};
 use apiban::shared::events::EventKind;
 use apiban::statistics::STATISTICS;
 use apiban_testing::kamailio::{Kamailio, Release};
@@ -17,9 +18,6 @@ use std::time::Duration;
 
 const README: &str = include_str!("../../../README.md");
 const SAMPLE: &str = include_str!("../../../kamailio.cfg.sample");
-/// The tables of functions, and the names of `$apiban()`: private to the module, so read as text.
-const EXPORTS: &str = include_str!("../../../src/kamailio/exports.rs");
-const VARIABLES: &str = include_str!("../../../src/kamailio/variables.rs");
 const MOMENT: Duration = Duration::from_millis(50);
 
 /// The README from the heading that begins with `begin` to the next one of its level or above.
@@ -60,21 +58,6 @@ fn headings(section: &'static str) -> Vec<&'static str> {
 fn entry(section: &'static str, name: &str) -> Option<&'static str> {
     let begin = format!("- {name}: ");
     section.lines().find_map(|line| line.strip_prefix(&begin))
-}
-
-/// The quoted words of the lines that begin with one of `functions` and a bracket.
-fn calls(source: &'static str, functions: &[&str]) -> Vec<(&'static str, &'static str)> {
-    source
-        .lines()
-        .filter_map(|line| {
-            let line = line.trim();
-            let rest = functions
-                .iter()
-                .find_map(|function| line.strip_prefix(function)?.strip_prefix("(\""))?;
-            rest.split_once("\", ")
-        })
-        .filter(|(name, _)| !name.is_empty())
-        .collect()
 }
 
 fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'a str> {
@@ -217,61 +200,53 @@ fn every_modparam_line_is_right() {
     assert!(count > PARAMETERS.len(), "{count}");
 }
 
-/// The name of a documented function and how many arguments it takes, all of them optional or all of
-/// them needed.
-fn signature(heading: &str) -> (&str, usize) {
+/// The name of a documented function and its arguments, all of them optional or all of them needed.
+fn signature(heading: &str) -> (&str, Vec<&str>) {
     let (name, arguments) = heading
         .split_once('(')
         .unwrap_or_else(|| panic!("no function: {heading}"));
-    let count = arguments
+    let arguments = arguments
         .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .count();
-    (name, count)
+        .filter(|word| !word.is_empty());
+    (name, arguments.collect())
+}
+
+fn names(arguments: &[Argument]) -> Vec<&'static str> {
+    arguments.iter().map(|argument| argument.name()).collect()
 }
 
 #[test]
 fn functions() {
-    let mut there = BTreeSet::new();
-    for (name, rest) in calls(EXPORTS, &["function"]) {
-        let count = rest
-            .split(',')
-            .next()
-            .and_then(|count| count.trim().parse().ok());
-        there.insert((name, count.expect("a number of arguments")));
-    }
-    for (name, _) in calls(EXPORTS, &["function_of_three"]) {
-        there.insert((name, 3));
-    }
-    let documented: BTreeSet<(&str, usize)> = headings(section("## 8 Functions"))
+    let there: Vec<(&str, Vec<&str>)> = FUNCTIONS
+        .iter()
+        .map(|function| (function.name, names(function.arguments)))
+        .collect();
+    let documented: Vec<(&str, Vec<&str>)> = headings(section("## 8 Functions"))
         .into_iter()
         .map(signature)
-        .flat_map(|(name, most)| (0..=most).map(move |count| (name, count)))
         .collect();
-    assert!(!there.is_empty());
     assert_eq!(documented, there);
 }
 
 #[test]
 fn kemi_functions() {
-    let there: BTreeSet<(&str, usize)> = calls(EXPORTS, &["kemi"])
-        .into_iter()
-        .map(|(name, rest)| {
-            let types = rest.split_once("&[").expect("types").1;
-            let types = types.split_once(']').expect("types").0;
-            let count = types.split(',').filter(|word| !word.trim().is_empty());
-            (name, count.count())
+    let there: Vec<(String, Vec<&str>)> = FUNCTIONS
+        .iter()
+        .flat_map(|function| {
+            let forms = function.kemi.iter().enumerate();
+            forms.map(|(count, name)| {
+                let arguments = names(&function.arguments[..count]);
+                (format!("KSR.apiban.{name}"), arguments)
+            })
         })
         .collect();
-    let documented: BTreeSet<(&str, usize)> = headings(section("## 12 KEMI"))
+    let documented: Vec<(String, Vec<&str>)> = headings(section("## 12 KEMI"))
         .into_iter()
         .map(|heading| {
-            let (name, count) = signature(heading);
-            let short = name.strip_prefix("KSR.apiban.");
-            (short.unwrap_or_else(|| panic!("{heading}")), count)
+            let (name, arguments) = signature(heading);
+            (name.to_owned(), arguments)
         })
         .collect();
-    assert!(!there.is_empty());
     assert_eq!(documented, there);
 }
 
@@ -314,16 +289,10 @@ fn statistics() {
 #[test]
 fn event_routes_and_variables() {
     let documented = headings(section("## 9 Event routes"));
-    let names = VARIABLES
-        .split_once("const NAMES")
-        .and_then(|(_, rest)| rest.split_once("= ["))
-        .and_then(|(_, rest)| rest.split_once(']'))
-        .expect("the names of $apiban()")
-        .0;
     let routes = EventKind::ALL.map(|kind| format!("event_route[{}]", kind.route()));
-    let variables = names
-        .split(',')
-        .map(|name| format!("$apiban({})", name.trim().trim_matches('"')));
+    let variables = VARIABLES
+        .iter()
+        .map(|variable| format!("$apiban({})", variable.name));
     let there: Vec<String> = routes.into_iter().chain(variables).collect();
     assert_eq!(documented, there);
 }
@@ -387,6 +356,7 @@ fn kamailio_knows_what_is_documented() {
     let functions: Vec<_> = headings(section("## 8 Functions"))
         .into_iter()
         .map(signature)
+        .map(|(name, arguments)| (name, arguments.len()))
         .collect();
     let mut statements = String::new();
     for &(name, most) in &functions {
