@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::check::{check, Verdict};
-use super::{Policy, BAD_ARGUMENT, NOT_DONE};
+use super::Policy;
 use crate::address::{nat64, Subnet};
 use crate::memory::{fence, Ordering};
 use crate::shared::changes::{BanChange, ChangeKind};
@@ -61,18 +61,6 @@ pub enum Refusal {
     Full,
     /// The budget of whoever asked is spent in this minute.
     OverBudget,
-}
-
-impl Refusal {
-    /// The return code of `apiban_block()`.
-    pub fn code(self) -> i32 {
-        match self {
-            Refusal::Trusted(_) => NOT_DONE,
-            Refusal::Unbannable(_) => BAD_ARGUMENT,
-            Refusal::Full => -4,
-            Refusal::OverBudget => -5,
-        }
-    }
 }
 
 /// Wakes the updater, which brings the firewall and the event routes up to date.

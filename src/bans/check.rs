@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::config::Mode;
 use crate::shared::counters::{Counter, ProcessCounters};
 use crate::shared::origin::Origin;
 use crate::shared::Shared;
@@ -20,19 +19,6 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The return code of `apiban_check()`. In mode `observe` a ban is counted but reported as no ban.
-    #[inline(always)]
-    pub fn code(self, mode: Mode) -> i32 {
-        match self {
-            Verdict::Banned(_) if mode == Mode::Observe => Verdict::Clear.code(mode),
-            Verdict::Banned(Origin::Feed) => 1,
-            Verdict::Banned(Origin::Local) => 2,
-            Verdict::Banned(Origin::Peer) => 3,
-            Verdict::Clear => -1,
-            Verdict::Trusted => -2,
-        }
-    }
-
     #[inline(always)]
     fn counter(self) -> Counter {
         match self {
@@ -273,21 +259,5 @@ mod tests {
         set("192.0.2.10");
         recent.keep(generation, "192.0.2.9".parse().unwrap());
         assert_eq!(fast("192.0.2.9"), None);
-    }
-
-    #[test]
-    fn codes_of_the_contract() {
-        let codes = |mode| {
-            [
-                Verdict::Banned(Origin::Feed),
-                Verdict::Banned(Origin::Local),
-                Verdict::Banned(Origin::Peer),
-                Verdict::Clear,
-                Verdict::Trusted,
-            ]
-            .map(|v| v.code(mode))
-        };
-        assert_eq!(codes(Mode::Enforce), [1, 2, 3, -1, -2]);
-        assert_eq!(codes(Mode::Observe), [-1, -1, -1, -1, -2]);
     }
 }
