@@ -344,7 +344,7 @@ fn put_into_kernel(table: Table, tracking: bool) -> Option<Nft> {
                     hits: 0,
                 })
                 .collect();
-            let mut nft = Nft::new(Settings::default()).expect("nft");
+            let mut nft = Nft::new(Settings::default());
             nft.reset().expect("the table");
             nft.reconcile(&elements).expect("the elements");
             Some(nft)

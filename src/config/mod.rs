@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::base_url::BaseUrl;
 use crate::feed::{ApiVersion, Dataset, Key, Source};
-use crate::firewall::nft::{self, Hook};
+use crate::firewall::nft::{self, Hook, TableName};
 use crate::firewall::ports::{PortChoice, Ports};
 use crate::firewall::{iptables_api, Facts, Scope};
 use crate::quote::foreign;
@@ -85,7 +85,7 @@ pub struct Config {
     pub firewall_scope: Option<Scope>,
     pub firewall_ports: PortChoice,
     pub firewall_flush: bool,
-    pub nft_table: String,
+    pub nft_table: TableName,
     pub nft_hook: Hook,
     /// True if nft counts for each source what it drops.
     pub firewall_counters: bool,
@@ -131,7 +131,7 @@ impl Default for Config {
             firewall_scope: None,
             firewall_ports: PortChoice::All,
             firewall_flush: false,
-            nft_table: String::new(),
+            nft_table: TableName::default(),
             nft_hook: Hook::PREROUTING,
             firewall_counters: false,
             socket_filter: false,

@@ -3,7 +3,7 @@
 use super::{Config, FirewallKind, Mode, RawValue};
 use crate::base_url::BaseUrl;
 use crate::feed::{ApiVersion, Key};
-use crate::firewall::nft::Hook;
+use crate::firewall::nft::{Hook, NoTableName};
 use crate::firewall::ports::PortChoice;
 use crate::firewall::Scope;
 use crate::table::MAX_TTL;
@@ -259,11 +259,9 @@ pub const PARAMETERS: &[Parameter] = &[
     text("nft_table", "apiban", "1 to 64 letters, digits, _ . - beginning with a letter",
         "name of our own table of family inet",
         |config, value| {
-            let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-            if !plain || value.len() > 64 || !value.starts_with(|first: char| first.is_ascii_alphabetic()) {
-                return Err("is no table name: write the name alone, the family is always inet".into());
-            }
-            config.nft_table = value.to_owned();
+            config.nft_table = value
+                .parse()
+                .map_err(|error: NoTableName| format!("{error}: write the name alone, the family is always inet"))?;
             Ok(())
         }),
     text("nft_hook", "prerouting", "prerouting or input",

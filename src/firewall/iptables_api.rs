@@ -26,6 +26,7 @@ use ureq::Agent;
 
 use super::{Change, Element, Error, Facts, Firewall, LogLine, Report, Scope};
 use crate::address::Subnet;
+use crate::base_url::BaseUrl;
 use crate::log::Level;
 use crate::quote::{foreign, plain};
 use memory::Memory;
@@ -52,7 +53,7 @@ pub const FACTS: Facts = Facts {
 /// A chain kept through iptables-api.
 #[derive(Debug)]
 pub struct IptablesApi {
-    base: String,
+    base: BaseUrl,
     agent: Agent,
     /// The addresses that we put into the chain, or tried to, and whether they are certainly there.
     ours: HashMap<IpAddr, bool>,
@@ -88,18 +89,8 @@ enum Failure {
 }
 
 impl IptablesApi {
-    /// A backend for the daemon at `url` (`http://127.0.0.1:8082`); nothing is sent yet.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] where the URL does not begin with `http://` or `https://`.
-    pub fn new(url: &str) -> Result<Self, Error> {
-        let base = url.trim_end_matches('/').to_owned();
-        if !(base.starts_with("http://") || base.starts_with("https://")) {
-            return Err(Error::Unsupported(format!(
-                "iptables-api: \"{}\" is no http:// or https:// URL",
-                foreign(url, 80)
-            )));
-        }
+    /// A backend for the daemon at `base` (`http://127.0.0.1:8082`); nothing is sent yet.
+    pub fn new(base: &BaseUrl) -> Self {
         let agent = Agent::config_builder()
             .timeout_global(Some(CALL_TIMEOUT))
             // A connection kept open would be found dead after the daemon's restart.
@@ -109,8 +100,8 @@ impl IptablesApi {
             .proxy(None)
             .build()
             .into();
-        Ok(IptablesApi {
-            base,
+        IptablesApi {
+            base: base.clone(),
             agent,
             ours: HashMap::new(),
             owns_chain: false,
@@ -122,7 +113,7 @@ impl IptablesApi {
             told_of_prefixes: false,
             told_of_refusal: false,
             notes: Vec::new(),
-        })
+        }
     }
 
     /// Remembers in the file `path` what is in the chain, and goes on from what an earlier process noted
@@ -131,7 +122,7 @@ impl IptablesApi {
     /// # Errors
     /// [`Error::Unsupported`] where the file is there and cannot be used; it is left as it is.
     pub fn remembering(mut self, path: &Path) -> Result<Self, Error> {
-        let (memory, held) = Memory::open(path, &self.base).map_err(|error| {
+        let (memory, held) = Memory::open(path, self.base.as_str()).map_err(|error| {
             Error::Unsupported(format!(
                 "iptables-api: {}: {}; it tells what is in the chain. Move it away if that is known to be empty",
                 path.display(),

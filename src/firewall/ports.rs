@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::quote::foreign;
+
 /// Most ranges in a list: more are a mistake, and the text must stay readable.
 const MOST_RANGES: usize = 64;
 
@@ -102,7 +104,7 @@ impl fmt::Display for Ports {
 
 /// A piece of somebody's text for a message.
 fn brief(text: &str) -> String {
-    text.trim().escape_default().take(20).collect()
+    foreign(text.trim(), 20).to_string()
 }
 
 #[cfg(test)]

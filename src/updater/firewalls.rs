@@ -60,7 +60,7 @@ struct Sampled {
 /// # Errors
 /// The URL is none, or the memory cannot be read.
 pub fn iptables_api(config: &Config, state: Option<&Path>) -> Result<IptablesApi, Error> {
-    let api = IptablesApi::new(config.firewall_url.as_str())?;
+    let api = IptablesApi::new(&config.firewall_url);
     let Some(state) = state else {
         return Ok(api);
     };
@@ -85,10 +85,10 @@ impl Firewalls {
         }
         let backend: Option<Result<Box<dyn Firewall>, Error>> = match config.firewall {
             FirewallKind::None => None,
-            FirewallKind::Nft => Some(
-                Nft::new(config.nft_settings(&sip_ports(&listening)))
-                    .map(|nft| Box::new(nft) as Box<dyn Firewall>),
-            ),
+            FirewallKind::Nft => {
+                let settings = config.nft_settings(&sip_ports(&listening));
+                Some(Ok(Box::new(Nft::new(settings))))
+            }
             FirewallKind::IptablesApi => {
                 // What is emptied at the start needs no memory.
                 let state = state.filter(|_| !config.firewall_flush);
@@ -338,7 +338,7 @@ fn sip_ports(listening: &[ListeningSocket]) -> Vec<u16> {
 /// they would go on dropping.
 fn remove_leftovers(config: &Config) {
     let uses_nft = config.mode == Mode::Enforce && config.firewall == FirewallKind::Nft;
-    let keep = uses_nft.then_some(config.nft_table.as_str());
+    let keep = uses_nft.then_some(&config.nft_table);
     match nft::remove_leftovers(keep, &config.nft_table, config.instance()) {
         Ok(removed) => {
             for table in removed {

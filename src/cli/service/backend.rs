@@ -19,7 +19,7 @@ pub fn make(settings: &Settings) -> Result<Option<Box<dyn Firewall>>, Failure> {
     let made: Result<Box<dyn Firewall>, Error> = match config.firewall {
         _ if settings.own.ipset => Ok(Box::new(Ipset::new(&settings.own.ipset_name))),
         FirewallKind::None => return Ok(None),
-        FirewallKind::Nft => Nft::new(config.nft_settings(&[])).map(|nft| Box::new(nft) as _),
+        FirewallKind::Nft => Ok(Box::new(Nft::new(config.nft_settings(&[])))),
         FirewallKind::IptablesApi => remembering(config).map(|api| Box::new(api) as _),
     };
     made.map(Some).map_err(|error| failure(&error))

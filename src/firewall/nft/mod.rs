@@ -37,10 +37,10 @@ use self::ranges::Ranges;
 use self::ruleset::{Shape, MARK};
 use self::samples::Samples;
 use self::socket::Socket;
+pub use self::table_name::{NoTableName, TableName};
 use self::wire::Writer;
 use super::ports::Ports;
 use super::{Change, Element, Error, Facts, Firewall, Report, Scope};
-use crate::quote::foreign;
 
 mod counted;
 mod elements;
@@ -55,6 +55,7 @@ mod ranges;
 mod ruleset;
 mod samples;
 mod socket;
+mod table_name;
 mod uapi;
 mod wire;
 
@@ -79,7 +80,7 @@ pub const FACTS: Facts = Facts {
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Name of the table.
-    pub table: String,
+    pub table: TableName,
     /// The place of its chain.
     pub hook: Hook,
     /// The ports that are dropped; `None` for all traffic.
@@ -93,7 +94,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            table: "apiban".to_owned(),
+            table: TableName::default(),
             hook: Hook::PREROUTING,
             ports: None,
             counts: false,
@@ -105,7 +106,7 @@ impl Default for Settings {
 /// Our table in the kernel. The socket belongs to the network namespace of the thread that first uses it.
 #[derive(Debug)]
 pub struct Nft {
-    table: String,
+    table: TableName,
     shape: Shape,
     instance: u32,
     claim: Option<Claim>,
@@ -130,20 +131,9 @@ pub struct Nft {
 
 impl Nft {
     /// A backend for a table; nothing is done yet.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] if the name is not a letter followed by letters, digits, `_`, `-` or
-    /// `.`, at most 64 in all.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
-        let table = settings.table;
-        if !names::is_table_name(&table) {
-            return Err(Error::Unsupported(format!(
-                "\"{}\" is no table name: a letter, then letters, digits, _, - or ., at most 64",
-                foreign(&table, 80)
-            )));
-        }
-        Ok(Nft {
-            table,
+    pub fn new(settings: Settings) -> Self {
+        Nft {
+            table: settings.table,
             shape: Shape {
                 hook: settings.hook,
                 ports: settings.ports,
@@ -162,7 +152,7 @@ impl Nft {
             counted: Counted::default(),
             hits: Vec::new(),
             dropped_now: 0,
-        })
+        }
     }
 
     /// Treats the kernel as one from before Linux 6.12, which does not change the timeout of an element
@@ -188,7 +178,7 @@ impl Nft {
         let socket = self.socket()?;
         let mut attempt = 1;
         loop {
-            match question(socket, &table) {
+            match question(socket, table.as_str()) {
                 Err(Errno::EINTR | Errno::EAGAIN) if attempt < ATTEMPTS => attempt += 1,
                 answer => return answer,
             }
@@ -205,7 +195,7 @@ impl Nft {
         loop {
             let mut writer = socket.writer();
             writer.begin();
-            write(&mut writer, &table);
+            write(&mut writer, table.as_str());
             match socket.commit(writer) {
                 Ok(()) => break,
                 Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) if attempt < ATTEMPTS => {

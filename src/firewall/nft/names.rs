@@ -176,16 +176,6 @@ pub fn home<'a>(id: SetId, sets: impl Iterator<Item = &'a SetId>) -> SetId {
     }
 }
 
-/// True for a table name that nft itself can write back: a letter, then letters, digits, `_`, `-` or
-/// `.`, at most 64 in all (the kernel allows 255).
-pub fn is_table_name(name: &str) -> bool {
-    name.len() <= 64
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,15 +244,5 @@ mod tests {
             "nets6_48",
             "the other family has its own"
         );
-    }
-
-    #[test]
-    fn table_names() {
-        for good in ["apiban", "a", "SIP-bans_2.x"] {
-            assert!(is_table_name(good), "{good}");
-        }
-        for bad in ["", "1a", "a b", "a;b", "a\"b", "-a", &"a".repeat(65), "ä"] {
-            assert!(!is_table_name(bad), "{bad}");
-        }
     }
 }

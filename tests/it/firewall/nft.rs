@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use apiban::address::Subnet;
-use apiban::firewall::nft::{remove_leftovers, Hook, Nft, Settings};
+use apiban::firewall::nft::{remove_leftovers, Hook, Nft, Settings, TableName};
 use apiban::firewall::ports::Ports;
 use apiban::firewall::{Change, Element, Error, Firewall};
 
@@ -44,9 +44,13 @@ fn set_names() -> Vec<String> {
     names
 }
 
-fn named(table: &str) -> Result<Nft, Error> {
+fn name(table: &str) -> TableName {
+    table.parse().unwrap()
+}
+
+fn named(table: &str) -> Nft {
     Nft::new(Settings {
-        table: table.to_owned(),
+        table: name(table),
         ..Settings::default()
     })
 }
@@ -64,7 +68,7 @@ const LAST_VERSION: &str = "table inet apiban { comment \"apiban.so\";
 }";
 
 fn ready() -> Nft {
-    let mut nft = Nft::new(Settings::default()).unwrap();
+    let mut nft = Nft::new(Settings::default());
     nft.reset().unwrap();
     nft
 }
@@ -138,7 +142,7 @@ fn bans_come_go_and_end_by_themselves() {
 fn banned_again_the_new_end_counts() {
     for old_kernel in [false, true] {
         in_namespace(move || {
-            let mut nft = Nft::new(Settings::default()).unwrap();
+            let mut nft = Nft::new(Settings::default());
             if old_kernel {
                 nft = nft.assume_old_kernel();
             }
@@ -372,7 +376,7 @@ fn a_restart_adopts_what_is_there() {
         assert!(!arrives(&v4, "127.0.0.9", "127.0.0.1"));
         drop(first);
 
-        let mut second = Nft::new(Settings::default()).unwrap();
+        let mut second = Nft::new(Settings::default());
         let rest = second
             .reconcile(&[
                 element("127.0.0.9", 600),
@@ -401,7 +405,7 @@ fn the_operators_tables_are_never_touched() {
                    ip saddr @s drop; }; }; table inet apiban { chain x { accept; }; }";
         run("nft", &[own]);
         let before = run("nft", &["list", "ruleset"]);
-        let mut nft = Nft::new(Settings::default()).unwrap();
+        let mut nft = Nft::new(Settings::default());
         for error in [
             nft.reset().unwrap_err(),
             nft.reconcile(&[]).unwrap_err(),
@@ -412,12 +416,11 @@ fn the_operators_tables_are_never_touched() {
         }
         nft.remove().unwrap();
         assert_eq!(run("nft", &["list", "ruleset"]), before);
-        let mut other = named("sip_bans").unwrap();
+        let mut other = named("sip_bans");
         other.reset().unwrap();
         other.apply(&[add("192.0.2.7", 60)]).unwrap();
         other.remove().unwrap();
         assert_eq!(run("nft", &["list", "ruleset"]), before);
-        assert!(named("x; flush ruleset").is_err());
     });
 }
 
@@ -508,7 +511,7 @@ fn only_the_ports_asked_for_are_dropped() {
         };
         let clean = "127.0.0.77";
         let banned = [element("127.0.0.9", 600), element("127.0.8.0/24", 600)];
-        let mut nft = Nft::new(settings(&format!("{port},7-8"))).unwrap();
+        let mut nft = Nft::new(settings(&format!("{port},7-8")));
         nft.reconcile(&banned).unwrap();
         assert!(nft.intact().unwrap());
         assert!(!arrives(&v4, "127.0.0.9", clean) && !arrives(&v4, "127.0.8.1", clean));
@@ -532,11 +535,11 @@ fn only_the_ports_asked_for_are_dropped() {
         assert!(connects(&other), "other services go on");
         // Other ports at the next start: the table is made again, and what is banned stays so.
         drop(nft);
-        let mut nft = Nft::new(settings(&other.local_addr().unwrap().port().to_string())).unwrap();
+        let mut nft = Nft::new(settings(&other.local_addr().unwrap().port().to_string()));
         nft.reconcile(&banned).unwrap();
         assert!(!connects(&other) && connects(&tcp) && arrives(&v4, "127.0.0.9", clean));
         drop(nft);
-        let mut nft = Nft::new(Settings::default()).unwrap();
+        let mut nft = Nft::new(Settings::default());
         nft.reconcile(&banned).unwrap();
         assert!(nft.intact().unwrap());
         assert!(!connects(&other) && !connects(&tcp) && !arrives(&v4, "127.0.0.9", clean));
@@ -579,7 +582,7 @@ fn a_table_of_the_last_version_is_replaced_without_a_gap() {
                 hook,
                 ..Settings::default()
             };
-            let mut nft = Nft::new(settings).unwrap();
+            let mut nft = Nft::new(settings);
             nft.reconcile(&wanted).unwrap();
             drop(stop);
             let sent = sender.join().unwrap();
@@ -600,7 +603,7 @@ fn a_table_has_one_living_owner() {
         let mut first = ready();
         first.reconcile(&[element("192.0.2.1", 600)]).unwrap();
         let before = run("nft", &["list", "ruleset"]);
-        let mut second = Nft::new(Settings::default()).unwrap();
+        let mut second = Nft::new(Settings::default());
         for refused in [
             second.reset().unwrap_err(),
             second.reconcile(&[element("192.0.2.2", 600)]).unwrap_err(),
@@ -610,7 +613,7 @@ fn a_table_has_one_living_owner() {
             assert!(refused.to_string().contains("set nft_table"), "{refused}");
         }
         second.remove().unwrap();
-        assert_eq!(remove_leftovers(None, "apiban", 0).unwrap(), [""; 0]);
+        assert_eq!(remove_leftovers(None, &name("apiban"), 0).unwrap(), []);
         let same = |now: String| now.split("expires").next() == before.split("expires").next();
         assert!(same(run("nft", &["list", "ruleset"])));
         assert!(first.intact().unwrap());
@@ -627,11 +630,11 @@ fn tables_of_earlier_runs_are_removed_and_no_others() {
     in_namespace(|| {
         let make = |table: &str, instance: u32| {
             let settings = Settings {
-                table: table.to_owned(),
+                table: name(table),
                 instance,
                 ..Settings::default()
             };
-            let mut nft = Nft::new(settings).unwrap();
+            let mut nft = Nft::new(settings);
             nft.reset().unwrap();
             nft
         };
@@ -648,8 +651,8 @@ fn tables_of_earlier_runs_are_removed_and_no_others() {
         run("nft", &["add table inet mine"]);
         let _lives = make("lives", 1);
         drop((make("old_name", 1), make("neighbour", 2), make("kept", 1)));
-        let removed = remove_leftovers(Some("kept"), "apiban", 1).unwrap();
-        assert_eq!(removed, ["apiban", "old_name"]);
+        let removed = remove_leftovers(Some(&name("kept")), &name("apiban"), 1).unwrap();
+        assert_eq!(removed, ["apiban", "old_name"].map(name));
         assert_eq!(names(), ["kept", "lives", "mine", "neighbour"]);
     });
 }

@@ -11,7 +11,7 @@ use apiban_testing::netns::{addresses, in_namespace, run};
 use apiban_testing::rerun::{alone, passes};
 
 fn ready() -> Nft {
-    let mut nft = Nft::new(Settings::default()).unwrap();
+    let mut nft = Nft::new(Settings::default());
     nft.reset().unwrap();
     nft
 }

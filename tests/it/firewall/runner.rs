@@ -43,7 +43,7 @@ fn refill(runner: &Runner, wanted: &[Element]) {
 #[test]
 fn start_changes_and_end() {
     in_namespace(|| {
-        let runner = spawn(Nft::new(Settings::default()).unwrap(), options());
+        let runner = spawn(Nft::new(Settings::default()), options());
         assert_eq!(runner.status().backend, "nft");
         refill(&runner, &[element("192.0.2.1", 600)]);
         assert_eq!(addresses("hosts4"), ["192.0.2.1"]);
@@ -68,7 +68,7 @@ fn start_changes_and_end() {
 #[test]
 fn a_flushed_ruleset_is_filled_again_with_the_time_left() {
     in_namespace(|| {
-        let runner = spawn(Nft::new(Settings::default()).unwrap(), options());
+        let runner = spawn(Nft::new(Settings::default()), options());
         refill(&runner, &[element("192.0.2.1", 600)]);
         for (n, damage) in ["flush ruleset", "delete table inet apiban"]
             .iter()
@@ -104,13 +104,13 @@ fn without_flush_the_kernel_goes_on_alone_and_is_adopted() {
             flush_at_start: false,
             ..options()
         };
-        let first = spawn(Nft::new(Settings::default()).unwrap(), keep);
+        let first = spawn(Nft::new(Settings::default()), keep);
         refill(&first, &[element("192.0.2.1", 600)]);
         first.send(Change::Add(element("192.0.2.2", 600)));
         assert!(first.shutdown(false, Duration::from_secs(5)));
         // What was queued at the end is there too.
         assert_eq!(addresses("hosts4"), ["192.0.2.1", "192.0.2.2"]);
-        let second = spawn(Nft::new(Settings::default()).unwrap(), keep);
+        let second = spawn(Nft::new(Settings::default()), keep);
         wait_until("a refill is asked for", SOON, || second.needs_refill());
         assert_eq!(addresses("hosts4"), ["192.0.2.1", "192.0.2.2"]);
         refill(&second, &[element("192.0.2.2", 60)]);
@@ -127,7 +127,7 @@ const WITHOUT: &str = "APIBAN_TEST_WITHOUT_NET_ADMIN";
 #[test]
 fn a_missing_capability_is_said_once() {
     if std::env::var_os(WITHOUT).is_some() {
-        let runner = spawn(Nft::new(Settings::default()).unwrap(), options());
+        let runner = spawn(Nft::new(Settings::default()), options());
         wait_until("refused", SOON, || {
             runner.status().state == State::NoPermission
         });
@@ -136,7 +136,7 @@ fn a_missing_capability_is_said_once() {
         return;
     }
     in_namespace(|| {
-        let mut nft = Nft::new(Settings::default()).unwrap();
+        let mut nft = Nft::new(Settings::default());
         nft.reset().unwrap();
         let launcher = [
             "setpriv",
