@@ -29,6 +29,7 @@ pub mod sys;
 pub mod table;
 pub mod trust;
 pub mod updater;
+pub mod wake;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -10,14 +10,13 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::EventFd;
 
 use super::bindings as k;
 use super::guard::take_last;
 use super::module::Module;
 use crate::sys::signal;
-use crate::{error, notice};
+use crate::{error, notice, wake};
 
 /// The longest sleep: a lost main process and a changed log level are noticed after this time at most.
 pub const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -130,9 +129,7 @@ fn follow_log_level() {
 
 /// Sleeps until a wake-up or a signal comes, or for `pause`.
 fn sleep(wakeup: &EventFd, pause: Duration, last_wake: &mut Option<Instant>) {
-    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
-    let mut wait = [PollFd::new(wakeup.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut wait, timeout).is_ok_and(|ready| ready > 0) {
+    if wake::sleep(wakeup, &[], pause) {
         if let Some(last) = last_wake {
             std::thread::sleep(SHORTEST_SLEEP.saturating_sub(last.elapsed()));
         }

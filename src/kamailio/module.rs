@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 
 use super::bindings as k;
 use crate::bans::{Bans, Policy, Wake};
@@ -15,7 +15,7 @@ use crate::shared::events::{Event, EventKind};
 use crate::shared::Shared;
 use crate::state::restore::Resumed;
 use crate::trust::Given;
-use crate::warning;
+use crate::{wake, warning};
 
 /// The module in this process.
 pub struct Module {
@@ -53,10 +53,8 @@ impl Wakeups {
     /// # Errors
     /// The system has no descriptor left.
     pub fn new() -> Result<Self, String> {
-        let eventfd = || {
-            EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-                .map_err(|error| format!("cannot make an eventfd: {}", error.desc()))
-        };
+        let eventfd =
+            || wake::eventfd().map_err(|error| format!("cannot make an eventfd: {}", error.desc()));
         Ok(Wakeups {
             updater: eventfd()?,
             events: eventfd()?,

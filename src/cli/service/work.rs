@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use std::os::fd::AsFd;
 
 use super::backend;
@@ -25,6 +24,7 @@ use crate::state::restore::{self, Resumed};
 use crate::sys::mmap::PrivateArena;
 use crate::trust::Given;
 use crate::updater::{Parts, Updater};
+use crate::wake;
 
 /// Whether the work can begin.
 pub enum Prepared {
@@ -90,7 +90,7 @@ impl Work {
             None => Resumed::default(),
             lock => restore::restore_locked(config, shared, lock),
         };
-        let waker = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)
+        let waker = wake::eventfd()
             .map_err(|error| Failure::trouble(format!("no eventfd: {}", error.desc())))?;
         Ok(Prepared::Ready(Box::new(Work {
             config,
@@ -138,14 +138,7 @@ impl Work {
 
     /// Sleeps until somebody wakes us, one of `others` can be read, or the time is over.
     pub fn sleep(&self, pause: Duration, others: &[&dyn AsFd]) {
-        let mut wait = vec![PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
-        wait.extend(
-            others
-                .iter()
-                .map(|other| PollFd::new(other.as_fd(), PollFlags::POLLIN)),
-        );
-        let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
-        if poll(&mut wait, timeout).is_ok_and(|ready| ready > 0) {
+        if wake::sleep(&self.waker, others, pause) {
             let _ = self.waker.read();
         }
     }
