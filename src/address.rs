@@ -28,12 +28,6 @@ pub struct Subnet(IpNet);
 #[error("\"{0}\" is not an IP address or prefix")]
 pub struct ParseError(String);
 
-/// Folds `::ffff:a.b.c.d` to `a.b.c.d`; every other address stays as it is.
-#[inline]
-pub fn canonical(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
-}
-
 /// Parses an address as it stands in SIP and in configurations: IPv6 with or without brackets.
 pub fn parse_address(text: &str) -> Result<IpAddr, ParseError> {
     let bare = text
@@ -41,7 +35,7 @@ pub fn parse_address(text: &str) -> Result<IpAddr, ParseError> {
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(text);
     bare.parse::<IpAddr>()
-        .map(canonical)
+        .map(|ip| ip.to_canonical())
         .map_err(|_| ParseError(shortened(text)))
 }
 
@@ -53,12 +47,12 @@ fn shortened(text: &str) -> String {
 impl Subnet {
     /// The address `ip` alone.
     pub fn host(ip: IpAddr) -> Self {
-        Subnet(IpNet::from(canonical(ip)))
+        Subnet(IpNet::from(ip.to_canonical()))
     }
 
     /// The network of `length` bits that holds `ip`; `None` where the length is too long for the family.
     pub fn new(ip: IpAddr, length: u8) -> Option<Self> {
-        let (ip, length) = match (ip, canonical(ip)) {
+        let (ip, length) = match (ip, ip.to_canonical()) {
             // A mapped prefix of 96 bits or more is an IPv4 prefix in disguise.
             (IpAddr::V6(_), v4 @ IpAddr::V4(_)) if (96..=128).contains(&length) => {
                 (v4, length - 96)
@@ -90,7 +84,7 @@ impl Subnet {
 
     /// True where `ip` lies in this network.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.0.contains(&canonical(ip))
+        self.0.contains(&ip.to_canonical())
     }
 
     /// True where every address of `other` lies in this network, or the reverse.

@@ -55,6 +55,12 @@ pub fn write(level: Level, path: &'static str, line: u32, text: fmt::Arguments<'
     }
 }
 
+/// Logs with a level that is known at run time only.
+#[macro_export]
+macro_rules! log {
+    ($level:expr, $($arg:tt)*) => { $crate::log::write($level, file!(), line!(), format_args!($($arg)*)) };
+}
+
 /// Logs an error.
 #[macro_export]
 macro_rules! error {

@@ -13,12 +13,12 @@ use crate::cluster::{
     FeedMode, Host, Keyring, Node, NodeState, NodeView, OwnBan, Placed, Settings,
 };
 use crate::config::{files, Config};
-use crate::log::{self, Level};
+use crate::log::Level;
 use crate::shared::changes::ChangeKind;
 use crate::shared::cluster::{Ask, Cluster, Number, ShownNode, SHOWN_NODES};
 use crate::shared::origin::Origin;
 use crate::updater::intake::Intake;
-use crate::{error, warning};
+use crate::{error, log, warning};
 
 /// How often the bus is asked which nodes there are, in ms.
 const LIST_PAUSE: u64 = 2_000;
@@ -428,6 +428,6 @@ impl<B: Bus> Host for Tables<'_, B> {
     }
 
     fn log(&mut self, level: Level, text: &str) {
-        log::write(level, file!(), line!(), format_args!("{text}"));
+        log!(level, "{text}");
     }
 }

@@ -207,10 +207,10 @@ impl Firewalls {
 
     /// Looks after the runners: their log lines, their state, and a refill for each that asks for one, or
     /// for all of them.
-    pub fn tend(&mut self, shared: &Shared, refill_all: bool) {
+    pub fn poll(&mut self, shared: &Shared, refill_all: bool) {
         for backend in &mut self.0 {
             for (level, text) in backend.runner.drain_logs() {
-                log::write(level, file!(), line!(), format_args!("{text}"));
+                log!(level, "{text}");
             }
             for (source, packets) in backend.runner.drain_hits() {
                 dropped_by_kernel(shared, source, packets);

@@ -69,7 +69,7 @@ impl<H: Discovery + EventSink> Updater<'_, H> {
                     }
                 }
                 Effect::Log(level, text) => {
-                    log::write(level, file!(), line!(), format_args!("{text}"));
+                    log!(level, "{text}");
                 }
                 Effect::SaveSoon => self.state_writer.changed(),
             }

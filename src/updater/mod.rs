@@ -197,7 +197,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             writer::collect(self.shared, saved)
         });
         self.firewalls
-            .tend(self.shared, std::mem::take(&mut self.refill));
+            .poll(self.shared, std::mem::take(&mut self.refill));
         let state_error = self.state_writer.last_error();
         let published = &self.shared.published;
         published.set_text(Text::StateLastError, state_error);

@@ -86,7 +86,7 @@ pub fn bring_up_to_date(backend: &mut dyn Firewall, wanted: &[Element]) -> Resul
         .chunks(backend.batch_size().max(1))
         .try_for_each(|batch| backend.apply(batch));
     for (level, text) in backend.drain_notes() {
-        log::write(level, file!(), line!(), format_args!("{text}"));
+        log!(level, "{text}");
     }
     applied
 }

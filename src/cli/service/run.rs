@@ -155,7 +155,7 @@ impl Sets {
 
     fn follow(&mut self, work: &Work) {
         for (level, text) in self.runner.drain_logs() {
-            log::write(level, file!(), line!(), format_args!("{text}"));
+            log!(level, "{text}");
         }
         let shared = work.shared;
         let pages = shared.published.number(Number::FeedPages);
