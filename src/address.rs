@@ -50,7 +50,7 @@ impl Subnet {
         Subnet(IpNet::from(ip.to_canonical()))
     }
 
-    /// The network of `length` bits that holds `ip`; `None` where the length is too long for the family.
+    /// The network of `length` bits that holds `ip`; `None` if the length is too long for the family.
     pub fn new(ip: IpAddr, length: u8) -> Option<Self> {
         let (ip, length) = match (ip, ip.to_canonical()) {
             // A mapped prefix of 96 bits or more is an IPv4 prefix in disguise.
@@ -72,7 +72,7 @@ impl Subnet {
         self.0.prefix_len()
     }
 
-    /// True where exactly one address is meant.
+    /// True if exactly one address is meant.
     pub fn is_host(&self) -> bool {
         self.0.prefix_len() == self.0.max_prefix_len()
     }
@@ -82,17 +82,17 @@ impl Subnet {
         matches!(self.0, IpNet::V4(_))
     }
 
-    /// True where `ip` lies in this network.
+    /// True if `ip` lies in this network.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.contains(&ip.to_canonical())
     }
 
-    /// True where every address of `other` lies in this network, or the reverse.
+    /// True if every address of `other` lies in this network, or the reverse.
     pub fn overlaps(&self, other: &Subnet) -> bool {
         self.0.contains(&other.0) || other.0.contains(&self.0)
     }
 
-    /// True where the prefix is wider than anything this module agrees to ban.
+    /// True if the prefix is wider than anything this module agrees to ban.
     pub fn is_too_wide(&self) -> bool {
         let shortest = if self.is_v4() {
             MIN_V4_PREFIX
@@ -102,7 +102,7 @@ impl Subnet {
         self.prefix_len() < shortest
     }
 
-    /// The reason why no list may ever ban this, or `None` where it may: see RFC 6890 for the blocks.
+    /// The reason why no list may ever ban this, or `None` if it may: see RFC 6890 for the blocks.
     ///
     /// Loopback is not among them: it is trusted by `trust_self`, and an operator who turns that off
     /// means it.

@@ -1,8 +1,8 @@
 //! Addresses under which IPv4 hosts appear behind a NAT64 translator: those in 64:ff9b::/96 (RFC 6052) and
 //! 64:ff9b:1::/48 (RFC 8215).
 //!
-//! In the second network the operator chooses how long the translator's prefix is, and the address does not tell. So
-//! an address there may stand for several IPv4 hosts: one for each length of RFC 6052 section 2.2.
+//! In the second network the operator chooses the length of the translator's prefix, and the address does not show it.
+//! So an address there may stand for several IPv4 hosts: one for each length of RFC 6052 section 2.2.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,7 +12,7 @@ use super::Subnet;
 const WELL_KNOWN: u128 = 0x0064_ff9b << 96;
 /// 64:ff9b:1::/48.
 const LOCAL: u128 = WELL_KNOWN | 1 << 80;
-/// Some address of a translator, for whoever groups addresses by their first 32 bits: both networks have the same.
+/// Some address of a translator, for code that groups addresses by their first 32 bits: both networks have the same.
 pub const REGION: Ipv6Addr = Ipv6Addr::from_bits(WELL_KNOWN);
 
 /// True for the address of an IPv4 host behind a translator.
@@ -31,7 +31,7 @@ pub fn hosts(ip: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
         }))
 }
 
-/// The IPv4 address behind a prefix of `length` bits, 48 to 64; `None` where a bit is set that RFC 6052 wants zero.
+/// The IPv4 address behind a prefix of `length` bits, 48 to 64; `None` if a bit is set that RFC 6052 wants zero.
 fn embedded(ip: Ipv6Addr, length: u32) -> Option<Ipv4Addr> {
     let bits = ip.to_bits();
     // Bits 64 to 71 belong to no address.

@@ -1,5 +1,5 @@
-//! The one place that places and lifts bans: for the script, which forged packets can make to ban anybody, for
-//! an operator, and for other nodes of the cluster.
+//! Places and lifts bans, in one place for all: for the script, which forged packets can make ban anybody, for an
+//! operator, and for other nodes of the cluster.
 
 use std::net::IpAddr;
 
@@ -59,7 +59,7 @@ pub enum Refusal {
     Unbannable(&'static str),
     /// The table is full.
     Full,
-    /// The budget of whoever asked is spent in this minute.
+    /// The budget of the asking side is spent in this minute.
     OverBudget,
 }
 
@@ -98,7 +98,7 @@ impl Bans<'_> {
 
     /// What to ban for a packet from this address: the address, or its IPv6 network, in which an attacker can
     /// choose addresses freely. The address alone if that network holds a trusted address, cannot be banned as
-    /// a whole (`::/64` around `::1`), or is a translator's, so that each address in it is another IPv4 host.
+    /// a whole (`::/64` around `::1`), or is a translator's: there each address is another IPv4 host.
     pub fn source_subnet(&self, ip: IpAddr) -> Subnet {
         let host = Subnet::host(ip);
         match host.address() {
@@ -173,7 +173,7 @@ impl Bans<'_> {
         }
     }
 
-    /// Takes one new address from the budget of whoever asks; false if it is spent.
+    /// Takes one new address from the budget of the asking side; false if it is spent.
     fn spend_budget(&self, by: By) -> bool {
         match by {
             By::Script => {
@@ -224,8 +224,8 @@ impl Bans<'_> {
         }
     }
 
-    /// Tells the other nodes of a change that was made here; never blocks. The updater, which hears of the change
-    /// right after this, wakes the process of the cluster, so that the ban costs its maker no second wake-up.
+    /// Passes a change that was made here on to the other nodes; never blocks. It wakes nobody: the updater, which
+    /// is woken for the change right after this, wakes the process of the cluster.
     fn tell_cluster(&self, subnet: Subnet, kind: ChangeKind) {
         if let Some(cluster) = &self.shared.cluster {
             cluster.changes.put(BanChange {

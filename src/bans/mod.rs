@@ -1,4 +1,4 @@
-//! Bans: who is banned, the one place that bans and lifts, and what trust takes out again.
+//! Bans: the check, the functions that place and lift a ban, and the removal of bans that trust ends.
 
 pub mod block;
 pub mod check;

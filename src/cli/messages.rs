@@ -39,7 +39,7 @@ pub fn set_up(common: &Common) {
     log::set_sink(sink);
 }
 
-/// True where the standard error is a terminal whose user has not asked for plain text.
+/// True if the standard error is a terminal whose user has not asked for plain text.
 fn wants_colour() -> bool {
     std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -81,7 +81,7 @@ fn show(level: Level, text: &str) {
         Level::Debug => (7, "", ""),
     };
     let mut out = std::io::stderr().lock();
-    // Nobody is left to be told where this fails.
+    // If this fails, nobody can be told.
     let _ = match setup {
         Some(setup) if setup.journal => writeln!(out, "<{priority}>{word}{text}"),
         Some(setup) if setup.colour && !colour.is_empty() => {

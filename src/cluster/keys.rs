@@ -1,7 +1,7 @@
 //! The secret of the cluster and what is derived from it.
 //!
 //! Every message carries a MAC under a key that is derived from a secret which all nodes share. Several secrets
-//! may be valid at once, so that a secret is replaced without an outage: the first signs, all verify.
+//! may be valid at once, and a secret is replaced without an outage: the first signs, all verify.
 
 use ring::{hkdf, hmac};
 use subtle::ConstantTimeEq;

@@ -197,7 +197,7 @@ impl ConfigError {
 }
 
 impl Config {
-    /// What tells one firewall from another: two programs must not keep the same one.
+    /// Identifies the firewall: two programs must not keep the same one.
     pub fn firewall_identity(&self) -> String {
         match self.firewall {
             _ if self.mode == Mode::Observe => "none".to_owned(),

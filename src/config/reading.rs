@@ -1,6 +1,6 @@
-//! Reads a file without waiting for ever: it may lie on a file system that hangs, such as NFS without its server.
+//! Reads a file with a time limit: it may lie on a file system that hangs, such as NFS without its server.
 //!
-//! A thread reads, and whoever asked waits for it a limited time. A thread that does not come back stays, one for
+//! A thread reads, and the caller waits for it a limited time. A thread that does not come back stays, one for
 //! each file; meanwhile nobody waits for that file again. What it read in the end is taken by the next who asks.
 
 use std::collections::BTreeMap;

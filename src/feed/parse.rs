@@ -23,7 +23,7 @@ pub enum Answer {
     Complete,
     /// The key is bad or missing.
     Unauthorized,
-    /// The key, good or bad, asked too often; wait this many seconds where the service says so.
+    /// The key, good or bad, asked too often; wait this many seconds if the service names a time.
     RateLimited {
         /// Seconds to wait.
         retry_after: Option<u64>,

@@ -1,5 +1,5 @@
 //! Two ipsets, `NAME-v4` and `NAME-v6`, for rules that the operator has made: `ipset restore` fills a set
-//! aside and swaps it in, so that the rules never meet an empty one.
+//! aside and swaps it in. The rules never meet an empty one.
 //!
 //! Entries have timeouts, so the kernel ends bans by itself. For the program only: the module starts no other
 //! program.

@@ -3,7 +3,7 @@
 //! Its interface, read in its source: `GET /addip/{ip}` and `/removeip/{ip}` answer 200
 //! `{"success":"added"}`, adding and removing twice is no error; whatever goes wrong is 400
 //! `{"error":".."}`. `GET /flushchain` empties the chain for both families and always answers 200
-//! `{"result":"ipv4 flushed. ipv6 flushed. "}`, with the error in place of `flushed` where one failed.
+//! `{"result":"ipv4 flushed. ipv6 flushed. "}`, with the error in place of `flushed` for a family that failed.
 //! There is no list, no expiry and no way to name a prefix: the address must be a plain one, in the path
 //! and in the body of the `POST` form alike. So prefixes are left out and counted, and the owner of this
 //! backend removes bans when they end. A call runs iptables several times and takes some 23 ms.
@@ -120,7 +120,7 @@ impl IptablesApi {
     /// there. For a chain that is not emptied at the start.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] where the file is there and cannot be used; it is left as it is.
+    /// [`Error::Unsupported`] if the file is there and cannot be used; it is left as it is.
     pub fn remembering(mut self, path: &Path) -> Result<Self, Error> {
         let (memory, held) = Memory::open(path, self.base.as_str()).map_err(|error| {
             Error::Unsupported(format!(
@@ -158,7 +158,7 @@ impl IptablesApi {
         Ok(())
     }
 
-    /// Carries out a note for the next process. A disk that is full is told once, and the firewall goes on.
+    /// Carries out a note for the next process. A full disk is reported once, and the firewall goes on.
     fn note(&mut self, write: impl FnOnce(&mut Memory) -> io::Result<()>) {
         let Some(Err(error)) = self.memory.as_mut().map(write) else {
             return;
@@ -227,7 +227,7 @@ impl IptablesApi {
         Ok(())
     }
 
-    /// Tells of a refusal once, until a call succeeds again.
+    /// Reports a refusal once, until a call succeeds again.
     fn refused(&mut self, text: &str) {
         if !std::mem::replace(&mut self.told_of_refusal, true) {
             let text = format!("firewall iptables-api refuses calls: {}", brief(text));

@@ -1,8 +1,8 @@
 //! Bans in the firewall of the host.
 //!
 //! [`Firewall`] is what a backend can do; [`nft::Nft`] and [`iptables_api::IptablesApi`] implement it, and
-//! [`runner::Runner`] gives a backend a thread of its own, so that no process that bans waits for a kernel
-//! or a daemon. The ban tables are the truth. A backend is a copy, which is brought up to date by
+//! [`runner::Runner`] gives a backend a thread of its own: no process that bans waits for a kernel or
+//! a daemon. The ban tables are the truth. A backend is a copy, which is brought up to date by
 //! [`Change`]s and, in every doubt, by a refill from the tables.
 
 use std::net::IpAddr;
@@ -111,7 +111,7 @@ pub enum Error {
     Transient(String),
 }
 
-/// What a backend tells about its work; each number only if the backend can know it.
+/// What a backend reports about its work; each number only if the backend can know it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     /// Packets dropped since the backend's state was made.
@@ -161,7 +161,7 @@ pub trait Firewall: Send {
     /// Any [`Error`] that the next call would meet too.
     fn probe(&mut self) -> Result<(), Error>;
 
-    /// False if somebody else changed our state, so that a refill is due. Cheap enough to ask
+    /// False if somebody else changed our state and a refill is due. Cheap enough to ask
     /// every second.
     ///
     /// # Errors
@@ -198,7 +198,7 @@ pub trait Firewall: Send {
         0
     }
 
-    /// Packets that the kernel dropped of single sources since the last call, where it counts that. Read
+    /// Packets that the kernel dropped of single sources since the last call, if it counts that. Read
     /// with each [`report`](Firewall::report).
     fn drain_hits(&mut self) -> Vec<(IpAddr, u64)> {
         Vec::new()

@@ -102,7 +102,7 @@ impl fmt::Display for Ports {
     }
 }
 
-/// A piece of somebody's text for a message.
+/// A piece of the given text for a message.
 fn brief(text: &str) -> String {
     foreign(text.trim(), 20).to_string()
 }

@@ -1,7 +1,7 @@
 //! The arguments of an RPC command, as its transport gives them.
 //!
-//! All of them are read as text: `.` has the transport convert numbers, `*` makes a missing one no fault. No
-//! transport tells what an argument really was, and each shows in its own way that one cannot be converted.
+//! All of them are read as text: `.` makes the transport convert numbers, `*` makes an argument optional. No
+//! transport reports the type that an argument had, and each has its own sign for one that cannot be converted.
 
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::ptr;
@@ -40,8 +40,8 @@ pub unsafe fn read(rpc: &k::rpc_t, context: *mut c_void) -> Result<Vec<String>, 
 
 type Scan = unsafe extern "C" fn(*mut c_void, *const c_char, ...) -> c_int;
 
-/// ctl skips what it cannot convert, so a second scan would go on behind it; but the result of one scan says
-/// where it stopped: minus the number of arguments before that one.
+/// ctl skips an argument that it cannot convert, and a second scan would go on after it. But the result of one
+/// scan is the place of that argument: minus the number of arguments before it.
 unsafe fn read_at_once(scan: Scan, context: *mut c_void) -> Result<Vec<String>, usize> {
     let mut values = [EMPTY; MOST];
     let read = {
@@ -64,7 +64,7 @@ unsafe fn read_at_once(scan: Scan, context: *mut c_void) -> Result<Vec<String>, 
     Ok(texts.collect())
 }
 
-/// The other transports stay where they cannot convert; JSON-RPC prints all numbers into one buffer.
+/// The other transports stop at an argument that they cannot convert; JSON-RPC prints all numbers into one buffer.
 unsafe fn read_one_by_one(scan: Scan, context: *mut c_void) -> Result<Vec<String>, usize> {
     let mut arguments = Vec::new();
     while arguments.len() < MOST {
@@ -98,7 +98,7 @@ unsafe fn owned(value: &k::str_) -> String {
 }
 
 /// JSON-RPC prints -1 as 18446744073709551615 on x86_64. On aarch64, where the conversion of a negative number to an
-/// unsigned one ends at 0, it prints 0, and nothing tells it from a 0 that was meant.
+/// unsigned one ends at 0, it prints 0, which cannot be distinguished from a real 0.
 fn unsigned_as_signed(text: String) -> String {
     match text.parse::<u64>() {
         Ok(number) if i64::try_from(number).is_err() => (number as i64).to_string(),

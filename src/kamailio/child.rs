@@ -23,7 +23,7 @@ pub const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// Wake-ups that come faster than this are served together. Each costs the sender microseconds, and in an
 /// attack there is a ban with every packet. The first wake-up after a pause is served at once.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(2);
-/// The pause after a panic, so that a lasting cause does not keep a processor busy.
+/// The pause after a panic: a lasting cause must not keep a processor busy.
 const PANIC_PAUSE: Duration = Duration::from_secs(1);
 /// Of panics that come faster than this only the first is logged.
 const PANIC_QUIET: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use super::module::Module;
 use crate::error;
 use crate::member::Driver;
 
-/// It has its own rank and connection to the TCP main process, so that dmq can send in it over every transport.
+/// Its rank and its connection to the TCP main process let dmq send over every transport in it.
 pub const CHILD: Child = Child {
     rank: k::PROC_RPC,
     name: c"APIBAN cluster",

@@ -1,8 +1,8 @@
 //! The process that runs `event_route[apiban:...]`.
 //!
 //! It is forked only if the script has such a route. A route may take long, and neither a SIP worker nor
-//! the updater may wait for it. Its rank lets the other modules initialise themselves in it, so that their
-//! functions work there.
+//! the updater may wait for it. Its rank lets the other modules initialise themselves in it: their functions
+//! work there.
 
 use std::ffi::c_int;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The state of the fast path of `apiban_check()`, and why it may be used without asking again.
+//! The state of the fast path of `apiban_check()`, and the reasons why it stays valid.
 //!
 //! All of it belongs to one process, which has one thread that runs scripts. It is empty when the process
 //! begins, also in a process forked from one that had filled it: only SIP workers fill it, and they fork none.
@@ -40,9 +40,9 @@ static RECENT: Recent = Recent::new();
 pub enum Layout {
     /// No message was compared yet.
     Unknown,
-    /// It is where it should be.
+    /// The source address is at the expected place.
     Right,
-    /// It is not.
+    /// It is elsewhere.
     Wrong,
 }
 

@@ -1,5 +1,5 @@
-//! The parameters of script functions: constant ones are checked when Kamailio starts, and every text that is
-//! none of those accepted is told.
+//! The parameters of script functions: constant ones are checked when Kamailio starts, and a text that is not
+//! accepted gets a message.
 
 use std::ffi::{c_int, c_void};
 use std::net::IpAddr;

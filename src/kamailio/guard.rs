@@ -11,7 +11,7 @@ thread_local! {
     static LAST: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Runs `body`; where it panics, says so once in this process and returns `fallback`.
+/// Runs `body`. If it panics, logs that once in this process and returns `fallback`.
 #[inline]
 pub fn guard<T>(fallback: T, entry: &'static str, body: impl FnOnce() -> T) -> T {
     match catch_unwind(AssertUnwindSafe(body)) {

@@ -2,7 +2,7 @@
 //!
 //! Kamailio compares two strings of a module with its own and refuses a module built for another
 //! release. As this file is built for several, it takes over that check: it looks at the release that
-//! runs, and fills the strings in only where `tests/abi` has verified the layout. On any other
+//! runs, and fills the strings in only if `tests/abi` has verified the layout of that release. On any other
 //! release the version string says which are supported; Kamailio prints it and stops.
 
 use std::ffi::{c_char, c_void, CStr};
@@ -36,8 +36,8 @@ pub static module_version: AtomicPtr<c_char> = AtomicPtr::new(REFUSAL.as_ptr().c
 #[allow(non_upper_case_globals, reason = "the name that Kamailio looks up")]
 pub static module_flags: AtomicPtr<c_char> = AtomicPtr::new(REFUSAL.as_ptr().cast_mut());
 
-/// Run by the dynamic loader. It names no symbol of Kamailio, so that tests and tools, which have
-/// none, link and start as well.
+/// Run by the dynamic loader. It names no symbol of Kamailio: tests and tools, which have none, must link and
+/// start as well.
 #[used]
 #[link_section = ".init_array"]
 static ON_LOAD: extern "C" fn() = on_load;

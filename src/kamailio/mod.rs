@@ -1,4 +1,4 @@
-//! The one folder that speaks C, and the only one with unsafe code.
+//! Everything that speaks C with Kamailio. Beside `sys` the only folder with unsafe code.
 //!
 //! What Kamailio may call is listed in [`exports`]. Every such function is a panic boundary
 //! ([`guard`]), turns what it is given into owned or borrowed Rust data, and calls inward; nothing

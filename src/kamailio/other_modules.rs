@@ -52,8 +52,8 @@ pub struct DmqNode {
     pub is_local: bool,
 }
 
-/// The nodes that the dmq module lists: whoever reaches its port can add to that list, so being on it says
-/// nothing. Names are as the module resolved them.
+/// The nodes that the dmq module lists, with names as the module resolved them. Anybody who reaches its port can
+/// add to that list, so it proves nothing about a node.
 pub fn dmq_nodes() -> Vec<DmqNode> {
     const NAMES: &[&CStr] = &[c"host", c"port", c"proto", c"resolved_ip", c"local"];
     let found = ask(c"dmq.list_nodes", NAMES);
@@ -107,7 +107,7 @@ const MAX_DMQ_NODES: usize = 1_024;
 /// `notification_address`. `Some(empty)` if the module is not loaded, `None` if it is loaded and does not
 /// export its parameters under the names known.
 ///
-/// The node list of the module is not used: whoever reaches its port can add any address to that list.
+/// The node list of the module is not used: anybody who reaches its port can add any address to that list.
 pub fn dmq_configured_uris() -> Option<Vec<String>> {
     // SAFETY: the list of modules and the handles in it are valid after the start; the name ends in NUL.
     let Some(dmq) = (unsafe { k::find_module_by_name(c"dmq".as_ptr()).as_ref() }) else {

@@ -14,7 +14,7 @@ use crate::{address, error};
 /// with a copy.
 static FAKED_TEXT: AtomicPtr<c_char> = AtomicPtr::new(ptr::dangling_mut());
 
-/// Notes where the text of the faked message is. To be called in `mod_init`: all processes inherit it.
+/// Stores the address of the faked message's text. Call this in `mod_init`: all processes inherit the value.
 pub fn learn_faked_message() {
     // SAFETY: the core makes the message at the first call, which may come this early, and keeps it.
     let text = unsafe { k::faked_msg_get_next().as_ref() }.map(|faked| faked.buf);
@@ -27,8 +27,8 @@ pub fn learn_faked_message() {
 /// other places where the core has only a message of its own making.
 ///
 /// The address in such a message is not used, not even in the few routes for which another module puts a
-/// real one there (`tcp:closed`, `websocket:closed`): the core leaves it there, so that the next timer route
-/// of the process would act on a stranger.
+/// real one there (`tcp:closed`, `websocket:closed`): the core leaves it there, and the next timer route
+/// of the process would act on an address that has nothing to do with it.
 ///
 /// # Safety
 /// `msg` must be the message that Kamailio gave to the function, or NULL.

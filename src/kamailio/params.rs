@@ -16,7 +16,7 @@ static CONFIG: Mutex<Option<Config>> = Mutex::new(None);
 
 const _: () = assert!(PARAMETERS.len() <= TRAMPOLINES);
 
-/// The finished configuration; starts anew.
+/// Takes the finished configuration out; the next parameter begins a new one.
 pub fn take() -> Config {
     CONFIG
         .lock()
@@ -26,8 +26,8 @@ pub fn take() -> Config {
         .unwrap_or_default()
 }
 
-/// The table for the core. Every name stands there as number and as string, so that a value of the
-/// wrong kind gets our error and not a "parameter not found".
+/// The table for the core. Every name stands there as number and as string: a value of the wrong kind then gets
+/// our error and not a "parameter not found".
 pub fn table() -> *mut k::param_export_t {
     let setters = trampolines!(set as Setter);
     leak_table(
@@ -94,8 +94,8 @@ unsafe fn set_parameter(index: usize, kind: u32, value: *mut c_void) -> c_int {
     }
 }
 
-/// `kamailio -c` ends before `mod_init`, which reads the files. So the file of a parameter is looked at here; below
-/// zero where the start would end.
+/// `kamailio -c` ends before `mod_init`, which reads the files. So the file of a parameter is read here; the
+/// result is below zero if the start would end.
 fn look_at_files(parameter: &str, config: &Config) -> c_int {
     match parameter {
         "api_key_file" => {

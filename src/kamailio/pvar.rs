@@ -6,7 +6,7 @@ use std::ptr;
 use super::bindings as k;
 use super::text;
 
-/// The text of a variable, valid until the next one is evaluated; empty where it is undefined.
+/// The text of a variable, valid until the next one is evaluated; empty if it is undefined.
 ///
 /// # Safety
 /// `msg` must be the message of this call and `spec` a parsed specification.
@@ -49,8 +49,8 @@ pub unsafe fn constant<'a>(fixed: *mut c_void) -> Option<&'a [u8]> {
     }
 }
 
-/// The variable where a parameter is one and nothing else: to print it into a buffer, as the core does with
-/// text around variables, costs more than all the rest of a check.
+/// The variable, if the parameter is a single variable without text around it. The core would print it into a
+/// buffer, which costs more than all the rest of a check.
 unsafe fn only_variable(fixed: &k::fparam_t) -> Option<*mut k::pv_spec_t> {
     if fixed.type_ != k::FPARAM_PVE {
         return None;

@@ -60,7 +60,7 @@ pub fn with_descriptors<R>(act: impl FnOnce(&[ListeningSocket]) -> R) -> R {
 }
 
 fn descriptors() -> MutexGuard<'static, Vec<ListeningSocket>> {
-    // Whoever panicked with the lock left a list that is whole.
+    // A panic while the lock was held left the list whole.
     DESCRIPTORS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

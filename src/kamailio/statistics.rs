@@ -8,7 +8,7 @@ use super::module::module;
 use super::text;
 use crate::statistics::STATISTICS;
 
-/// Registers them all; possible in `mod_init` only. False where the core refuses one.
+/// Registers them all; possible in `mod_init` only. False if the core refuses one.
 pub fn register() -> bool {
     STATISTICS.iter().enumerate().all(|(index, statistic)| {
         let (name, help) = (text::to_c(statistic.name), text::to_c(statistic.help));

@@ -30,8 +30,8 @@ pub fn leak_table<T: Row>(rows: impl IntoIterator<Item = T>) -> *mut T {
 /// How many functions [`trampolines`] makes.
 pub const TRAMPOLINES: usize = 64;
 
-/// `[function::<0>, .., function::<63>]`. Kamailio tells a function of a table nothing about its row, so each
-/// row has an instance of its own, which knows its number.
+/// `[function::<0>, .., function::<63>]`. Kamailio passes a function of a table nothing about its row, so each
+/// row has an instance of its own with its number.
 macro_rules! trampolines {
     ($function:ident as $type:ty) => {
         trampolines!(@ $function, $type,

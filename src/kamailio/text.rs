@@ -4,7 +4,7 @@ use std::ffi::{c_char, CStr, CString};
 
 use super::bindings::str_;
 
-/// The bytes of a Kamailio `str`; empty where it holds nothing.
+/// The bytes of a Kamailio `str`; empty if it holds nothing.
 ///
 /// # Safety
 /// `text` must be valid, and what it points to must stay so for `'a`.
@@ -34,12 +34,12 @@ pub fn to_c(text: &str) -> CString {
     CString::new(text.replace('\0', "")).unwrap_or_default()
 }
 
-/// A NUL-terminated copy that lives for ever: for tables that Kamailio keeps.
+/// A NUL-terminated copy that is never freed: for tables that Kamailio keeps.
 pub fn leak(text: &str) -> *const c_char {
     to_c(text).into_raw()
 }
 
-/// A `str` over text that lives for ever and is NUL-terminated.
+/// A `str` over a NUL-terminated copy that is never freed.
 pub fn leak_str(text: &str) -> str_ {
     str_ {
         s: leak(text).cast_mut(),

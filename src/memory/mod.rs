@@ -1,7 +1,7 @@
 //! The atomics of the shared structures, exchangeable for those of the `loom` model checker.
 //!
 //! Why atomics of the language work between processes: the lock-free ones are plain machine
-//! instructions on the memory itself, with no state outside it, so a shared mapping is as good as a
+//! instructions on the memory itself, with no state outside it, so a shared mapping serves as well as a
 //! shared heap. All code that touches shared memory goes through these types; nobody ever takes a
 //! reference to a shared byte in another way.
 

@@ -31,7 +31,7 @@ thread_local! {
     static STILL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `look` where no other thread is left: on the memory as it is, unknown to loom, so that looking
+/// Runs `look` when no other thread is left: on the memory as it is, unknown to loom, so that looking
 /// at the end of a model multiplies no orders.
 #[cfg(test)]
 pub fn still<T>(look: impl FnOnce() -> T) -> T {

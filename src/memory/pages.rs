@@ -37,7 +37,7 @@ impl WrittenPages {
         })
     }
 
-    /// Marks the page of this line. Call it after the write and before anybody relies on it: a walk that
+    /// Marks the page of this line. Call it after the write and before another process relies on it: a walk that
     /// begins afterwards visits the page.
     pub fn mark(&self, line: usize) {
         let page = line / PAGE_LINES;

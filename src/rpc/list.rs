@@ -12,7 +12,7 @@ use crate::table::Entry;
 /// the longest IPv6 prefix and the longest reason takes less than 250 bytes.
 const MOST: u64 = 250;
 const USUAL: u64 = 100;
-/// Rows of `apiban.top` where no number is given, and the most.
+/// Rows of `apiban.top` if no number is given, and the most.
 const TOP: (u64, u64) = (20, 100);
 
 /// One ban.

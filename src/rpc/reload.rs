@@ -40,7 +40,7 @@ pub fn reload(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fau
     Ok(Reply::Text(format!("Ok. Reload has begun.{hint}")))
 }
 
-/// Reads the files that the updater is about to read, so that whoever asks learns what is wrong with them.
+/// Reads the files that the updater is about to read: the reply of the command says what is wrong with them.
 fn check_files(config: &Config) -> Result<(), Fault> {
     let unusable = |problem: String| Fault {
         code: 500,

@@ -9,7 +9,7 @@ use crate::quote::foreign;
 pub enum Value {
     /// Text.
     Text(String),
-    /// A number; sent as text where it does not fit 32 bits, which not all transports carry.
+    /// A number; sent as text if it does not fit 32 bits: not all transports carry more.
     Number(u64),
     /// Names with values, in order.
     Struct(Fields),

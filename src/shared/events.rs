@@ -63,7 +63,7 @@ impl Events {
         })
     }
 
-    /// Adds one; false where too many wait.
+    /// Adds one; false if too many wait.
     pub fn put(&self, event: &Event) -> bool {
         // One word of numbers, then the texts, each ended by a zero byte.
         let mut bytes = Vec::new();

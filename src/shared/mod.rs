@@ -1,6 +1,6 @@
 //! What all Kamailio processes share: ban tables, trust, counters, status, requests to the updater.
 //!
-//! Made once in the main process before any fork, so that every process sees it at the same place.
+//! Made once in the main process before any fork, and at the same address in every process.
 
 pub mod budget;
 pub mod changes;

@@ -67,7 +67,7 @@ impl Place {
     }
 }
 
-/// What each place tells.
+/// What is published of each place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Gauge {
@@ -160,7 +160,7 @@ mod model {
 
     const TEXTS: [&str; 2] = ["aaaa", "bb"];
 
-    /// The one writer replaces a text while it is read. Readers write nothing, so that one is enough.
+    /// The one writer replaces a text while it is read. Readers write nothing, so one is enough.
     #[test]
     fn a_text_is_never_mixed() {
         all("published: text", || {

@@ -1,9 +1,9 @@
 //! A bounded queue in shared memory: many processes put in, one takes out, nobody waits.
 //!
 //! Each slot carries a sequence number that says whose turn it is (D. Vyukov's bounded queue): a
-//! producer claims a slot by advancing the tail, writes it, and hands it over by its number. Where the
-//! queue is full the item is dropped and the queue remembers that something was: what is queued can
-//! always be had from the tables again, so the consumer then looks there.
+//! producer claims a slot by advancing the tail, writes it, and hands it over by its number. If the
+//! queue is full the item is dropped, and the queue remembers that one was. All that is queued can also be
+//! read from the tables, so the consumer then reads those.
 
 use crate::memory::{Arena, Line, Ordering, OutOfMemory, LINE_WORDS};
 
@@ -47,7 +47,7 @@ impl<const LINES: usize> Ring<LINES> {
         position / self.capacity as u64 * 2
     }
 
-    /// Adds an item; words that are not given keep what they had. False where the queue is full.
+    /// Adds an item; words that are not given keep what they had. False if the queue is full.
     pub fn push(&self, words: impl IntoIterator<Item = u64>) -> bool {
         let tail = &self.header[TAIL];
         let mut position = tail.load(Ordering::Relaxed);
@@ -101,12 +101,12 @@ impl<const LINES: usize> Ring<LINES> {
         Some(item)
     }
 
-    /// True where items were dropped since the last call.
+    /// True if items were dropped since the last call.
     pub fn take_dropped(&self) -> bool {
         self.header[DROPPED].swap(0, Ordering::AcqRel) != 0
     }
 
-    /// Announces work; true where the consumer must be woken, false where somebody has done that.
+    /// Announces work; true if the consumer must be woken, false if somebody has done that.
     pub fn announce(&self) -> bool {
         self.header[PENDING].swap(1, Ordering::AcqRel) == 0
     }

@@ -5,7 +5,7 @@
 //! do not keep it. It ends too if its owner closes any descriptor of that file, so nothing else may open
 //! the file.
 //!
-//! The file names the firewall that its holder keeps, so that no other program writes into that one either.
+//! The file names the firewall that its holder keeps: no other program may write into that one either.
 
 use std::ffi::c_int;
 use std::fs::{File, OpenOptions};
@@ -62,7 +62,7 @@ impl StateLock {
             .map_err(LockError::Unusable)?;
         give_to_owner_of_folder(&file, state);
         claim(&file)?;
-        // A disk that is full is told when the state cannot be written.
+        // A full disk is reported when the state cannot be written.
         let _ = file
             .set_len(0)
             .and_then(|()| file.write_all(firewall.as_bytes()));

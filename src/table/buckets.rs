@@ -1,7 +1,7 @@
 //! An open-addressed array of cache-line buckets that needs no tombstones.
 //!
 //! Word 0 of a bucket is its control word. The highest byte says how many entries had to go past this
-//! bucket because it was full: a search goes on to the next bucket only where that count is not zero,
+//! bucket because it was full: a search goes on to the next bucket only if that count is not zero,
 //! so a removed entry leaves nothing behind. The other seven bytes and the other seven words belong to
 //! the table built on top.
 
@@ -57,7 +57,7 @@ impl Buckets {
         }
     }
 
-    /// Shows `look` the buckets where an entry of this hash may stand, and their distance from its home,
+    /// Calls `look` with the buckets in which an entry of this hash may stand, and their distance from its home,
     /// until it answers.
     #[inline]
     pub fn search<T>(
@@ -69,7 +69,7 @@ impl Buckets {
         for distance in 0..self.reach() {
             let bucket = self.at(home, distance);
             let answer = look(bucket, distance);
-            // The count is read after the slots; who still stands further on is still counted.
+            // The count is read after the slots: an entry that still stands further on is still counted.
             if answer.is_some() || !self.overflowed(bucket) {
                 return answer;
             }
@@ -119,7 +119,7 @@ impl Buckets {
         &self.lines[bucket][0]
     }
 
-    /// True where some entry went past this bucket.
+    /// True if some entry went past this bucket.
     #[inline]
     pub fn overflowed(&self, bucket: usize) -> bool {
         passed(self.control(bucket).load(Ordering::Acquire)) != 0

@@ -19,8 +19,8 @@ pub struct Copied<T> {
 }
 
 impl Buckets {
-    /// All places of the entry that has this hash, the farthest first. `slots` are those of a bucket; `read` answers
-    /// where the entry stands in one.
+    /// All places of the entry that has this hash, the farthest first. `slots` are those of a bucket; `read` returns
+    /// the content of a slot that holds the entry.
     pub fn copies<T, S: Iterator<Item = Slot>>(
         &self,
         hash: u64,

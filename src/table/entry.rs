@@ -34,7 +34,7 @@ impl Found {
     }
 }
 
-/// Where the answer may be that a glance did not find.
+/// Where the answer may be that the first cache line did not give.
 #[derive(Clone, Copy, Debug)]
 pub enum Further {
     /// Among the hosts, under this hash; then among the prefixes.

@@ -15,7 +15,7 @@
 //!   of an entry is there before the entry and goes after it: a lookup misses none that was there
 //!   throughout. A slot whose writer died in between stays unused; nobody waits for it.
 //! - A writer that loses a slot looks who took it, so two writers of the same address normally agree on
-//!   one entry. They do not where the word is not there yet, or an earlier slot became free between the
+//!   one entry. They do not if the word is not there yet, or an earlier slot became free between the
 //!   two: then the address stands twice. Nobody merges the copies. Clearing one because the other is there
 //!   cannot be done in one step, and a removal in between would take a ban with it (`loom.rs` has that
 //!   case). Instead every operation bears copies: a lookup takes any that has not ended, a removal clears
@@ -66,7 +66,7 @@ fn tag(hash: u64) -> u64 {
     hash & 0x7f
 }
 
-/// [`TAKEN`] of each slot in `control` whose tag is `tag`; a free slot may be among them where that is 0.
+/// [`TAKEN`] of each slot in `control` whose tag is `tag`; if `tag` is 0, a free slot may be among them.
 #[inline]
 fn fitting(control: u64, tag: u64) -> u64 {
     // No byte of the difference is above 0x7f, so nothing is borrowed from the next.
@@ -141,9 +141,9 @@ impl Hosts {
         None
     }
 
-    /// The first step of [`Hosts::lookup`], which almost always is all of it, and `true` where it may not
-    /// be: where nothing was found, but there is more to look at. This is the hot path: it reads `floor` only
-    /// where something may be found, and keeps the register free until then.
+    /// The first step of [`Hosts::lookup`], which almost always decides. The second value is `true` if it does not:
+    /// nothing was found, but there are more buckets to search. This is the hot path: it calls `floor` only when an
+    /// entry may match, which keeps a register free until then.
     #[inline(always)]
     pub fn lookup_fast(
         &self,
@@ -215,7 +215,7 @@ impl Hosts {
             .fetch_and(!tag, Ordering::AcqRel);
     }
 
-    /// Raises the value of an entry that exists; `None` where there is none.
+    /// Raises the value of an entry that exists; `None` if there is none.
     pub fn raise(&self, address: u32, hash: u64, value: u32) -> Option<Raise> {
         loop {
             let (slot, found) = self.lookup(address, hash, 0)?;
@@ -228,7 +228,7 @@ impl Hosts {
         }
     }
 
-    /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
+    /// Overwrites the value of an entry that exists, higher or lower; false if there is none.
     pub fn replace(&self, address: u32, hash: u64, value: u32) -> bool {
         self.change(address, hash, pack(address, value)) > 0
     }
@@ -300,7 +300,7 @@ impl Hosts {
         removed
     }
 
-    /// Address and value in a slot; `None` where it is empty.
+    /// Address and value in a slot; `None` if it is empty.
     pub fn entry(&self, slot: Slot) -> Option<(u32, u32)> {
         let word = self.word(slot);
         (word != 0).then(|| (address_of(word), value_of(word)))

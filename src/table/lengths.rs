@@ -1,4 +1,4 @@
-//! Which prefix lengths are in use, so that a lookup probes for these only.
+//! The prefix lengths in use: a lookup probes for these only.
 //!
 //! For each length a bit says that it was ever used, and a counter how many entries have it now. A writer
 //! counts before it places an entry, and takes it off after the entry is gone. So the count of an entry that

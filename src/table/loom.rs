@@ -1,16 +1,16 @@
 //! The table's protocol in every interleaving: run by `tests/tools/loom`.
 //!
 //! Two writers and a reader each. Buckets hold two hosts or one net here, and all keys share one home and
-//! one tag, so that buckets overflow at once.
+//! one tag: buckets overflow at once.
 //! - `small`: one operation in each thread, on a table that was prepared before. All orders are tried, but
 //!   for one model.
 //! - `sweeps`: the sweep of a whole table. All orders beside an insert and a lookup, not beside two inserts.
 //! - `large`: several operations in a row. They have too many orders.
 //!
-//! Where not all orders are tried, those are in which threads are interrupted a few times at most.
+//! If a model does not try all orders, it tries those with a few interruptions of threads at most.
 //!
-//! Each model says how many orders there were, and the bound where it has one. The queue and the status
-//! published have models of their own, beside them in `src/shared`.
+//! Each model prints how many orders there were, and its bound if it has one. The queue and the published
+//! status have models of their own, beside them in `src/shared`.
 //!
 //! Not covered: the wrap of a version in `nets` after four million uses of a slot during one read;
 //! real-time order between processes that share nothing but the table (`tests/table_processes` looks at
@@ -41,7 +41,7 @@ trait Part: Copy + Send + 'static {
     fn raise(self, key: u8, value: u32) -> bool;
     fn place(self, key: u8, value: u32) -> Placed;
     fn remove(self, key: u8) -> usize;
-    /// True where `key` is there with at least this value.
+    /// True if `key` is there with at least this value.
     fn has(self, key: u8, value: u32) -> bool;
     /// Sees no key that is half this one and half that.
     fn look(self);

@@ -6,10 +6,10 @@
 //!
 //! **Protocol.** As in [`super::hosts`], with one step more because a key does not fit one word: a
 //! writer claims an empty slot (empty to busy, next version), writes the key, and publishes it (busy to
-//! live). A reader takes the state, the key, and the state again: only where slot state, length and
-//! version are unchanged did the key belong to that state. A slot whose writer died busy stays
-//! unused; nobody waits for it. A removal clears no entry of a version that it has not seen, so that a ban
-//! placed after it was seen always stays.
+//! live). A reader takes the state, the key, and the state again: only if slot state, length and
+//! version are unchanged, the key belonged to that state. A slot whose writer died busy stays
+//! unused; nobody waits for it. A removal clears no entry of a version that it has not seen: a ban
+//! placed after the removal was seen always stays.
 
 use super::buckets::Buckets;
 use super::slot::{Placed, Raise, Slot};
@@ -63,7 +63,7 @@ impl State {
         self.0 as u32
     }
 
-    /// True where only the value may differ: the key that was read belongs to both.
+    /// True if only the value may differ: the key that was read belongs to both.
     fn same_entry(self, other: State) -> bool {
         self.0 >> 32 == other.0 >> 32
     }
@@ -105,7 +105,7 @@ impl Nets {
         })
     }
 
-    /// Raises the value of an entry that exists; `None` where there is none.
+    /// Raises the value of an entry that exists; `None` if there is none.
     pub fn raise(&self, key: Key, hash: u64, value: u32) -> Option<Raise> {
         loop {
             let (slot, found) = self.lookup(key, hash, 0)?;
@@ -135,7 +135,7 @@ impl Nets {
         })
     }
 
-    /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
+    /// Overwrites the value of an entry that exists, higher or lower; false if there is none.
     pub fn replace(&self, key: Key, hash: u64, value: u32) -> bool {
         let to = |state: State| state.with_value(value);
         self.change_all(key, hash, to, |_| ()) > 0
@@ -150,7 +150,7 @@ impl Nets {
     }
 
     /// Changes the state of every copy of `key` and shows the distance of each to `changed`; returns how many
-    /// there were. The version tells an entry that came into a slot since then.
+    /// there were. The version identifies an entry that came into a slot since then.
     fn change_all(
         &self,
         key: Key,
@@ -203,7 +203,7 @@ impl Nets {
         slot.index() / SLOTS
     }
 
-    /// Key and value in a slot; `None` where it is empty.
+    /// Key and value in a slot; `None` if it is empty.
     pub fn entry(&self, slot: Slot) -> Option<(Key, u32)> {
         self.read(slot).map(|(state, key)| (key, state.value()))
     }
@@ -219,7 +219,7 @@ impl Nets {
         if !self.swap(slot, empty, State::new(State::BUSY, key.length, version, 0)) {
             return false;
         }
-        // Pairs with the acquire fence in `read`: who sees a word of the new key sees the slot busy.
+        // Pairs with the acquire fence in `read`: a reader that sees a word of the new key sees the slot busy.
         fence(Ordering::Release);
         line[base + 1].store((key.bits >> 64) as u64, Ordering::Relaxed);
         line[base + 2].store(key.bits as u64, Ordering::Relaxed);
@@ -228,7 +228,7 @@ impl Nets {
         true
     }
 
-    /// Changes the state of the slot while it holds `key`; false where it does not, or `next` says no.
+    /// Changes the state of the slot while it holds `key`; false if it does not, or `next` says no.
     fn change(&self, slot: Slot, key: Key, next: impl Fn(State) -> Option<State>) -> bool {
         while let Some(state) = self.matches(slot, key) {
             let Some(to) = next(state) else {
@@ -241,7 +241,7 @@ impl Nets {
         false
     }
 
-    /// The state of the slot where it is live and holds `key`.
+    /// The state of the slot if it is live and holds `key`.
     #[inline]
     fn matches(&self, slot: Slot, key: Key) -> Option<State> {
         let (line, base) = self.words(slot);

@@ -1,7 +1,7 @@
 //! Where an entry is stored, and what became of an attempt to change one.
 
 /// The place of an entry: the index of its details. Among the hosts it is the number of the word, which is
-/// never that of a control word. 32 bits, so that the result of a lookup is returned in registers.
+/// never that of a control word. 32 bits: the result of a lookup is then returned in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u32);
 

@@ -1,4 +1,4 @@
-//! The trusted IPv4 addresses that one process met last, so that a check of a carrier needs no search.
+//! The trusted IPv4 addresses that one process met last: the next check of such an address needs no search.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! The parts of the address space that ever held a trusted address: one look at one line spares most
-//! checks the search for a rule.
+//! The parts of the address space that ever held a trusted address. Most checks read one cache line of this and
+//! need no search for a rule.
 //!
 //! A part is a first octet of IPv4, or one of 256 groups of IPv6 prefixes of 32 bits. It is marked before
 //! the rule is there and stays marked after it went: a mark too many costs a search, one too few would
@@ -24,7 +24,7 @@ impl Regions {
         })
     }
 
-    /// False where nothing that contains `ip` was ever trusted.
+    /// False if nothing that contains `ip` was ever trusted.
     #[inline(always)]
     pub fn have(&self, ip: IpAddr) -> bool {
         let region = match ip.to_canonical() {

@@ -58,7 +58,7 @@ struct Sampled {
 /// The backend for iptables-api, which remembers beside the state file what it put into the chain.
 ///
 /// # Errors
-/// The URL is none, or the memory cannot be read.
+/// The memory cannot be read.
 pub fn iptables_api(config: &Config, state: Option<&Path>) -> Result<IptablesApi, Error> {
     let api = IptablesApi::new(&config.firewall_url);
     let Some(state) = state else {
@@ -205,7 +205,7 @@ impl Firewalls {
         }
     }
 
-    /// Looks after the runners: their log lines, their state, and a refill for each that asks for one, or
+    /// Serves the runners: their log lines, their state, and a refill for each that asks for one, or
     /// for all of them.
     pub fn poll(&mut self, shared: &Shared, refill_all: bool) {
         for backend in &mut self.0 {

@@ -1,4 +1,4 @@
-//! What the updater asks of the program around it, and of whoever carries out its exchanges with the service.
+//! What the updater needs from the program around it, and from the client of the service.
 
 use std::net::IpAddr;
 
@@ -26,7 +26,7 @@ impl<T: Discovery> Discovery for &T {
 
 /// Takes the events of the updater.
 pub trait EventSink {
-    /// True if anybody is told of such events.
+    /// True if the program has a use for such events.
     fn wants(&self, kind: EventKind) -> bool;
     /// Passes an event on. Must not block.
     fn raise(&self, event: &Event);

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 /// The host of `sip:[user@]host[:port][;parameters][?headers]`; brackets of IPv6 are taken off. `None`
-/// where there is none.
+/// if there is none.
 pub fn host(uri: &str) -> Option<&str> {
     let rest = uri.trim().trim_start_matches('<');
     let rest = rest

@@ -1,4 +1,4 @@
-//! Bans of scripts: what is refused, what is kept, and what others are told.
+//! Bans of scripts: what is refused, what is kept, and what is reported to others.
 
 use std::cell::Cell;
 

@@ -1,8 +1,8 @@
 //! `apiban export`: the list in the form that a device or another program reads.
 //!
 //! Each format is a pure function from a sorted list to text ([`Format::render`]); every address in it is
-//! printed from a parsed value. [`mod@file`] puts the text where it belongs, and refuses to replace a good list
-//! by an empty or suspiciously short one.
+//! printed from a parsed value. [`mod@file`] writes the text to its file, and refuses to replace a good list by an
+//! empty or suspiciously short one.
 
 mod devices;
 pub mod file;
@@ -245,8 +245,7 @@ fn unreadable(path: &Path, problem: &str) -> Failure {
     ))
 }
 
-/// An empty list, or one that lost more than `limit` percent of what was there, is a mistake until somebody
-/// says otherwise.
+/// Refuses an empty list, and one that lost more than `limit` percent of what was there, unless the user forces it.
 fn refuse_short(format: &str, now: usize, before: usize, limit: u8) -> Result<(), Failure> {
     let too_short = |text: String| Err(Failure::new(Exit::TooShort, text));
     if now == 0 {

@@ -150,7 +150,7 @@ fn decoded(segment: &str) -> Option<String> {
 }
 
 fn page(snapshot: &Snapshot, id: Option<&str>) -> Answer {
-    // Who has no ID, or one that was never ours, begins at the beginning.
+    // A client without an ID, or with one that was never ours, begins at the beginning.
     let after = id
         .and_then(|id| ControlId::new(id.trim()).ok())
         .and_then(|id| id.as_str().parse::<u64>().ok())

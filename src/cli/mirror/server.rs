@@ -30,7 +30,7 @@ const MOST_CONNECTIONS: usize = 1_024;
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// A request's body must have come within this time.
 const BODY_TIME: Duration = Duration::from_secs(5);
-/// No connection lives longer: who reads a byte a second is not waited for.
+/// No connection lives longer: a client that reads a byte a second is cut off.
 const CONNECTION_TIME: Duration = Duration::from_secs(300);
 /// Longest headers of a request, in bytes.
 const MAX_HEADERS: usize = 16 << 10;

@@ -181,7 +181,7 @@ fn hit_us(items: &[Item]) -> HitUs {
     }
 }
 
-/// The largest, by name where they are equal.
+/// The largest, by name if they are equal.
 pub fn top(counts: impl Iterator<Item = (String, u64)>) -> Vec<Count> {
     let mut counts: Vec<Count> = counts
         .map(|(name, addresses)| Count { name, addresses })

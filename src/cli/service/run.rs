@@ -25,7 +25,7 @@ use crate::updater::Updater;
 
 /// The longest sleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// systemd is told of the list this often.
+/// How often systemd gets the state of the list.
 const STATUS_PAUSE: Duration = Duration::from_secs(10);
 /// How long the end may wait for the firewall.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ fn serve(signals: &SignalFd, work: &Work, mirror: Option<&Mirror>) -> bool {
     true
 }
 
-/// Nobody may be there to be told.
+/// Does nothing if systemd does not wait for it.
 fn tell_systemd(state: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(state);
 }

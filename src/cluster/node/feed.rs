@@ -334,7 +334,7 @@ impl Node {
         if heard && self.lease.requests.len() <= share(there) {
             self.grant();
         } else if heard {
-            // Granted later, it would be counted too early: it is announced anew, and this one counts as made.
+            // Granted later, it would be counted too early: it is announced again, and this one counts as made.
             self.lease.intended_at = None;
         }
     }

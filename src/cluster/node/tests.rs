@@ -26,7 +26,7 @@ fn a_ban_is_everywhere_at_once_and_lifted_by_anybody() {
         .iter()
         .all(|m| !m.tables.own.contains_key(&host(1))));
     assert_eq!(world.difference(), None);
-    // Banned anew it is banned, for however short.
+    // A new ban counts, however short it is.
     world.ban(0, host(1), 60);
     world.run(150);
     assert!(world.members[2].tables.peer.contains_key(&host(1)));

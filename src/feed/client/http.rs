@@ -31,7 +31,7 @@ pub struct HttpSettings {
     /// Limit in seconds for one whole exchange with its redirects and its body, 1 or more.
     pub timeout: u64,
     /// PEM file of the certificate authorities to trust instead of the system's (which
-    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name where they are set).
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR` name if they are set).
     pub ca_file: Option<PathBuf>,
 }
 
@@ -385,7 +385,7 @@ fn is_this_host(host: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Seconds, or an HTTP date that is counted from the answer's own `Date` where there is one.
+/// Seconds, or an HTTP date that is counted from the answer's own `Date` if it has one.
 fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let wanted = text(header::RETRY_AFTER)?.trim();

@@ -1,4 +1,4 @@
-//! The thread that waits for the service, so that the main loop never does.
+//! The thread that waits for the service: the main loop never does.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -55,7 +55,7 @@ impl Worker {
         self.busy = true;
     }
 
-    /// The result of the request started last, where it is there. Never waits.
+    /// The result of the request started last, if it has arrived. Never waits.
     pub fn try_result(&mut self) -> Option<Result<Response, FetchError>> {
         if !self.busy {
             return None;

@@ -15,7 +15,7 @@ const MAX_QUOTE: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Body {
-    /// True where `ipaddress` is there at all.
+    /// True if `ipaddress` is there at all.
     pub has_items: bool,
     pub addresses: Vec<Subnet>,
     pub skipped: usize,

@@ -1,7 +1,7 @@
 //! What the kernel dropped of each source, if it is asked to count that.
 //!
 //! The rules put each source that they drop into a set of its own, with a counter ([`super::ruleset`]). Such
-//! a set holds only who sends now, so it is small and may be listed as a whole.
+//! a set holds only sources that send now, so it is small and may be listed as a whole.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use super::socket::Socket;
 use super::uapi::*;
 use super::wire::Attrs;
 
-/// The counters as they were last read. A counter that is lower than that began anew.
+/// The counters as they were last read. A counter that is lower now was reset.
 #[derive(Debug, Default)]
 pub struct Counted(HashMap<IpAddr, u64>);
 
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(news(&[("192.0.2.1", 5)]), one(5));
         assert_eq!(news(&[("192.0.2.1", 5), ("2001:db8::1", 0)]), []);
         assert_eq!(news(&[("192.0.2.1", 12)]), one(7));
-        // The counter began anew, with the table or after its pause.
+        // The counter was reset, with the table or after its pause.
         assert_eq!(news(&[("192.0.2.1", 3)]), one(3));
         assert_eq!(news(&[]), []);
         assert_eq!(news(&[("192.0.2.1", 3)]), one(3));

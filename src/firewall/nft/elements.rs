@@ -1,6 +1,6 @@
-//! Elements of our sets: changes as messages, and whether the kernel has one.
+//! Elements of our sets: changes as messages, and the question whether the kernel has one.
 //!
-//! Whole sets are never listed: the kernel lists a hash anew for each 32 kB of answer, so that takes
+//! Whole sets are never listed: the kernel lists a hash again for each 32 kB of answer, which takes
 //! quadratic time, and while the hash grows some elements are passed over.
 
 use std::collections::{BTreeMap, HashMap};
@@ -33,7 +33,7 @@ pub enum Rearm {
 }
 
 impl Rearm {
-    /// What the running kernel needs; the slow way where its release cannot be read.
+    /// What the running kernel needs; the slow way if its release cannot be read.
     pub fn of_this_kernel() -> Self {
         std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .map_or(Rearm::Replace, |release| Rearm::of_release(&release))
@@ -112,7 +112,7 @@ pub fn write_ranges(writer: &mut Writer, table: &str, id: SetId, ranges: &[Range
     }
 }
 
-/// The timeout of a change, seconds; `None` where it takes the element away.
+/// The timeout of a change, seconds; `None` if it takes the element away.
 fn seconds(change: &Change) -> Option<u32> {
     match change {
         Change::Add(element) => Some(element.seconds_left).filter(|seconds| *seconds > 0),
@@ -140,7 +140,7 @@ fn list(writer: &mut Writer, table: &str, id: SetId, kind: u16, changes: &[&Chan
             let element = writer.nest(NFTA_LIST_ELEM);
             if kind == NFT_MSG_NEWSETELEM {
                 // An element that is only added to be deleted gets a timeout too: should anything go
-                // wrong, nothing stays for ever.
+                // wrong, nothing stays without an end.
                 let milliseconds = u64::from(seconds(change).unwrap_or(1)) * 1000;
                 writer.be64(NFTA_SET_ELEM_TIMEOUT, milliseconds);
                 // Linux 6.12 restarts the clock of an existing element for this attribute only.
@@ -160,7 +160,7 @@ fn key(writer: &mut Writer, subnet: &Subnet) {
     }
 }
 
-/// True where the set holds this element.
+/// True if the set holds this element.
 pub fn contains(
     socket: &mut Socket,
     table: &str,

@@ -4,7 +4,7 @@ use super::ruleset::MARK;
 use super::uapi::*;
 use super::wire::Writer;
 
-/// A source is counted anew after this pause, milliseconds. Longer than the pause between two readings.
+/// The count of a source begins again after this pause, milliseconds. Longer than the pause between two readings.
 const COUNTED_FOR: u64 = 60_000;
 /// A rule at the end of a chain, or in place of the one with a handle; `name` stands in its comment.
 pub fn rule(

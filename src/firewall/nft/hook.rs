@@ -15,7 +15,7 @@ pub struct Hook {
     pub chain: &'static str,
 }
 
-/// `raw` in nft: before the chains of the operator, so that no rule accepts a banned source first. At
+/// `raw` in nft: before the chains of the operator: no rule of theirs can accept a banned source first. At
 /// prerouting it is also before connection tracking (-200) but after its defragmentation (-400).
 const PRIORITY_RAW: i32 = -300;
 

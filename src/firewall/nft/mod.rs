@@ -59,7 +59,7 @@ mod table_name;
 mod uapi;
 mod wire;
 
-/// Changes per transaction at first; halved where the socket cannot take so many (200 kB at 52 bytes
+/// Changes per transaction at first; halved if the socket cannot take so many (200 kB at 52 bytes
 /// each fits the default limit of an unprivileged socket).
 const CHUNK: usize = 4096;
 /// Attempts at a transaction that a passing condition fails, such as an element that ends between the

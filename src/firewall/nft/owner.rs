@@ -3,9 +3,9 @@
 //! Two Kamailios with one table would empty each other's bans at every refill. So the table names its
 //! owner, and the owner holds a socket with a name of its own in the abstract namespace of Unix sockets.
 //! That namespace belongs to the network namespace, as the table does, and the kernel frees the name with
-//! the process, however it ends. Only a process with CAP_NET_ADMIN can write the owner into the table,
-//! and the name is random and held by the user who is written there; so no other local user can pass
-//! for a living owner.
+//! the process, however it ends. Only a process with CAP_NET_ADMIN can write the owner into the table.
+//! The name is random, and the table names the user who holds it: no other local user can pass for a
+//! living owner.
 
 use std::fmt;
 use std::io;
@@ -99,7 +99,7 @@ impl Claim {
         let address = SocketAddr::from_abstract_name(owner.name())?;
         let listener = UnixListener::bind_addr(&address)?;
         listener.set_nonblocking(true)?;
-        // As the kernel tells it to others.
+        // As the kernel reports it to others.
         owner.uid = owner.peer_uid()?;
         Ok(Claim { owner, listener })
     }
@@ -109,7 +109,7 @@ impl Claim {
         self.owner
     }
 
-    /// Lets go of those who looked whether we live, so that the queue does not fill up.
+    /// Accepts and closes the connections of processes that looked whether we live: the queue must not fill up.
     pub fn greet(&self) {
         while self.listener.accept().is_ok() {}
     }

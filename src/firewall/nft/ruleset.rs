@@ -10,7 +10,7 @@ use super::uapi::*;
 use super::wire::Writer;
 use crate::firewall::ports::Ports;
 
-/// Comment that tells our table and sets from everybody else's.
+/// Comment that distinguishes our table and sets from all others.
 pub const MARK: &str = "apiban.so";
 /// The chain for packets of banned sources, if only some ports are dropped or each source is counted.
 pub const BANNED: &str = "banned";
@@ -105,7 +105,7 @@ impl Shape {
     /// The rules of the chain of banned sources: name, protocol, and the family whose sources it counts; the
     /// last rules count nobody and drop.
     ///
-    /// Counting has rules of its own, because a rule ends where a full set takes no further source: it must
+    /// Counting has rules of its own, because a rule ends when a full set takes no further source: it must
     /// not end before the drop.
     fn banned_chain(&self) -> Vec<(Rule, Option<u8>, Option<Family>)> {
         if !self.has_banned_chain() {
@@ -127,7 +127,7 @@ impl Shape {
         rules
     }
 
-    /// Appends messages that make the table and its chains where they do not exist.
+    /// Appends messages that make the table and its chains if they do not exist.
     pub fn make_table(&self, writer: &mut Writer, table: &str) {
         writer.message(NFT_MSG_NEWTABLE, NLM_F_CREATE);
         writer.text(NFTA_TABLE_NAME, table);
@@ -330,7 +330,7 @@ impl Family {
 /// Flags of a set of counted sources, as it is made and found.
 pub const COUNTED_FLAGS: u32 = NFT_SET_TIMEOUT | NFT_SET_EVAL;
 
-/// Appends messages that make the sets of counted sources where they do not exist. `number` is the first of
+/// Appends messages that make the sets of counted sources if they do not exist. `number` is the first of
 /// two that tell the sets of one transaction apart.
 pub fn make_counted(writer: &mut Writer, table: &str, number: u32) {
     for (number, family) in (number..).zip(Family::BOTH) {
@@ -360,7 +360,7 @@ pub fn set_flags(id: SetId) -> u32 {
     }
 }
 
-/// Appends a message that makes a set where it does not exist. `number` tells the sets of one
+/// Appends a message that makes a set if it does not exist. `number` distinguishes the sets of one
 /// transaction apart. No size is given: such a set has no limit and its hash grows as needed.
 pub fn make_set(writer: &mut Writer, table: &str, id: SetId, number: u32) {
     let (name, key) = (id.to_string(), id.family().key());

@@ -20,7 +20,7 @@ const MARGIN: Duration = Duration::from_secs(3);
 pub struct Samples(BTreeMap<SetId, Vec<(Instant, Subnet)>>);
 
 impl Samples {
-    /// Remembers an element with so many seconds left where it outlives one that is remembered.
+    /// Remembers an element with so many seconds left if it outlives one that is remembered.
     pub fn add(&mut self, id: SetId, subnet: Subnet, seconds_left: u32) {
         let Some(end) = Instant::now().checked_add(Duration::from_secs(seconds_left.into())) else {
             return;

@@ -36,7 +36,7 @@ impl Socket {
     /// Opens the socket; requests are for objects of this family.
     ///
     /// # Errors
-    /// That of `socket(2)`: `EPROTONOSUPPORT` where the kernel has no nfnetlink.
+    /// That of `socket(2)`: `EPROTONOSUPPORT` if the kernel has no nfnetlink.
     pub fn open(family: u8) -> Result<Self, Errno> {
         let fd = socket(
             AddressFamily::Netlink,
@@ -96,7 +96,7 @@ impl Socket {
     /// of the answer.
     ///
     /// # Errors
-    /// The kernel's answer; `EINTR` where the list changed while it was read.
+    /// The kernel's answer; `EINTR` if the list changed while it was read.
     pub fn ask(
         &mut self,
         writer: &Writer,
@@ -106,7 +106,7 @@ impl Socket {
         self.send(writer)?;
         let mut failure = None;
         self.receive(begin, |message| {
-            // A list ends with NLMSG_DONE and a number that is negative where it failed on the way.
+            // A list ends with NLMSG_DONE and a number that is negative if it failed on the way.
             let error = match (message.kind, message.payload.first_chunk::<4>()) {
                 (NLMSG_DONE, Some(code)) => i32::from_ne_bytes(*code).wrapping_neg(),
                 _ => message.error().unwrap_or(0),
@@ -154,7 +154,7 @@ impl Socket {
                         .for_each(|message| each(&message));
                 }
                 Err(Errno::EINTR) => {}
-                // Answers were thrown away: read on, so that none is left for the next request.
+                // Answers were thrown away: read on, or the next request would get the rest.
                 Err(Errno::ENOBUFS) => lost = Some(Errno::ENOBUFS),
                 Err(error) => return Err(error),
             }

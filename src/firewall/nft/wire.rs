@@ -40,7 +40,7 @@ impl Writer {
         );
     }
 
-    /// Ends a transaction. The last message asks for the answer that tells that all went well.
+    /// Ends a transaction. The last message asks for the answer that confirms success.
     pub fn commit(&mut self) {
         let flags = self.message + 6;
         if let Some(field) = self.bytes.get_mut(flags..flags + 2) {
@@ -202,7 +202,7 @@ impl<'a> Attrs<'a> {
             .find_map(|(found, value)| (found == kind).then_some(value))
     }
 
-    /// The attributes inside a nested one; none where it is absent.
+    /// The attributes inside a nested one; none if it is absent.
     pub fn inside(self, kind: u16) -> Attrs<'a> {
         Attrs(self.find(kind).unwrap_or_default())
     }

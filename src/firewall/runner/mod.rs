@@ -1,4 +1,4 @@
-//! Gives a backend a thread of its own: whoever bans puts a change into a queue and goes on.
+//! Gives a backend a thread of its own: the process that bans puts a change into a queue and goes on.
 //!
 //! The owner keeps the ban tables, which are the truth, and does four things: it sends every change
 //! after making it in the tables; when woken it asks [`Runner::needs_refill`] and, if so, reads the
@@ -22,7 +22,7 @@ mod worker;
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// True: begin with an empty firewall. False: keep what an earlier run left until the first refill
-    /// replaces it (where the backend can do that).
+    /// replaces it (if the backend can do that).
     pub flush_at_start: bool,
     /// New changes that may wait; with more of them the queue is dropped and a refill asked for.
     pub queue_capacity: usize,
@@ -103,7 +103,7 @@ impl State {
 /// A snapshot for RPC and statistics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Name of the backend; empty where there is none.
+    /// Name of the backend; empty if there is none.
     pub backend: &'static str,
     /// How it is doing.
     pub state: State,
@@ -113,13 +113,13 @@ pub struct Status {
     pub errors: u64,
     /// Changes that the backend could not express or would not take.
     pub skipped: u64,
-    /// Changes applied since the start, those of refills not counted where they go in one step.
+    /// Changes applied since the start, without those of a refill that the backend takes in one step.
     pub applied: u64,
     /// Refills since the start; 1 is the normal number.
     pub refills: u64,
     /// Text of the latest error.
     pub last_error: Option<String>,
-    /// What the backend tells, some seconds old.
+    /// The backend's last report, some seconds old.
     pub report: Report,
     /// How often the report was read.
     pub reports: u64,
@@ -209,7 +209,7 @@ impl Runner {
         self.inner.work.notify_one();
     }
 
-    /// True where the runner waits for [`refill`](Runner::refill).
+    /// True if the runner waits for [`refill`](Runner::refill).
     pub fn needs_refill(&self) -> bool {
         self.inner.lock().wants_refill
     }
@@ -250,7 +250,7 @@ impl Runner {
     }
 
     /// Ends the thread: with `remove` all that is ours is taken away, without it what waits is still
-    /// applied. Returns within `limit`, true where all was done by then; a backend that hangs is left
+    /// applied. Returns within `limit`, true if all was done by then; a backend that hangs is left
     /// behind.
     pub fn shutdown(self, remove: bool, limit: Duration) -> bool {
         let now = Instant::now();

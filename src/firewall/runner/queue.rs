@@ -120,7 +120,7 @@ impl Pending {
     }
 }
 
-/// Seconds from `now` to `end`, rounded up; 0 where it is past.
+/// Seconds from `now` to `end`, rounded up; 0 if it is past.
 pub fn seconds_between(now: Instant, end: Instant) -> u32 {
     let left = end.saturating_duration_since(now);
     let up = left.as_secs() + u64::from(left.subsec_nanos() > 0);

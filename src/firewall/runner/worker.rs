@@ -274,7 +274,7 @@ impl Worker {
         Ok(())
     }
 
-    /// True where a refill has just come through as a whole.
+    /// True if a refill has just come through as a whole.
     fn settled(&self) -> bool {
         let running = matches!(self.phase, Phase::Running);
         running && self.settling && self.inner.lock().queue.backlog() == 0
@@ -345,7 +345,7 @@ impl Worker {
         mailbox.status.errors += 1;
         mailbox.status.last_error = Some(error.to_string());
         let before = std::mem::replace(&mut mailbox.status.state, state);
-        // What is queued of a refill is out of date; the next one brings it anew.
+        // What is queued of a refill is out of date; the next one brings it again.
         mailbox.queue.clear_backlog();
         drop(mailbox);
         if before != state {

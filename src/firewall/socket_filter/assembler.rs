@@ -2,7 +2,7 @@
 //!
 //! All jumps of classic BPF go forward, and a test reaches 255 instructions at most. Written backwards, every
 //! place that a jump can go to is known when the jump is written. A target that is too far gets a step on the
-//! way: a jump without a limit, or, where the packet passes, the return itself.
+//! way: a jump without a limit, or the return itself if the packet passes there.
 
 use crate::sys::socket_filter::{Instruction, LONGEST};
 
@@ -50,7 +50,7 @@ pub enum Target {
     Next,
     /// To a place.
     At(Label),
-    /// To where the packets of banned sources go.
+    /// To the instructions for packets of banned sources.
     Banned,
     /// The packet passes.
     Pass,

@@ -47,7 +47,7 @@ pub enum Leaves {
 
 impl Leaves {
     /// The fewest instructions in which a program for so many ranges can be: one for each range, and one for each
-    /// place but the first where the tree of a family branches.
+    /// branch of a family's tree but the first.
     pub fn least(self, ranges: usize) -> usize {
         (ranges + ranges / self.size()).saturating_sub(2)
     }

@@ -1,4 +1,4 @@
-//! Programs against the interpreter: who is dropped, and how long they are.
+//! Programs against the interpreter: which packets they drop, and how long they are.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

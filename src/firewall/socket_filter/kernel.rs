@@ -1,4 +1,4 @@
-//! What the filter asks of the kernel: a trait, so that a test can refuse.
+//! What the filter asks of the kernel: a trait, because a test must be able to refuse.
 
 use std::fs;
 use std::io;

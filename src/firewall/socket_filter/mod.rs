@@ -1,10 +1,10 @@
 //! Bans on the server's own sockets: a program of classic BPF on each of them drops the packets of banned
-//! sources before any process wakes. UDP sockets take it from everybody, those of TCP where the kernel allows it.
+//! sources before any process wakes. UDP sockets take it from every process, TCP sockets if the kernel allows it.
 //!
 //! A program has room for some thousands of addresses, no clock and no counter. So the sources with the most
 //! hits go in; this backend takes each ban out before its time is over; the kernel counts the drops of a socket; and
-//! one packet in some hundreds ([`sample`]) is let through, which shows whose they were. What must not happen is that a
-//! program outlives whoever keeps it up to date: see [`watchdog`].
+//! one packet in some hundreds ([`sample`]) is let through, which shows whose they were. A program must not
+//! outlive the process that keeps it up to date: see [`watchdog`].
 
 mod assembler;
 mod bans;
@@ -62,7 +62,7 @@ const BUDGET_FOR: Duration = Duration::from_secs(5);
 /// A socket that takes no program of this length takes none.
 const SHORTEST_PROGRAM: usize = 16;
 
-/// What is in the programs, for whoever wants to know.
+/// What is in the programs, readable from other threads.
 #[derive(Clone, Debug, Default)]
 pub struct Held(Arc<Mutex<Arc<Programs>>>);
 
@@ -183,7 +183,7 @@ impl SocketFilter {
             self.budget_read = Some(now);
             let budget = fit::budget(self.kernel.option_memory());
             if std::mem::replace(&mut self.budget, budget) != budget {
-                // The operator allows more or less: what a socket takes has to be tried anew.
+                // The operator allows more or less: what a socket takes has to be tried again.
                 for socket in &mut self.sockets {
                     socket.limit = LONGEST;
                 }
@@ -193,7 +193,7 @@ impl SocketFilter {
     }
 
     /// Works out which bans are in force wherever their packets can come: on sockets of each kind, those of a rank and
-    /// above. TCP where the kernel does not allow a filter is left out of account.
+    /// above. TCP sockets that the kernel allows no filter on do not count.
     fn note_held(&mut self, candidates: &[Candidate], filtered: &[(Kind, Option<Rank>)]) {
         let mut held = Vec::with_capacity(candidates.len());
         let mut first_end: Option<Instant> = None;
@@ -221,7 +221,7 @@ impl SocketFilter {
         });
     }
 
-    /// Log lines for sockets that changed their mind.
+    /// Adds a log line for each socket whose state changed.
     fn tell_changes(&mut self, before: &[State]) {
         for (socket, before) in self.sockets.iter().zip(before) {
             if socket.state == *before {

@@ -1,7 +1,7 @@
-//! How many packets of banned sources are let through, so that they are still seen and counted.
+//! How many packets of banned sources are let through: by them the sources are still seen and counted.
 //!
-//! Each of them wakes a worker, which takes some ten microseconds. So they are few in a flood, where a few are
-//! enough to tell whose it is.
+//! Each of them wakes a worker, which takes some ten microseconds. So they are few in a flood, in which few are
+//! enough to show the source.
 
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ mod tests {
         assert!(!pace.follow(60_000, at(121_999)));
         assert!(pace.follow(60_000, at(122_500)));
         assert_eq!(pace.one_in(), OFTEN);
-        // A count that starts anew is no flood.
+        // A count that begins again is no flood.
         assert!(!pace.follow(0, at(123_500)));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::memory::explore::{all, beside, Memory};
 
-/// What producers were told and the consumer got.
+/// The results of the producers, and what the consumer got.
 #[derive(Default)]
 struct Seen {
     accepted: Vec<u64>,
@@ -29,7 +29,7 @@ impl Queue {
         }
     }
 
-    /// Two words, so that a torn item shows.
+    /// Two words: a torn item is recognised.
     fn push(&self, item: u64) {
         let accepted = self.ring.push([item, item * 3]);
         let mut seen = self.seen.lock().unwrap();
@@ -57,7 +57,7 @@ impl Queue {
     }
 
     /// What was accepted is taken once each, that of one producer in its order, and nothing else is;
-    /// a loss is told where there was one.
+    /// a loss is reported if there was one.
     fn check(&self) {
         while self.pop() {}
         self.take_dropped();
@@ -77,8 +77,8 @@ impl Queue {
     }
 }
 
-/// There is room for one, or for both where the consumer is fast enough; either lands beyond the end of
-/// the memory, where the first slot is used again.
+/// There is room for one, or for both if the consumer is fast enough. Either uses the first slot again, after the
+/// end of the memory.
 #[test]
 fn it_fills_and_wraps() {
     all("queue: full", || {

@@ -45,8 +45,8 @@ fn colliding_keys<P: Part>() {
     );
 }
 
-/// A slot opens before the place of two equal inserts, so that the key may stand twice: who saw it goes
-/// on seeing it, and one removal takes it away.
+/// A slot becomes free before the place of two equal inserts, and the key may stand twice: a reader that saw it
+/// continues to see it, and one removal takes both away.
 fn copies<P: Part>() {
     let part = P::with_buckets(3);
     part.insert(2, 5);

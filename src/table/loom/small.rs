@@ -1,6 +1,6 @@
 //! Models that are small enough for all their orders, one excepted: two writers and a reader, one
 //! operation each.
-//! Writers begin where an insert has not found its key.
+//! Writers begin at the point at which an insert has not found its key.
 
 use super::*;
 
@@ -88,7 +88,7 @@ fn insert_remove<P: Part>() {
     );
 }
 
-/// Who has seen that a key is gone, and places it anew, keeps it.
+/// A writer that sees a key gone and places it again keeps it.
 fn place_if_gone<P: Part>(part: P, placed: &AtomicUsize) {
     if !part.has(1, 5) {
         place(part, 1, 5);
@@ -97,8 +97,8 @@ fn place_if_gone<P: Part>(part: P, placed: &AtomicUsize) {
     }
 }
 
-/// A removal is seen, and the key placed anew, before the removal is through. A third key makes the bucket
-/// overflow, so that the new entry can stand where the removal has yet to look.
+/// A removal is seen, and the key placed again, before the removal is complete. A third key makes the bucket
+/// overflow: the new entry can stand in a bucket that the removal has not reached yet.
 fn seen_gone<P: Part>(copies: usize) {
     let part = P::with_buckets(4);
     let first = if copies == 2 { 7 } else { 1 };
@@ -221,15 +221,15 @@ fn sweep<P: Part>() {
     );
 }
 
-/// True where the hot path finds `key` in its one line, or goes on to the whole lookup.
+/// True if the hot path finds `key` in its one line, or goes on to the whole lookup.
 fn is_not_missed(part: Hosts, key: u8) -> bool {
     let (found, further) = part.lookup_fast(key.into(), 0, || 4);
     found.is_some() || further
 }
 
-/// A glance for an entry that is there throughout, while another one goes and a third comes. `first` is there
+/// A fast lookup of an entry that is there throughout, while another one goes and a third comes. `first` is there
 /// at the beginning, in this order.
-fn glance(first: &[u8]) {
+fn fast_lookup(first: &[u8]) {
     let part = Hosts::with_buckets(3);
     first.iter().for_each(|&key| place(part, key, 5));
     let mut left: Vec<u8> = first.iter().copied().filter(|&key| key != 1).collect();
@@ -256,8 +256,10 @@ fn hosts() {
     all("hosts: lookup during overflow", overflow::<Hosts>);
     all("hosts: lookup beyond overflow", beyond::<Hosts>);
     all("hosts: sweep during insert", sweep::<Hosts>);
-    all("hosts: glance", || glance(&[LASTING, 1]));
-    all("hosts: glance beyond overflow", || glance(&[1, 2, LASTING]));
+    all("hosts: fast lookup", || fast_lookup(&[LASTING, 1]));
+    all("hosts: fast lookup beyond overflow", || {
+        fast_lookup(&[1, 2, LASTING])
+    });
 }
 
 #[test]
