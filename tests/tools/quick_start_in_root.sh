@@ -69,8 +69,11 @@ stop_kamailio || fail "Kamailio does not end"
 start_like_unit
 # Not curl: -f would hide the answer of a Kamailio that refuses.
 python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' \
-    http://127.0.0.1:9090/metrics >"$work/metrics"
+    http://$sip/metrics >"$work/metrics"
 grep -q '^kamailio_apiban_checks ' "$work/metrics" || fail "Kamailio serves no statistics of apiban"
+# A configuration without listen lines must still listen for SIP.
+expect_protected
+echo "-- Prometheus $((SECONDS - start)) s after the first command"
 
 echo "-- nft: first without the capability, then with it"
 firewall_state() { kamcmd_inside apiban.status | sed -n '/firewall: {/,/}/s/.*state: //p' | head -n 1; }
@@ -86,3 +89,4 @@ wait_until 20 firewall_is ok || fail "firewall.state is $(firewall_state), not o
 expect_answered
 counted() { kamcmd_inside apiban.status | sed -n '/firewall: {/,/}/s/.*dropped: //p' | head -n 1 | grep -qv '^0$'; }
 wait_until 20 counted || fail "nft counts no dropped packet"
+echo "-- nft $((SECONDS - start)) s after the first command"
