@@ -83,15 +83,15 @@ fn write(options: &Options, when: &str, sections: &[Section]) {
 type Part = fn(&Options, &Path) -> Vec<Section>;
 
 /// The parts and their letters, in order.
-const PARTS: [(char, Part); 11] = [
+const PARTS: [(char, Part); 12] = [
     ('a', |options, stopwatch| {
         vec![script::run(options, stopwatch)]
     }),
+    ('b', |options, stopwatch| {
+        vec![apart(options, stopwatch, packets::run)]
+    }),
     ('c', |options, stopwatch| {
-        vec![
-            apart(options, stopwatch, packets::run),
-            apart(options, stopwatch, flood::run),
-        ]
+        vec![apart(options, stopwatch, flood::run)]
     }),
     ('d', |options, _| vec![protection::run(options)]),
     ('e', |options, stopwatch| {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 const USAGE: &str = "\
 usage: tests/tools/bench [--quick] [--only LETTERS] [--runs N] [--out DIR]
   --quick         short runs: shows that everything works, figures are rough
-  --only LETTERS  these parts only, such as ac: a script, c packets, d protection, e memory,
+  --only LETTERS  these parts only, such as ac: a script, b packets, c floods, d protection, e memory,
                   f resync, g kernel, h bans, i socket filter, j cluster, k program,
                   n the kernel's work on a packet
   --runs N        runs of which the median is taken

@@ -1,4 +1,4 @@
-//! c. What a banned packet costs a worker.
+//! b. What a banned packet costs a worker.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -252,7 +252,7 @@ fn measure(beds: &[Bed], rounds: usize, packets: usize) -> Vec<(&'static str, Sa
         }
     }
     for round in 0..=rounds {
-        eprintln!("c: round {round} of {rounds}");
+        eprintln!("b: round {round} of {rounds}");
         let mut place = costs.iter_mut();
         for bed in beds {
             for (variant, (_, samples)) in (0..bed.variants.len()).zip(&mut place) {
