@@ -51,10 +51,10 @@ def ask(url, path, **parameters):
 
 
 def queries(path, url, picture=None):
-    """Runs every query of every panel; fails if one finds nothing."""
+    """Runs every query of every panel; fails if one finds nothing, or if the first panel sees none of the drops."""
     with open(path, encoding="utf-8") as file:
         panels = json.load(file)["panels"]
-    found, empty = [], []
+    found, empty, drops = [], [], 0.0
     for panel in panels:
         for target in panel["targets"]:
             expression = target["expr"].replace("$__rate_interval", "6s").replace("$instance", ".*").replace("[1d]", "[8s]")
@@ -63,6 +63,10 @@ def queries(path, url, picture=None):
             if not result:
                 empty.append(f"{panel['title']}: {target['expr']}")
             found.append((panel, target, expression))
+            if panel is panels[0]:
+                drops += sum(float(series["value"][1]) for series in result)
+    if not drops:
+        sys.exit(f"packets were dropped, and {panels[0]['title']!r} shows none")
     if empty:
         sys.exit("these queries find nothing:\n" + "\n".join(empty))
     if picture:
