@@ -93,7 +93,7 @@ impl History {
     }
 }
 
-/// Leaves the networks with the most addresses.
+/// Leaves the networks with the most addresses; of equal ones as many as there is room for.
 fn shorten(networks: &mut BTreeMap<String, u64>) {
     if networks.len() <= MOST_NETWORKS {
         return;
@@ -101,7 +101,15 @@ fn shorten(networks: &mut BTreeMap<String, u64>) {
     let mut counts: Vec<u64> = networks.values().copied().collect();
     counts.sort_unstable_by(|a, b| b.cmp(a));
     let least = counts.get(MOST_NETWORKS).copied().unwrap_or(0);
-    networks.retain(|_, count| *count > least);
+    let larger = counts.partition_point(|count| *count > least);
+    let mut room = MOST_NETWORKS - larger;
+    networks.retain(|_, count| {
+        let kept = *count > least || (*count == least && room > 0);
+        if *count == least {
+            room = room.saturating_sub(1);
+        }
+        kept
+    });
 }
 
 #[cfg(test)]
@@ -146,5 +154,17 @@ mod tests {
         networks.insert("large".into(), 9);
         shorten(&mut networks);
         assert!(networks.contains_key("large") && networks.len() <= MOST_NETWORKS);
+    }
+
+    #[test]
+    fn of_many_equal_networks_some_are_remembered() {
+        let last = MOST_NETWORKS + 10;
+        let mut networks: BTreeMap<String, u64> =
+            (0..last).map(|n| (format!("{n:06}"), 1)).collect();
+        networks.insert("busy".into(), 7);
+        shorten(&mut networks);
+        assert_eq!((networks.len(), networks["busy"]), (MOST_NETWORKS, 7));
+        shorten(&mut networks);
+        assert_eq!(networks.len(), MOST_NETWORKS);
     }
 }
