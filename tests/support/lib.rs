@@ -1,10 +1,10 @@
 //! What the tests, the benchmarks and the demo share.
 //!
 //! [`feed_server`] stands in for the service, [`sip`] talks SIP from any loopback address, [`wait`] polls with a deadline. With the feature
-//! `harness`: [`kamailio`] starts and stops Kamailio on free loopback ports, [`script`] shows what script
-//! functions returned, [`fed`] is a Kamailio with a list, [`cluster`] are several that share it, [`ports`] keeps
-//! parallel tests apart, [`netns`] and [`veth`] are networks that end with the test, [`iptables_api`] stands
-//! in for that daemon, [`rerun`] runs one test in a process of its own, [`forge`] sends packets with forged sources.
+//! `harness`: `kamailio` starts and stops Kamailio on free loopback ports, `script` shows what script
+//! functions returned, `fed` is a Kamailio with a list, `cluster` are several that share it, `ports` keeps
+//! parallel tests apart, `netns` and `veth` are networks that end with the test, `iptables_api` stands
+//! in for that daemon, `rerun` runs one test in a process of its own, `forge` sends packets with forged sources.
 //!
 //! Nothing here sends a packet outside 127.0.0.0/8, ::1 and network namespaces of its own.
 

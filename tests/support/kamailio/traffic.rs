@@ -57,7 +57,7 @@ impl Kamailio {
         self.drops_on(&mut self.udp(from))
     }
 
-    /// Whether an OPTIONS of this client is dropped; [`CONTROL`] must be answered meanwhile.
+    /// Whether an OPTIONS of this client is dropped; `CONTROL` must be answered meanwhile.
     #[track_caller]
     pub fn drops_on(&self, sip: &mut Sip) -> bool {
         match drops(sip, &mut self.udp(CONTROL), self.children() * 4) {
