@@ -1,7 +1,9 @@
 //! The firewall that the configuration names, for use without a thread of its own.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
+use super::work::unusable_lock;
 use crate::cli::config::Settings;
 use crate::cli::exit::Failure;
 use crate::config::{Config, FirewallKind};
@@ -11,6 +13,7 @@ use crate::firewall::nft::Nft;
 use crate::firewall::{later_ends, Element, Error, Firewall, Scope};
 use crate::log;
 use crate::shared::Shared;
+use crate::state::lock::{LockError, StateLock};
 use crate::updater::firewalls::iptables_api;
 
 /// The backend; `None` if there is none.
@@ -35,6 +38,7 @@ fn remembering(config: &Config) -> Result<IptablesApi, Error> {
 pub fn remove(settings: &Settings) -> Result<bool, Failure> {
     let config = &settings.config;
     if config.firewall == FirewallKind::IptablesApi && !settings.own.ipset {
+        let _lock = lock_notes(settings)?;
         // The chain may hold entries of others: it is emptied as a whole only if nothing is known.
         let mut api = remembering(config).map_err(|error| failure(&error))?;
         if api.remembers() {
@@ -47,6 +51,27 @@ pub fn remove(settings: &Settings) -> Result<bool, Failure> {
     };
     backend.remove().map_err(|error| failure(&error))?;
     Ok(true)
+}
+
+/// The lock on the notes of what is in a chain. A program that has it writes them and goes on from what it knows: it
+/// would neither see that its entries are gone nor where its notes went.
+fn lock_notes(settings: &Settings) -> Result<Option<StateLock>, Failure> {
+    let state = &settings.config.state_file;
+    if state.is_empty() {
+        return Ok(None);
+    }
+    let ours = identity(settings);
+    match StateLock::take(Path::new(state), &ours) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Held(holder)) if holder.firewall == ours => Err(Failure::trouble(format!(
+            "{state}: another program keeps this state file and the firewall; end it first. Nothing was removed"
+        ))),
+        // It keeps another firewall, and none of these notes.
+        Err(LockError::Held(_)) => Ok(None),
+        // Without a folder there are no notes.
+        Err(LockError::Unusable(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(LockError::Unusable(error)) => Err(unusable_lock(state, &error)),
+    }
 }
 
 /// What tells one firewall from another: two programs must not keep the same one.

@@ -113,6 +113,39 @@ fn iptables_api_gets_only_what_changed_and_is_never_emptied() {
 }
 
 #[test]
+fn flush_takes_nothing_from_a_service_that_notes_what_is_in_its_chain() {
+    let service = service();
+    let listed = ["192.0.2.1", "192.0.2.2"];
+    service.list(&listed);
+    let api = Daemon::start();
+    let program = fetching(
+        &service,
+        &format!(
+            "firewall = \"iptables-api\"\nfirewall_url = \"{}\"\npoll_interval = 1\n",
+            api.url()
+        ),
+    );
+    let running = Running::start(program.command(&["run"]));
+    wait_until("the list in the chain", SOON, || {
+        set_of(&api.chain()) == set_of(&listed)
+    });
+    let refused = program.run(&["flush"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused.err.contains("end it first. Nothing was removed"),
+        "{refused:?}"
+    );
+    assert_eq!(set_of(&api.chain()), set_of(&listed));
+    // It goes on, and its notes are whole: what came after that is removed, too.
+    service.list(&["192.0.2.3"]);
+    wait_until("what is new", SOON, || api.chain().len() == 3);
+    api.state().chain.push("203.0.113.9".into());
+    assert_eq!(running.end(), 0);
+    program.run(&["flush"]).ok();
+    assert_eq!(api.chain(), ["203.0.113.9"]);
+}
+
+#[test]
 fn a_go_clients_configuration_is_enough_and_its_chain_is_found() {
     in_namespace(|| {
         let service = service();
