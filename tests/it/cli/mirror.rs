@@ -23,8 +23,12 @@ pub struct Mirror {
 
 impl Mirror {
     pub fn start(program: &Program, command: &str) -> Mirror {
+        Mirror::start_at(program, command, "127.0.0.1:0")
+    }
+
+    pub fn start_at(program: &Program, command: &str, listen: &str) -> Mirror {
         let mut child = program
-            .command(&[command, "--listen", "127.0.0.1:0"])
+            .command(&[command, "--listen", listen])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");

@@ -12,3 +12,4 @@ mod mmdb;
 mod program;
 mod report;
 mod service;
+mod sip3;
