@@ -62,3 +62,27 @@ add_to_root() {
             as_root chroot "$root" apt-get clean
     ) 9>"$ROOTS/.lock"
 }
+
+# unpack_in_root RELEASE NAME PACKAGE...: what is in these packages, as /opt/NAME of a root: a server without all that its
+# package depends on. Nothing else in the root changes.
+unpack_in_root() {
+    local root=$ROOTS/$1 name=$2
+    shift 2
+    [ -e "$root/opt/$name" ] && return 0
+    (
+        flock 9 || exit 1
+        [ -e "$root/opt/$name" ] && exit 0
+        as_root chroot "$root" bash -euc '
+            name=$1 new=/opt/.$1.new
+            shift
+            rm -rf "$new"
+            mkdir -p "$new/tree"
+            cd "$new"
+            get() { apt-get -q -o APT::Sandbox::User=root download "$@"; }
+            get "$@" || { apt-get -q update && get "$@"; }
+            for package in *.deb; do dpkg-deb -x "$package" tree; done
+            mv tree "/opt/$name"
+            rm -rf "$new"
+        ' unpack_in_root "$name" "$@" || exit 1
+    ) 9>"$ROOTS/.lock"
+}

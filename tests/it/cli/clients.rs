@@ -127,7 +127,7 @@ fn asterisk_freeswitch_and_junos_are_reloaded_only_for_a_new_list() {
     let acl = keeps_a_file(
         "asterisk",
         "apiban.conf",
-        "asterisk -rx acl reload\nasterisk -rx module reload res_pjsip.so\n",
+        "asterisk -rx module reload acl\n",
     );
     assert!(
         acl.contains("[apiban]") && acl.contains("deny=192.0.2.7/32"),
@@ -145,6 +145,24 @@ fn asterisk_freeswitch_and_junos_are_reloaded_only_for_a_new_list() {
         &format!("<configuration><network-lists>{list}</network-lists></configuration>"),
     );
     run("xmllint", &["--noout", whole.to_str().unwrap()]);
+    // Its documented rule: the node with the longest prefix decides, and the default where none fits.
+    let rule = "import sys, ipaddress, xml.etree.ElementTree as xml\n\
+        nets = xml.parse(sys.argv[1]).find('.//list[@name=\"apiban\"]')\n\
+        ip = ipaddress.ip_address(sys.argv[2])\n\
+        nodes = [(ipaddress.ip_network(node.get('cidr')), node.get('type')) for node in nets]\n\
+        fit = [(net.prefixlen, kind) for net, kind in nodes if ip in net]\n\
+        print(max(fit)[1] if fit else nets.get('default'))";
+    for (ip, decision) in [
+        ("192.0.2.7", "deny"),
+        ("198.51.100.77", "deny"),
+        ("2001:db8::7", "deny"),
+        ("192.0.2.8", "allow"),
+        ("198.51.101.1", "allow"),
+        ("2001:db8::8", "allow"),
+    ] {
+        let decided = run("python3", &["-c", rule, whole.to_str().unwrap(), ip]);
+        assert_eq!(decided.trim(), decision, "{ip}");
+    }
     let set = keeps_a_file(
         "junos",
         "apiban.set",

@@ -1,6 +1,7 @@
 //! The program `apiban`: the real binary against the stand-in for the service, kernels, parsers and clients.
 
 mod answers;
+mod asterisk;
 mod clients;
 mod crowdsec;
 mod export;
