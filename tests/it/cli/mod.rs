@@ -4,6 +4,7 @@ mod answers;
 mod asterisk;
 mod clients;
 mod crowdsec;
+mod devices;
 mod export;
 mod fetching;
 mod firewalls;
