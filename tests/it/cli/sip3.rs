@@ -101,7 +101,7 @@ fn calls_of_who_is_listed_are_marked_whatever_becomes_of_the_mirror() {
     let marked = ["192.0.2.7", "198.51.100.77", "203.0.113.5"];
     // As Java writes an IPv6 address, and as others do.
     let marked_v6 = ["2001:db8:0:0:0:0:0:7", "2001:db8::7"];
-    let mut has_list = |sip3: &mut Host| {
+    let has_list = |sip3: &mut Host| {
         for source in marked.iter().chain(&marked_v6) {
             assert!(sip3.marks(source), "{source}");
         }
