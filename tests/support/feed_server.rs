@@ -282,6 +282,13 @@ impl Shared {
             Some(Fault::Redirect(status, to)) => {
                 Reply::new(status, "").with("Location", to.replace("{path}", path))
             }
+            Some(Fault::Endless) => {
+                let asked = serde_json::from_str::<serde_json::Value>(&request.body);
+                let asked = asked
+                    .ok()
+                    .and_then(|body| body["id"].as_str()?.parse().ok());
+                Reply::new(200, fault::endless_page(asked.unwrap_or(0), now()))
+            }
             Some(Fault::EchoKey) => page(&format!("[\"key {key}\",\"192.0.2.253\"]")),
         };
         (Some(reply), false)

@@ -5,6 +5,7 @@ mod asterisk;
 mod clients;
 mod crowdsec;
 mod devices;
+mod endless;
 mod export;
 mod fetching;
 mod firewalls;

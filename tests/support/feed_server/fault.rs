@@ -49,6 +49,16 @@ pub enum Fault {
     Redirect(u16, String),
     /// A page that quotes the key.
     EchoKey,
+    /// A full page behind every page: the list has no end.
+    Endless,
+}
+
+/// The page behind the control ID `asked` of a list without an end: addresses that it has sent before, and a new ID.
+pub(super) fn endless_page(asked: u64, now: u64) -> String {
+    // In the past, as a real ID is, however many pages follow.
+    let id = asked.max(now - 100_000) + 1;
+    let addresses: Vec<String> = (0..super::PAGE).map(|n| format!("20.9.0.{n}")).collect();
+    serde_json::json!({"ipaddress": addresses, "ID": id.to_string()}).to_string()
 }
 
 impl FromStr for Fault {
@@ -85,6 +95,7 @@ impl FromStr for Fault {
             "poison" => Fault::Poison,
             "redirect" => Fault::Redirect(307, argument.unwrap_or("{path}").to_owned()),
             "echo_key" => Fault::EchoKey,
+            "endless" => Fault::Endless,
             _ => return Err(format!("unknown fault {name}")),
         })
     }
