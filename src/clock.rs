@@ -17,11 +17,18 @@
 //! - entries of the list keep their internal ends, which are at most `feed_ttl` away whatever the clock said; a
 //!   full fetch gives each its right end. They are not moved with the step, because a step to a wrong time must not
 //!   end the whole list.
+//!
+//! A point in time is a [`UnixSeconds`] or a [`UnixMillis`], by either clock; [`WallOffset`] is the only way from one
+//! clock to the other.
+
+mod unix;
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{clock_gettime, ClockId};
+
+pub use unix::{milliseconds, UnixMillis, UnixSeconds};
 
 /// Both clocks of the system, read together.
 #[derive(Clone, Copy, Debug)]
@@ -82,56 +89,72 @@ impl Clock {
         }
     }
 
-    /// Internal time in milliseconds since 1970.
-    pub fn unix_ms(&self) -> u64 {
-        self.internal_ms(self.source.read())
+    /// Internal time.
+    pub fn unix_ms(&self) -> UnixMillis {
+        self.internal(self.source.read())
     }
 
-    /// Internal time in seconds since 1970.
-    pub fn unix(&self) -> u64 {
-        self.unix_ms() / 1000
+    /// Internal time in whole seconds.
+    pub fn unix(&self) -> UnixSeconds {
+        self.unix_ms().seconds()
     }
 
     /// How far the wall clock is ahead of internal time now.
     pub fn wall_offset(&self) -> WallOffset {
         let reading = self.source.read();
-        let wall = reading.wall.as_millis() as i64;
-        WallOffset(wall - self.internal_ms(reading) as i64)
+        let wall = UnixMillis::ZERO + reading.wall;
+        WallOffset::between(wall, self.internal(reading))
     }
 
-    fn internal_ms(&self, reading: Reading) -> u64 {
+    fn internal(&self, reading: Reading) -> UnixMillis {
         let run = reading.boot.saturating_sub(self.start.boot);
-        (self.start.wall + run).as_millis() as u64
+        UnixMillis::ZERO + (self.start.wall + run)
     }
 }
 
 /// Milliseconds by which the wall clock is ahead of internal time; negative if it is behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WallOffset(pub i64);
+pub struct WallOffset(i64);
 
 impl WallOffset {
-    /// The wall-clock time of an internal one, both in seconds since 1970.
-    pub fn wall(self, internal: u64) -> u64 {
-        internal.saturating_add_signed(self.seconds())
+    /// This many milliseconds, negative if the wall clock is behind.
+    pub const fn new(milliseconds: i64) -> Self {
+        WallOffset(milliseconds)
     }
 
-    /// The internal time of a wall-clock one, both in seconds since 1970.
-    pub fn internal(self, wall: u64) -> u64 {
-        wall.saturating_add_signed(-self.seconds())
+    /// The offset at the moment at which the clocks show these times.
+    fn between(wall: UnixMillis, internal: UnixMillis) -> Self {
+        let signed = |time: UnixMillis| i64::try_from(time.get()).unwrap_or(i64::MAX);
+        WallOffset(signed(wall) - signed(internal))
     }
 
-    /// The same as [`WallOffset::wall`], both in milliseconds.
-    pub fn wall_ms(self, internal: u64) -> u64 {
-        internal.saturating_add_signed(self.0)
+    /// The milliseconds, negative if the wall clock is behind.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The wall-clock time of an internal one.
+    pub const fn wall(self, internal: UnixSeconds) -> UnixSeconds {
+        internal.shifted(self.seconds())
+    }
+
+    /// The internal time of a wall-clock one.
+    pub const fn internal(self, wall: UnixSeconds) -> UnixSeconds {
+        wall.shifted(-self.seconds())
+    }
+
+    /// The same as [`WallOffset::wall`], exact to the millisecond.
+    pub const fn wall_ms(self, internal: UnixMillis) -> UnixMillis {
+        internal.shifted(self.0)
     }
 
     /// How far the wall clock was set between `earlier` and this, in milliseconds.
-    pub fn step_from(self, earlier: WallOffset) -> i64 {
+    pub const fn step_from(self, earlier: WallOffset) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
     /// Rounded to the nearest second, so that jitter of a millisecond does not show as a second.
-    fn seconds(self) -> i64 {
+    const fn seconds(self) -> i64 {
         self.0.saturating_add(500).div_euclid(1000)
     }
 }
@@ -144,6 +167,16 @@ pub mod simulated {
 
     use super::*;
 
+    /// This many seconds since 1970, short for the tables of a test.
+    pub const fn at(seconds: u32) -> UnixSeconds {
+        UnixSeconds::new(seconds)
+    }
+
+    /// The same for milliseconds.
+    pub const fn at_ms(milliseconds: u64) -> UnixMillis {
+        UnixMillis::new(milliseconds)
+    }
+
     /// A machine whose clocks stand still unless they are moved.
     pub struct Simulated {
         boot_ms: AtomicU64,
@@ -152,17 +185,17 @@ pub mod simulated {
 
     impl Simulated {
         /// Starts at this wall-clock time in seconds. Lives as long as the test program.
-        pub fn at(unix: u64) -> &'static Self {
+        pub fn at(unix: UnixSeconds) -> &'static Self {
             Box::leak(Box::new(Simulated {
                 boot_ms: AtomicU64::new(5_000),
-                wall_ahead_ms: AtomicI64::new(unix as i64 * 1000 - 5_000),
+                wall_ahead_ms: AtomicI64::new(i64::from(unix.get()) * 1000 - 5_000),
             }))
         }
 
         /// Lets time pass.
         pub fn pass(&self, time: Duration) {
             self.boot_ms
-                .fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+                .fetch_add(milliseconds(time), Ordering::Relaxed);
         }
 
         /// Sets the wall clock forward or, below 0, back by this many seconds.
@@ -170,9 +203,9 @@ pub mod simulated {
             self.wall_ahead_ms.fetch_add(step * 1000, Ordering::Relaxed);
         }
 
-        /// The wall clock in seconds since 1970.
-        pub fn wall(&self) -> u64 {
-            self.read().wall.as_secs()
+        /// The wall clock.
+        pub fn wall(&self) -> UnixSeconds {
+            UnixSeconds::ZERO + self.read().wall
         }
     }
 
@@ -202,23 +235,27 @@ mod tests {
 
     #[test]
     fn a_step_of_the_wall_clock_moves_the_offset_and_nothing_else() {
-        let time = Simulated::at(1_000_000);
+        let time = Simulated::at(UnixSeconds::new(1_000_000));
         let clock = Clock::with(time);
-        assert_eq!((clock.unix(), clock.wall_offset().0), (1_000_000, 0));
+        assert_eq!(clock.unix(), UnixSeconds::new(1_000_000));
+        assert_eq!(clock.wall_offset(), WallOffset::default());
         time.pass(Duration::from_millis(1_500));
         let before = clock.wall_offset();
         time.set_wall(-86_400);
-        assert_eq!(clock.unix_ms(), 1_000_001_500);
+        assert_eq!(clock.unix_ms(), UnixMillis::new(1_000_001_500));
         let offset = clock.wall_offset();
         assert_eq!(offset.step_from(before), -86_400_000);
         assert_eq!(offset.wall(clock.unix()), time.wall());
         assert_eq!(offset.internal(time.wall()), clock.unix());
-        assert_eq!(offset.wall_ms(clock.unix_ms()), 913_601_500);
+        assert_eq!(
+            offset.wall_ms(clock.unix_ms()),
+            UnixMillis::new(913_601_500)
+        );
     }
 
     #[test]
     fn offsets_round_to_the_nearest_second() {
-        let shown = |ms| WallOffset(ms).wall(100);
+        let shown = |ms| WallOffset::new(ms).wall(UnixSeconds::new(100)).get();
         assert_eq!(
             [-1400, -501, -2, 0, 3, 499, 500].map(shown),
             [99, 99, 100, 100, 100, 100, 101]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::address::Subnet;
 use crate::bans::block::{Bans, By, Order, Refusal};
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis, UnixSeconds};
 use crate::cluster::keys::list_fingerprint;
 use crate::cluster::message::Feed;
 use crate::cluster::{
@@ -106,7 +106,7 @@ impl<'a, B: Bus> Driver<'a, B> {
             rate_window: u64::from(window) * 1000 + WINDOW_MARGIN,
             shrink_limit: config.feed_shrink_limit,
         };
-        let node = Node::new(settings, keys, random, clock.unix_ms());
+        let node = Node::new(settings, keys, random, clock.unix_ms().get());
         cluster.set(Number::TokenPrefix, u64::from(node.token_prefix()));
         Ok(Driver {
             node,
@@ -120,7 +120,7 @@ impl<'a, B: Bus> Driver<'a, B> {
                 trust_self: config.trust_self,
                 numbers: HashMap::new(),
             },
-            started: clock.unix_ms(),
+            started: clock.unix_ms().get(),
             list_due: 0,
             show_due: 0,
             mode: FeedMode::Alone,
@@ -130,7 +130,7 @@ impl<'a, B: Bus> Driver<'a, B> {
 
     /// Does what is to be done now; returns how long there is nothing to do unless somebody wakes us.
     pub fn turn(&mut self) -> Duration {
-        let now = self.clock.unix_ms();
+        let now = self.clock.unix_ms().get();
         self.cluster.set(Number::Turned, now / 1000);
         self.cluster.changes.awake();
         if now >= self.list_due {
@@ -295,7 +295,11 @@ fn shown(node: &NodeView, now: u64) -> ShownNode {
         state: node.state.as_str().to_owned(),
         role: node.role.as_str().to_owned(),
         bans: node.bans,
-        heard: node.seen.map_or(0, |seconds| now / 1000 - seconds),
+        heard: node.seen.map(|age| {
+            UnixMillis::new(now)
+                .seconds()
+                .before(Duration::from_secs(age))
+        }),
         refused: node.refused,
         version: node.version.clone(),
         address: node
@@ -348,15 +352,15 @@ impl<B: Bus> Host for Tables<'_, B> {
         let local = &self.bans.shared.local;
         let entry = local.entry(local.find(subnet)?)?;
         Some(OwnBan {
-            end: entry.value,
-            since: entry.since,
+            end: entry.value.get(),
+            since: entry.since.get(),
             reason: entry.reason,
         })
     }
 
     fn each_own(&self, visit: &mut dyn FnMut(Subnet, u32, u32)) {
         let local = &self.bans.shared.local;
-        local.for_each(|entry| visit(entry.subnet, entry.value, entry.since));
+        local.for_each(|entry| visit(entry.subnet, entry.value.get(), entry.since.get()));
     }
 
     fn holds(&self, subnet: Subnet) -> bool {
@@ -366,7 +370,7 @@ impl<B: Bus> Host for Tables<'_, B> {
     fn place(&mut self, uri: &str, subnet: Subnet, end: u32, reason: &str) -> Placed {
         let order = Order {
             subnet,
-            ttl: end.saturating_sub(self.bans.shared.now()).max(1),
+            ttl: end.saturating_sub(self.bans.shared.now().get()).max(1),
             reason,
             by: By::Peer(self.number_of(uri)),
         };
@@ -378,7 +382,8 @@ impl<B: Bus> Host for Tables<'_, B> {
     }
 
     fn shorten(&mut self, subnet: Subnet, end: u32) {
-        self.bans.shorten(Origin::Peer, subnet, end);
+        self.bans
+            .shorten(Origin::Peer, subnet, UnixSeconds::new(end));
     }
 
     fn lift(&mut self, subnet: Subnet) {
@@ -391,7 +396,7 @@ impl<B: Bus> Host for Tables<'_, B> {
 
     fn each_listed(&self, visit: &mut dyn FnMut(Subnet, u32)) {
         let feed = &self.bans.shared.feed;
-        feed.for_each(|entry| visit(entry.subnet, entry.value));
+        feed.for_each(|entry| visit(entry.subnet, entry.value.get()));
     }
 
     fn list(&mut self, entries: &[(Subnet, u32)]) {
@@ -401,7 +406,7 @@ impl<B: Bus> Host for Tables<'_, B> {
             .map(|(subnet, end)| crate::feed::Listed {
                 subnet: *subnet,
                 // The ends of the list are wall-clock times, those of the nodes are not.
-                end: offset.wall(u64::from(*end)),
+                end: offset.wall(UnixSeconds::new(*end)),
             })
             .collect();
         let (bus, trust_self, bans) = (&self.bus, self.trust_self, self.bans);

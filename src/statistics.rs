@@ -66,9 +66,7 @@ fn trusted_skips(shared: &Shared) -> u64 {
 
 /// Seconds since the last success of the feed; since the start as long as there was none.
 pub fn feed_age(shared: &Shared) -> u64 {
-    let since = match shared.published.number(Number::FeedLastSuccess) {
-        0 => shared.published.number(Number::Started),
-        last => last,
-    };
-    u64::from(shared.now()).saturating_sub(since)
+    let time = |number| shared.published.time(number);
+    let since = time(Number::FeedLastSuccess).or_else(|| time(Number::Started));
+    shared.now().since(since.unwrap_or_default()).as_secs()
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use apiban::clock::UnixSeconds;
 use apiban::state::{self, Ban, State};
 use apiban_testing::cluster::{
     cut, fetchers, heal, node, on_bus, peer_entries, wait_together, Transport,
@@ -208,16 +209,16 @@ fn joins(runs: usize) -> Samples {
             .param("rate_limit_requests", 1000)
             .param("rate_limit_window", 1)
     };
-    let since = now() as u32;
+    let since = UnixSeconds::saturating(now());
     let ban = |n: usize| Ban {
         ip: format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255),
-        end: since + 80_000,
+        end: since.shifted(80_000),
         since,
         reason: "scanner".into(),
         hits: 0,
     };
     let state = State {
-        written: now(),
+        written: since,
         feed: None,
         trusted: Vec::new(),
         listed: Vec::new(),

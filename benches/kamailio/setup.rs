@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use apiban::clock::UnixSeconds;
 use apiban::config::Config;
 use apiban::feed::Saved;
 use apiban::state::{self, Ban, State};
@@ -46,10 +47,10 @@ pub fn unlisted(i: usize) -> String {
 
 /// `count` bans as the state file holds them: the banned sources and the first of [`listed`].
 pub fn bans(count: usize) -> Vec<Ban> {
-    let now = u32::try_from(apiban_testing::feed_server::now()).unwrap_or(u32::MAX);
+    let now = UnixSeconds::saturating(apiban_testing::feed_server::now());
     let ban = |ip: String| Ban {
         ip,
-        end: now + 600_000,
+        end: now.shifted(600_000),
         since: now,
         reason: String::new(),
         hits: 0,
@@ -66,7 +67,7 @@ pub fn state_file(count: usize, api_url: Option<&str>) -> Vec<u8> {
         config.api_url = url.parse().expect("a URL");
     }
     let source = config.source().expect("source").fingerprint();
-    let now = apiban_testing::feed_server::now();
+    let now = UnixSeconds::saturating(apiban_testing::feed_server::now());
     let state = State {
         written: now,
         feed: Some(Saved {

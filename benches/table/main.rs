@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use apiban::address::Subnet;
 use apiban::bans::check::{check, check_and_keep, check_fast, Verdict};
+use apiban::clock::UnixSeconds;
 use apiban::config::Config;
 use apiban::memory::Ordering;
 use apiban::shared::counters::ProcessCounters;
@@ -29,8 +30,8 @@ use measure::{median, median_ns, scatter, shared_bytes};
 const SIZES: [u32; 4] = [1_300, 5_000, 100_000, 1_000_000];
 /// Lookups per run, over different addresses in an order that no cache guesses.
 const LOOKUPS: usize = 50_000;
-const NOW: u32 = 1_000;
-const END: u32 = 2_000;
+const NOW: UnixSeconds = UnixSeconds::new(1_000);
+const END: UnixSeconds = UnixSeconds::new(2_000);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -209,7 +210,7 @@ fn subnets() {
 /// Memory as the module has it, 100,000 addresses in the feed table, loopback and one own address trusted.
 fn shared() -> Shared {
     let shared = Shared::new(&mut SharedArena, &Config::default(), 42).unwrap();
-    shared.set_now(u64::from(NOW));
+    shared.set_now(NOW);
     shared.trust.replace(&trust::loopback());
     let own = "10.1.2.3".parse().unwrap();
     assert!(shared.trust.add((own, trust::Rule::Own)));

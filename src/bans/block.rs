@@ -2,10 +2,12 @@
 //! operator, and for other nodes of the cluster.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::check::{check, Verdict};
 use super::Policy;
 use crate::address::{nat64, Subnet};
+use crate::clock::UnixSeconds;
 use crate::memory::{fence, Ordering};
 use crate::shared::changes::{BanChange, ChangeKind};
 use crate::shared::counters::{Counter, ProcessCounters};
@@ -155,7 +157,12 @@ impl Bans<'_> {
             return Err(Refusal::OverBudget);
         }
         let now = shared.now();
-        match table.insert(subnet, now.saturating_add(order.ttl), now, order.reason) {
+        match table.insert(
+            subnet,
+            now + Duration::from_secs(order.ttl.into()),
+            now,
+            order.reason,
+        ) {
             Inserted::Full => Err(Refusal::Full),
             placed => {
                 // Trust may have changed since the first check; check again, trust wins. Pairs with the fence
@@ -218,7 +225,7 @@ impl Bans<'_> {
     }
 
     /// A ban of this origin ends earlier than it did.
-    pub fn shorten(&self, origin: Origin, subnet: Subnet, end: u32) {
+    pub fn shorten(&self, origin: Origin, subnet: Subnet, end: UnixSeconds) {
         if self.shared.table(origin).replace(subnet, end) {
             self.changed(origin, subnet, ChangeKind::Blocked);
         }

@@ -127,6 +127,7 @@ pub fn dropped_by_kernel(shared: &Shared, source: IpAddr, packets: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::at;
     use crate::config::Config;
     use crate::memory::HeapArena;
     use crate::trust;
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn feed_first_then_local_then_peer_and_trust_wins() {
         let shared = Shared::new(&mut HeapArena, &Config::default(), 1).unwrap();
-        shared.set_now(1000);
+        shared.set_now(at(1000));
         let subnet = "192.0.2.7".parse().unwrap();
         let v4: Ipv4Addr = "192.0.2.7".parse().unwrap();
         // First the fast check, as the module does.
@@ -145,13 +146,13 @@ mod tests {
                 .unwrap_or_else(|| check_and_keep(&shared, counters, &recent, v4))
         };
         assert_eq!(look(), Verdict::Clear);
-        shared.peer.insert(subnet, 1010, 1000, "");
+        shared.peer.insert(subnet, at(1010), at(1000), "");
         assert_eq!(look(), Verdict::Banned(Origin::Peer));
-        shared.local.insert(subnet, 1010, 1000, "");
+        shared.local.insert(subnet, at(1010), at(1000), "");
         assert_eq!(look(), Verdict::Banned(Origin::Local));
-        shared.feed.insert(subnet, 1005, 1000, "");
+        shared.feed.insert(subnet, at(1005), at(1000), "");
         assert_eq!(look(), Verdict::Banned(Origin::Feed));
-        shared.set_now(1005);
+        shared.set_now(at(1005));
         assert_eq!(look(), Verdict::Banned(Origin::Local));
         shared
             .trust
@@ -178,7 +179,7 @@ mod tests {
             ..Config::default()
         };
         let shared = Shared::new(&mut HeapArena, &config, 5).unwrap();
-        shared.set_now(1000);
+        shared.set_now(at(1000));
         let address =
             |n: u32| Ipv4Addr::from_bits(0xc000_0200 + n.wrapping_mul(0x9e37_79b1) % 5_000);
         let host = |n| crate::address::Subnet::host(IpAddr::V4(address(n)));
@@ -197,16 +198,16 @@ mod tests {
         };
         assert_eq!(answered(), 5_000);
         for n in 0..300 {
-            shared.feed.insert(host(n), 990 + n % 20, 900, "");
+            shared.feed.insert(host(n), at(990 + n % 20), at(900), "");
         }
         assert!(answered() > 4_000, "one line mostly decides");
         for n in 200..400 {
-            shared.local.insert(host(n), 2000, 900, "");
+            shared.local.insert(host(n), at(2000), at(900), "");
         }
         assert!(answered() > 4_000);
         shared
             .local
-            .insert("192.0.4.0/24".parse().unwrap(), 2000, 900, "");
+            .insert("192.0.4.0/24".parse().unwrap(), at(2000), at(900), "");
         assert!(
             answered() < 1_000,
             "only what is listed is decided by one line"
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn a_trusted_address_is_remembered_until_a_rule_goes() {
         let shared = Shared::new(&mut HeapArena, &Config::default(), 1).unwrap();
-        shared.set_now(1000);
+        shared.set_now(at(1000));
         let set = |text: &str| {
             let rules = trust::parse_parameter(text).unwrap();
             shared.trust.replace(&rules);
@@ -244,7 +245,7 @@ mod tests {
             }
         }
         let subnet = "192.0.2.7".parse().unwrap();
-        shared.local.insert(subnet, 1010, 1000, "");
+        shared.local.insert(subnet, at(1010), at(1000), "");
         assert_eq!(fast("192.0.2.7"), Some(Verdict::Trusted));
         set("192.0.2.9");
         assert_eq!(fast("192.0.2.7"), None);

@@ -14,6 +14,7 @@ use super::lines;
 use super::messages;
 use super::times;
 use crate::address::{nat64, Subnet};
+use crate::clock::UnixSeconds;
 use crate::feed::Saved;
 use crate::quote::plain;
 use crate::state::{self, Ban, LoadError};
@@ -26,10 +27,10 @@ pub struct Item {
     pub subnet: Subnet,
     /// Who banned it: never [`Part::All`].
     pub source: Part,
-    /// Unix second at which it came.
-    pub since: u32,
-    /// Unix second at which it ends.
-    pub until: u32,
+    /// When it came.
+    pub since: UnixSeconds,
+    /// When it ends.
+    pub until: UnixSeconds,
     /// Packets of it that met the ban, as far as the state file says.
     pub hits: u32,
 }
@@ -41,8 +42,8 @@ pub struct Listing {
     pub items: Vec<Item>,
     /// Where the walk through the service's list stood.
     pub saved: Option<Saved>,
-    /// The moment, in Unix seconds.
-    pub now: u32,
+    /// The moment.
+    pub now: UnixSeconds,
 }
 
 /// One ban as `--json` and `--format json` show it.
@@ -50,8 +51,8 @@ pub struct Listing {
 struct Shown {
     ip: String,
     source: &'static str,
-    since: u32,
-    until: u32,
+    since: UnixSeconds,
+    until: UnixSeconds,
 }
 
 impl Part {
@@ -165,7 +166,7 @@ fn collect(
     found: &mut BTreeMap<Subnet, Item>,
     source: Part,
     bans: &[Ban],
-    now: u32,
+    now: UnixSeconds,
     trust: &TrustList,
 ) {
     let mut unreadable = 0;
@@ -295,6 +296,7 @@ pub fn own_addresses() -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::at;
     use crate::trust;
 
     #[test]
@@ -323,8 +325,8 @@ mod tests {
     fn the_later_end_counts_and_each_address_stands_once() {
         let ban = |ip: &str, end| Ban {
             ip: ip.into(),
-            end,
-            since: 1,
+            end: at(end),
+            since: at(1),
             reason: String::new(),
             hits: 0,
         };
@@ -335,12 +337,12 @@ mod tests {
             ban("192.0.2.1", 5),
             ban("224.0.0.1", 90),
         ];
-        collect(&mut found, Part::Feed, &feed, 10, &trust);
+        collect(&mut found, Part::Feed, &feed, at(10), &trust);
         collect(
             &mut found,
             Part::Local,
             &[ban("::ffff:192.0.2.2", 95)],
-            10,
+            at(10),
             &trust,
         );
         let items: Vec<Item> = found.into_values().collect();

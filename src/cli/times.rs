@@ -1,38 +1,43 @@
-//! Unix seconds in words.
+//! Times in words.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
-/// The system's time in Unix seconds.
-pub fn now() -> u32 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
-    })
+use crate::clock::{UnixMillis, UnixSeconds};
+
+/// The system's time.
+pub fn now() -> UnixSeconds {
+    now_ms().seconds()
 }
 
-/// The same in milliseconds.
-pub fn now_ms() -> u64 {
+/// The same, exact to the millisecond.
+pub fn now_ms() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+    UnixMillis::ZERO + since.unwrap_or_default()
+}
+
+/// A day.
+pub const DAY: Duration = Duration::from_secs(86_400);
+
+/// The number of the day since 1970, in UTC.
+pub fn day_of(time: UnixSeconds) -> u32 {
+    time.get() / 86_400
 }
 
 /// `2026-11-25 13:45 UTC`.
-pub fn point(unix: u32) -> String {
-    match Timestamp::from_second(i64::from(unix)) {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        Err(_) => unix.to_string(),
+pub fn point(time: UnixSeconds) -> String {
+    match Timestamp::from_second(i64::from(time.get())) {
+        Ok(known) => known.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => time.to_string(),
     }
 }
 
 /// `2026-11-25`, in UTC.
-pub fn date(unix: u32) -> String {
-    match Timestamp::from_second(i64::from(unix)) {
-        Ok(time) => time.strftime("%Y-%m-%d").to_string(),
-        Err(_) => unix.to_string(),
+pub fn date(time: UnixSeconds) -> String {
+    match Timestamp::from_second(i64::from(time.get())) {
+        Ok(known) => known.strftime("%Y-%m-%d").to_string(),
+        Err(_) => time.to_string(),
     }
 }
 
@@ -54,7 +59,10 @@ mod tests {
 
     #[test]
     fn words() {
-        assert_eq!(point(1_795_300_250), "2026-11-21 22:30 UTC");
+        assert_eq!(
+            point(UnixSeconds::new(1_795_300_250)),
+            "2026-11-21 22:30 UTC"
+        );
         for (seconds, text) in [
             (40, "40 s"),
             (300, "5 min"),

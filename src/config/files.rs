@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use super::reading;
+use crate::clock::UnixSeconds;
 use crate::cluster::keys::{MOST_SECRETS, SHORTEST_SECRET};
 use crate::config::{Config, ConfigError};
 use crate::feed::{ApiKey, Key};
@@ -146,7 +147,7 @@ pub fn read_trust(config: &Config) -> Result<Given, ConfigError> {
     if config.trust_self {
         trusted.add(trust::loopback().into());
     }
-    trust::check_length(&trusted.at(0)).map_err(|error| {
+    trust::check_length(&trusted.at(UnixSeconds::ZERO)).map_err(|error| {
         let longest = if config.trust_file.is_empty() {
             "trust"
         } else {

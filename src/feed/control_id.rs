@@ -1,16 +1,19 @@
 //! The service's control ID: a position in its list.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::UnixSeconds;
+
 /// Longest control ID in digits: what an unsigned 64-bit number may have.
 const MAX_DIGITS: usize = 20;
-/// Oldest control ID that is taken for a time, in seconds: no list goes back further.
-const MAX_AGE: u64 = 30 * 86_400;
-/// How far in seconds the service's clock may be ahead of ours, and how far a saved end may lie beyond
+/// Oldest control ID that is taken for a time: no list goes back further.
+const MAX_AGE: Duration = Duration::from_secs(30 * 86_400);
+/// How far the service's clock may be ahead of ours, and how far a saved end may lie beyond
 /// `feed_ttl` for the same reason.
-pub const MAX_SKEW: u32 = 300;
+pub const MAX_SKEW: Duration = Duration::from_secs(300);
 /// The smallest control ID that must be a Unix time in seconds: mid-2017. Smaller ones may be counters.
 const FIRST_TIME: u128 = 1_500_000_000;
 
@@ -52,21 +55,19 @@ impl ControlId {
         self.value() > other.value()
     }
 
-    /// The Unix time in seconds at which the page's last address was listed. `None` if it is not
-    /// plausible: more than 5 minutes after `now`, or more than 30 days or `feed_ttl` seconds before
-    /// it, since a live service lists nothing that has ended.
-    pub fn listed_at(&self, now: u64, feed_ttl: u64) -> Option<u64> {
-        let time = u64::try_from(self.value()).ok()?;
+    /// When the page's last address was listed. `None` if that is not plausible: more than 5 minutes
+    /// after `now`, or more than 30 days or `feed_ttl` before it, since a live service lists nothing that has ended.
+    pub fn listed_at(&self, now: UnixSeconds, feed_ttl: Duration) -> Option<UnixSeconds> {
+        let time = UnixSeconds::new(u32::try_from(self.value()).ok()?);
         let max_age = feed_ttl.min(MAX_AGE);
-        let future = now.saturating_add(u64::from(MAX_SKEW));
-        (time <= future && time.saturating_add(max_age) > now).then_some(time)
+        (time <= now + MAX_SKEW && time + max_age > now).then_some(time)
     }
 
-    /// True if this is a time that lies `feed_ttl` seconds or more before `now` (Unix seconds). On the
+    /// True if this is a time that lies `feed_ttl` or more before `now`. On the
     /// page of a live service it proves that our clock is ahead, or `feed_ttl` too short.
-    pub fn is_too_old(&self, now: u64, feed_ttl: u64) -> bool {
-        let end = self.value().saturating_add(u128::from(feed_ttl));
-        self.value() >= FIRST_TIME && end <= u128::from(now)
+    pub fn is_too_old(&self, now: UnixSeconds, feed_ttl: Duration) -> bool {
+        let end = self.value().saturating_add(feed_ttl.as_secs().into());
+        self.value() >= FIRST_TIME && end <= now.get().into()
     }
 
     fn value(&self) -> u128 {
@@ -123,20 +124,27 @@ mod tests {
 
     #[test]
     fn a_time_only_if_plausible() {
-        let now = 1_795_300_000;
-        let id = |id: u64| ControlId::new(&id.to_string()).unwrap();
-        let at = |number: u64, ttl: u64| id(number).listed_at(now, ttl);
-        let (day, year) = (86_400, 365 * 86_400);
-        assert_eq!(at(now - 60, day), Some(now - 60));
-        assert_eq!(at(now + 300, day), Some(now + 300));
-        assert_eq!(at(now + 301, day), None);
-        assert_eq!(at(now - day + 1, day), Some(now - day + 1));
-        assert_eq!(at(now - day, day), None);
-        assert_eq!(at(now - 30 * day + 1, year), Some(now - 30 * day + 1));
-        assert_eq!(at(now - 30 * day, year), None);
-        assert_eq!(at(100, day), None);
-        assert!(id(now - day).is_too_old(now, day));
-        assert!(!id(now - day + 1).is_too_old(now, day));
-        assert!(!id(100).is_too_old(now, day));
+        let now = UnixSeconds::new(1_795_300_000);
+        let id = |time: UnixSeconds| ControlId::new(&time.to_string()).unwrap();
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        let (day, year) = (days(1), days(365));
+        for (shift, ttl, plausible) in [
+            (-60, day, true),
+            (300, day, true),
+            (301, day, false),
+            (1 - 86_400, day, true),
+            (-86_400, day, false),
+            (1 - 30 * 86_400, year, true),
+            (-30 * 86_400, year, false),
+        ] {
+            let time = now.shifted(shift);
+            let listed = id(time).listed_at(now, ttl);
+            assert_eq!(listed, plausible.then_some(time), "{shift}");
+        }
+        let counter = ControlId::beginning();
+        assert_eq!(counter.listed_at(now, day), None);
+        assert!(id(now.before(day)).is_too_old(now, day));
+        assert!(!id(now.before(day).shifted(1)).is_too_old(now, day));
+        assert!(!counter.is_too_old(now, day));
     }
 }

@@ -1,15 +1,18 @@
-//! The pauses: between polls, after errors, after a refusal. Times are milliseconds.
+//! The pauses: between polls, after errors, after a refusal.
+
+use std::time::Duration;
 
 use super::parse::Answer;
+use crate::clock::milliseconds;
 
 /// First pause after an error; it doubles with each further one.
-const ERROR_BASE: u64 = 5_000;
+const ERROR_BASE: Duration = Duration::from_secs(5);
 /// Longest pause after an error.
-const ERROR_CAP: u64 = 300_000;
+const ERROR_CAP: Duration = Duration::from_secs(300);
 /// Longest pause that the service may ask for with Retry-After.
-const RETRY_AFTER_CAP: u64 = 3_600_000;
+const RETRY_AFTER_CAP: Duration = Duration::from_secs(3_600);
 /// Pause after the service refused the key: asking again cannot help, a human must.
-const UNAUTHORIZED_PAUSE: u64 = 3_600_000;
+const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(3_600);
 
 /// What stands between us and the list. The caller logs changes of kind only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,20 +41,19 @@ impl Trouble {
         }
     }
 
-    /// Pause in ms after the `count`th failure in a row (from 1). `retry_after` is in seconds,
-    /// `window` is the rate limit's in seconds.
+    /// Pause after the `count`th failure in a row (from 1). `retry_after` is in seconds, `window` is the rate limit's.
     pub fn pause(
         self,
         count: u32,
         retry_after: Option<u64>,
-        window: u64,
+        window: Duration,
         jitter: &mut Jitter,
-    ) -> u64 {
+    ) -> Duration {
         // "At once", or a date that is over, is no wish: it would bring the same answer again.
         let asked = retry_after
             .filter(|&seconds| seconds > 0)
-            .map(|seconds| seconds.saturating_mul(1_000).min(RETRY_AFTER_CAP));
-        let doubled = |base: u64| {
+            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_CAP));
+        let doubled = |base: Duration| {
             let shift = count.saturating_sub(1).min(16);
             base.saturating_mul(1 << shift).min(ERROR_CAP)
         };
@@ -59,11 +61,11 @@ impl Trouble {
             (Trouble::Unauthorized, _) => UNAUTHORIZED_PAUSE,
             // Never sooner than asked for, and not all hosts of a key at the same instant.
             (Trouble::RateLimited | Trouble::Server, Some(asked)) => {
-                asked + jitter.below(asked / 20)
+                asked + jitter.up_to(asked / 20)
             }
             (Trouble::RateLimited, None) => {
                 // Requests of other hosts leave the window bit by bit.
-                let base = (window.saturating_mul(1_000) / 8).clamp(ERROR_BASE, ERROR_CAP);
+                let base = (window / 8).clamp(ERROR_BASE, ERROR_CAP);
                 jitter.around(doubled(base), 20)
             }
             _ => jitter.around(doubled(ERROR_BASE), 20),
@@ -87,6 +89,11 @@ impl Jitter {
         Jitter(getrandom::u64().unwrap_or(0))
     }
 
+    /// A pause of nothing to `limit`, both included, in whole milliseconds.
+    pub fn up_to(&mut self, limit: Duration) -> Duration {
+        Duration::from_millis(self.below(milliseconds(limit)))
+    }
+
     /// 0 to `limit`, both included.
     pub fn below(&mut self, limit: u64) -> u64 {
         // SplitMix64: a few instructions, good enough for pauses.
@@ -97,10 +104,12 @@ impl Jitter {
         (z ^ (z >> 31)) % limit.saturating_add(1).max(1)
     }
 
-    /// `value` give or take `percent`.
-    pub fn around(&mut self, value: u64, percent: u64) -> u64 {
+    /// `pause` give or take `percent`, in whole milliseconds.
+    pub fn around(&mut self, pause: Duration, percent: u64) -> Duration {
+        let value = milliseconds(pause);
         let spread = value.saturating_mul(percent) / 100;
-        (value - spread.min(value)).saturating_add(self.below(spread.saturating_mul(2)))
+        let least = value - spread.min(value);
+        Duration::from_millis(least.saturating_add(self.below(spread.saturating_mul(2))))
     }
 }
 
@@ -108,10 +117,12 @@ impl Jitter {
 mod tests {
     use super::*;
 
+    const WINDOW: Duration = Duration::from_secs(120);
+
     #[test]
     fn errors_back_off_to_five_minutes() {
         let mut jitter = Jitter::seeded(1);
-        let mut pause = |count| Trouble::Network.pause(count, None, 120, &mut jitter);
+        let mut pause = |count| Trouble::Network.pause(count, None, WINDOW, &mut jitter);
         for (count, middle) in [
             (1, 5_000),
             (2, 10_000),
@@ -119,7 +130,7 @@ mod tests {
             (7, 300_000),
             (u32::MAX, 300_000),
         ] {
-            let pause = pause(count);
+            let pause = milliseconds(pause(count));
             assert!(
                 (middle * 4 / 5..=middle * 6 / 5).contains(&pause),
                 "{count}: {pause}"
@@ -130,7 +141,8 @@ mod tests {
     #[test]
     fn the_services_wish_is_honoured_within_reason() {
         let mut jitter = Jitter::seeded(2);
-        let mut pause = |trouble: Trouble, s| trouble.pause(1, s, 120, &mut jitter);
+        let mut pause =
+            |trouble: Trouble, s| milliseconds(trouble.pause(1, s, WINDOW, &mut jitter));
         let asked = pause(Trouble::RateLimited, Some(40));
         assert!((40_000..=42_000).contains(&asked));
         assert!(pause(Trouble::Server, Some(u64::MAX)) <= 3_780_000);

@@ -19,7 +19,7 @@ use crate::firewall::socket_filter::kernel::Linux;
 use crate::firewall::socket_filter::watchdog;
 use crate::member;
 use crate::memory::{Arena, AtomicU32};
-use crate::shared::published::{Gauge, Place};
+use crate::shared::published::Place;
 use crate::shared::Shared;
 use crate::state::restore;
 use crate::sys::mmap::SharedArena;
@@ -171,11 +171,8 @@ unsafe extern "C" fn tick(_: u32, _: *mut c_void) {
 
 /// Takes the filters off the sockets while the updater does not keep them up to date.
 fn watch_over_filters(module: &Module) {
-    let alive = module
-        .shared
-        .published
-        .gauge(Place::SocketFilter, Gauge::Alive);
-    let now = u64::from(module.shared.now());
+    let alive = module.shared.published.alive(Place::SocketFilter);
+    let now = module.shared.now();
     if !watchdog::is_silent(alive, now) {
         return;
     }
@@ -184,7 +181,7 @@ fn watch_over_filters(module: &Module) {
         warning!(
             "socket filter: the updater has not been at work for {} s: the filter was taken off {released} sockets, \
              apiban_check() goes on",
-            now.saturating_sub(alive)
+            now.seconds_since(alive.unwrap_or_default())
         );
     }
 }
@@ -253,7 +250,7 @@ fn announce(module: &Module) {
         .and_then(|feed| feed.last_success);
     let age = match last_success {
         Some(then) if !shared.feed.is_empty() => {
-            let seconds = module.clock.unix().saturating_sub(then);
+            let seconds = module.clock.unix().seconds_since(then);
             format!(" (from the state file, {seconds} s old)")
         }
         _ => String::new(),

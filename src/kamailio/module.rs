@@ -103,7 +103,10 @@ impl Module {
 
     /// True once a minute, for one of all processes: for warnings that any packet may cause.
     pub fn may_warn(&self) -> bool {
-        let (now, last) = (self.shared.now(), self.last_warning.load(Ordering::Relaxed));
+        let (now, last) = (
+            self.shared.now().get(),
+            self.last_warning.load(Ordering::Relaxed),
+        );
         now.abs_diff(last) >= 60
             && self
                 .last_warning

@@ -1,26 +1,27 @@
 //! The cluster: `apiban.nodes`, its part of `apiban.status`, and `apiban.flush peer NODE`.
 
 use super::{crop, number, text, Arguments, Fault, Fields, Reply, Service};
+use crate::clock::UnixSeconds;
 use crate::shared::cluster::{Ask, Cluster, Number, ShownNode, SHOWN_NODES};
 use crate::shared::Shared;
 use crate::table::Entry;
 
 /// Seconds after which the process of the cluster counts as stuck: in a name lookup, for example.
-const STUCK_AFTER: u64 = 10;
+const STUCK_AFTER: u32 = 10;
 
 /// `apiban.nodes`.
 pub fn nodes(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
     let Some(cluster) = &service.shared().cluster else {
         return Ok(Reply::List(Vec::new()));
     };
-    let now = u64::from(service.shared().now());
+    let now = service.shared().now();
     let nodes = (0..SHOWN_NODES).filter_map(|n| ShownNode::read(cluster.node(n)));
     Ok(Reply::List(
         nodes.map(|node| describe(&node, now)).collect(),
     ))
 }
 
-fn describe(node: &ShownNode, now: u64) -> Fields {
+fn describe(node: &ShownNode, now: UnixSeconds) -> Fields {
     vec![
         text("node", &node.uri),
         text("state", &node.state),
@@ -28,8 +29,8 @@ fn describe(node: &ShownNode, now: u64) -> Fields {
         number("bans", node.bans),
         // A node that was never heard has no age.
         match node.heard {
-            0 => text("seen", "never"),
-            heard => number("seen", now.saturating_sub(heard)),
+            None => text("seen", "never"),
+            Some(heard) => number("seen", now.seconds_since(heard)),
         },
         number("refused", node.refused),
         text("version", &node.version),
@@ -57,10 +58,10 @@ fn state(service: &Service<'_>, cluster: Option<&Cluster>) -> &'static str {
     let Some(cluster) = cluster else {
         return "off";
     };
-    let turned = cluster.number(Number::Turned);
-    let age = u64::from(service.shared().now()).saturating_sub(turned);
+    let now = service.shared().now();
+    let turned = cluster.time(Number::Turned);
     match cluster.number(Number::Nodes) {
-        _ if turned != 0 && age > STUCK_AFTER => "stuck",
+        _ if turned.is_some_and(|at| now.seconds_since(at) > STUCK_AFTER) => "stuck",
         0 => "starting",
         1 => "alone",
         _ => "ok",

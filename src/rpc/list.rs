@@ -18,13 +18,13 @@ const TOP: (u64, u64) = (20, 100);
 /// One ban.
 pub fn describe(shared: &Shared, entry: &Entry, origin: Origin) -> Fields {
     let now = shared.now();
-    let since = shared.wall_offset().wall(u64::from(entry.since));
+    let since = shared.wall_offset().wall(entry.since);
     let mut fields = vec![
         text("ip", entry.subnet.to_string()),
         number("banned", 1u32),
         text("source", origin.name()),
-        number("expires", entry.value.saturating_sub(now)),
-        number("since", since),
+        number("expires", entry.value.seconds_since(now)),
+        number("since", since.get()),
         number("hits", entry.hits),
         text("reason", &entry.reason),
     ];

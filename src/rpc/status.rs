@@ -66,11 +66,12 @@ pub fn status(service: &Service<'_>, _: &Arguments) -> Result<Reply, Fault> {
 fn feed_status(service: &Service<'_>) -> Fields {
     let published = &service.shared().published;
     let offset = service.shared().wall_offset();
-    let now = u64::from(service.shared().now());
+    let now = service.shared().now();
     // 0 says that there is none.
-    let wall = |time| match published.number(time) {
-        0 => 0,
-        time => offset.wall(time),
+    let wall = |time| {
+        published
+            .time(time)
+            .map_or(0, |time| offset.wall(time).get())
     };
     vec![
         text("dataset", service.config.dataset.as_str()),
@@ -91,7 +92,9 @@ fn feed_status(service: &Service<'_>) -> Fields {
         number("last_success_ago", feed_age(service.shared())),
         number(
             "next_poll_in",
-            published.number(Number::FeedNextPoll).saturating_sub(now),
+            published
+                .time(Number::FeedNextPoll)
+                .map_or(0, |time| time.seconds_since(now)),
         ),
     ]
 }

@@ -1,5 +1,7 @@
 //! `apiban.trust_add`, `apiban.trust_del` and `apiban.trust_list`: trust that an operator lends, and all rules.
 
+use std::time::Duration;
+
 use super::list::page;
 use super::{number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
@@ -25,9 +27,9 @@ pub fn add(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault>
     let ttl = arguments.number(1, "ttl", 0, 0..=u64::from(MAX_TTL))?;
     let comment = arguments.get(2).unwrap_or_default();
     let now = service.shared().now();
-    let end = match u32::try_from(ttl) {
-        Ok(ttl) if ttl > 0 => now.saturating_add(ttl),
-        _ => NO_END,
+    let end = match ttl {
+        0 => NO_END,
+        ttl => now + Duration::from_secs(ttl),
     };
     let lent = service.shared().trust.lend(subnet, end, now, comment);
     lent.map_err(|problem| match problem {
@@ -82,7 +84,7 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
             let left = if end == NO_END {
                 0
             } else {
-                end.saturating_sub(now).min(LONGEST)
+                end.seconds_since(now).min(LONGEST)
             };
             vec![
                 text("rule", subnet.to_string()),

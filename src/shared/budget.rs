@@ -1,5 +1,6 @@
 //! How many new addresses the script may ban in this minute, over all workers.
 
+use crate::clock::UnixSeconds;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 
 /// The minute in the high half, what was spent in it in the low half.
@@ -17,11 +18,11 @@ impl Budget {
     }
 
     /// Spends one of `limit` a minute; 0 is no limit. False where all are spent.
-    pub fn spend(&self, now: u32, limit: u32) -> bool {
+    pub fn spend(&self, now: UnixSeconds, limit: u32) -> bool {
         if limit == 0 {
             return true;
         }
-        let minute = u64::from(now / 60);
+        let minute = minute(now);
         self.line[0]
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| match word {
                 _ if word >> 32 != minute => Some(minute << 32 | 1),
@@ -32,10 +33,14 @@ impl Budget {
     }
 
     /// True where nothing is left of this minute's `limit`.
-    pub fn is_spent(&self, now: u32, limit: u32) -> bool {
+    pub fn is_spent(&self, now: UnixSeconds, limit: u32) -> bool {
         let word = self.line[0].load(Ordering::Acquire);
-        limit != 0 && word >> 32 == u64::from(now / 60) && word as u32 >= limit
+        limit != 0 && word >> 32 == minute(now) && word as u32 >= limit
     }
+}
+
+fn minute(now: UnixSeconds) -> u64 {
+    u64::from(now.get() / 60)
 }
 
 #[cfg(test)]
@@ -46,8 +51,12 @@ mod tests {
     #[test]
     fn a_minute_has_its_limit() {
         let budget = Budget::new(&mut HeapArena).unwrap();
-        let spent = |now| (0..5).filter(|_| budget.spend(now, 3)).count();
+        let spent = |now| {
+            (0..5)
+                .filter(|_| budget.spend(UnixSeconds::new(now), 3))
+                .count()
+        };
         assert_eq!((spent(120), spent(179), spent(180)), (3, 0, 3));
-        assert!((0..100).all(|_| budget.spend(180, 0)));
+        assert!((0..100).all(|_| budget.spend(UnixSeconds::new(180), 0)));
     }
 }

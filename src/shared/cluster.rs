@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::changes::BanChanges;
+use super::published::point;
 use super::ring::Ring;
 use super::text::SharedText;
+use crate::clock::UnixSeconds;
 use crate::cluster::message::LONGEST;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory, LINE_WORDS};
 
@@ -41,7 +43,7 @@ pub enum Number {
     Refused,
     /// Messages that the DMQ callback did not take: not of this cluster, or no room.
     Dropped,
-    /// When the process worked last, Unix seconds.
+    /// When the process worked last.
     Turned,
     /// One more than the number of the [`crate::cluster::FeedMode`]; 0: not decided yet.
     Mode,
@@ -49,9 +51,9 @@ pub enum Number {
     Granted,
     /// The last request that the updater wishes to send.
     Wished,
-    /// Unix second of the fetcher's last success.
+    /// When the fetcher's last success was.
     FetchedSuccess,
-    /// Unix second of the fetcher's last full fetch.
+    /// When the fetcher's last full fetch was.
     FetchedFull,
     /// 1: the list here is the fetcher's.
     Whole,
@@ -59,9 +61,9 @@ pub enum Number {
     Held,
     /// 1: the service answers this node.
     OwnHealthy,
-    /// Unix second of this node's last success.
+    /// When this node's last success was.
     OwnSuccess,
-    /// Unix second of this node's last full fetch.
+    /// When this node's last full fetch was.
     OwnFull,
     /// Keep last: how many there are.
     Count,
@@ -123,6 +125,16 @@ impl Cluster {
     pub fn set(&self, number: Number, value: u64) {
         let index = number as usize;
         self.numbers[index / LINE_WORDS].0[index % LINE_WORDS].store(value, Ordering::Release);
+    }
+
+    /// A number that is a point in time; `None` if none was set.
+    pub fn time(&self, number: Number) -> Option<UnixSeconds> {
+        point(self.number(number))
+    }
+
+    /// Sets a number that is a point in time.
+    pub fn set_time(&self, number: Number, time: Option<UnixSeconds>) {
+        self.set(number, time.map_or(0, |time| time.get().into()));
     }
 
     /// Adds to a number that several processes count.
@@ -231,8 +243,8 @@ pub struct ShownNode {
     pub role: String,
     /// Its bans that are in force here.
     pub bans: u64,
-    /// Unix second at which it was heard last; 0: never.
-    pub heard: u64,
+    /// When it was heard last; `None`: never.
+    pub heard: Option<UnixSeconds>,
     /// Messages and bans of it that were refused.
     pub refused: u64,
     /// Its software.
@@ -250,7 +262,7 @@ impl ShownNode {
             self.state,
             self.role,
             self.bans,
-            self.heard,
+            self.heard.unwrap_or_default(),
             self.refused,
             if self.address.is_empty() {
                 "-"
@@ -272,7 +284,7 @@ impl ShownNode {
             state: next()?,
             role: next()?,
             bans: next()?.parse().ok()?,
-            heard: next()?.parse().ok()?,
+            heard: point(next()?.parse().ok()?),
             refused: next()?.parse().ok()?,
             address: next().filter(|address| address != "-").unwrap_or_default(),
             version: next().unwrap_or_default(),
@@ -313,7 +325,7 @@ mod tests {
             state: "ok".into(),
             role: "follower".into(),
             bans: 5,
-            heard: 1_795_300_000,
+            heard: Some(UnixSeconds::new(1_795_300_000)),
             refused: 7,
             version: "0.1.0 x".into(),
             address: "2001:db8::1".into(),

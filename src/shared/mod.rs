@@ -13,7 +13,7 @@ pub mod requests;
 pub mod ring;
 pub mod text;
 
-use crate::clock::WallOffset;
+use crate::clock::{UnixSeconds, WallOffset};
 use crate::config::Config;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 use crate::table::{Table, TableLayout};
@@ -122,28 +122,29 @@ impl Shared {
     /// The current second in internal time (see [`crate::clock`]), as one of the processes wrote it within the
     /// last second: reading it is no system call.
     #[inline]
-    pub fn now(&self) -> u32 {
-        self.clock[NOW].load(Ordering::Relaxed) as u32
+    pub fn now(&self) -> UnixSeconds {
+        // `set_now` stores nothing that is longer.
+        UnixSeconds::new(self.clock[NOW].load(Ordering::Relaxed) as u32)
     }
 
     /// Publishes the start of the server, in internal time.
-    pub fn started(&self, unix_seconds: u64) {
+    pub fn started(&self, now: UnixSeconds) {
         self.published
-            .set_number(published::Number::Started, unix_seconds);
+            .set_time(published::Number::Started, Some(now));
     }
 
     /// How far the wall clock is ahead of internal time.
     pub fn wall_offset(&self) -> WallOffset {
-        WallOffset(self.clock[WALL_OFFSET].load(Ordering::Relaxed) as i64)
+        WallOffset::new(self.clock[WALL_OFFSET].load(Ordering::Relaxed) as i64)
     }
 
     /// Sets how far the wall clock is ahead. Only the updater calls this.
     pub fn set_wall_offset(&self, offset: WallOffset) {
-        self.clock[WALL_OFFSET].store(offset.0 as u64, Ordering::Relaxed);
+        self.clock[WALL_OFFSET].store(offset.get() as u64, Ordering::Relaxed);
     }
 
     /// Sets the current second in internal time. Never goes back: two processes keep this clock.
-    pub fn set_now(&self, unix_seconds: u64) {
-        self.clock[NOW].fetch_max(unix_seconds, Ordering::Relaxed);
+    pub fn set_now(&self, now: UnixSeconds) {
+        self.clock[NOW].fetch_max(u64::from(now.get()), Ordering::Relaxed);
     }
 }

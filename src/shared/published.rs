@@ -3,6 +3,7 @@
 //! One writer, the updater.
 
 use super::text::SharedText;
+use crate::clock::UnixSeconds;
 use crate::memory::{Arena, AtomicU64, Line, Ordering, OutOfMemory, LINE_WORDS};
 
 /// Lines of one text: one word of sequence and length each, the rest is text.
@@ -83,7 +84,7 @@ pub enum Gauge {
     Elements,
     /// Bans that belong there.
     Wanted,
-    /// The second of internal time at which it was last known that the bans there are kept up to date.
+    /// See [`Published::alive`].
     Alive,
     /// Keep last: how many there are.
     Count,
@@ -92,6 +93,11 @@ pub enum Gauge {
 /// Index of a gauge among the numbers.
 fn index(place: Place, gauge: Gauge) -> usize {
     Number::Count as usize + place as usize * Gauge::Count as usize + gauge as usize
+}
+
+/// The point in time that a number stands for; 0 stands for none.
+pub(super) fn point(number: u64) -> Option<UnixSeconds> {
+    (number != 0).then(|| UnixSeconds::saturating(number))
 }
 
 /// The published.
@@ -121,6 +127,26 @@ impl Published {
     /// Sets a number.
     pub fn set_number(&self, number: Number, value: u64) {
         self.word(number as usize).store(value, Ordering::Relaxed);
+    }
+
+    /// A number that is a point in time; `None` if none was set.
+    pub fn time(&self, number: Number) -> Option<UnixSeconds> {
+        point(self.number(number))
+    }
+
+    /// Sets a number that is a point in time.
+    pub fn set_time(&self, number: Number, time: Option<UnixSeconds>) {
+        self.set_number(number, time.map_or(0, |time| time.get().into()));
+    }
+
+    /// When it was last known that the bans there are kept up to date, in internal time; `None`: never.
+    pub fn alive(&self, place: Place) -> Option<UnixSeconds> {
+        point(self.gauge(place, Gauge::Alive))
+    }
+
+    /// Sets when that was known.
+    pub fn set_alive(&self, place: Place, now: UnixSeconds) {
+        self.set_gauge(place, Gauge::Alive, now.get().into());
     }
 
     /// A number of a place that drops packets.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::WallOffset;
+use crate::clock::{UnixSeconds, WallOffset};
 use crate::feed::Saved;
 use crate::table::Entry;
 
@@ -29,9 +29,9 @@ pub struct Ban {
     /// Address or prefix.
     pub ip: String,
     /// Wall-clock second at which it ends.
-    pub end: u32,
+    pub end: UnixSeconds,
     /// Wall-clock second at which it was placed.
-    pub since: u32,
+    pub since: UnixSeconds,
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -48,11 +48,10 @@ fn is_zero(hits: &u32) -> bool {
 impl Ban {
     /// The ban of a table, its times by the wall clock.
     pub fn new(entry: Entry, offset: WallOffset) -> Self {
-        let wall = |time: u32| u32::try_from(offset.wall(u64::from(time))).unwrap_or(u32::MAX);
         Ban {
             ip: entry.subnet.to_string(),
-            end: wall(entry.value),
-            since: wall(entry.since),
+            end: offset.wall(entry.value),
+            since: offset.wall(entry.since),
             reason: entry.reason,
             hits: entry.hits,
         }
@@ -64,7 +63,7 @@ impl Ban {
 pub struct State {
     /// Wall-clock second at which the file was written; 0 if it does not say.
     #[serde(default)]
-    pub written: u64,
+    pub written: UnixSeconds,
     /// Where the walk through the list stands, and the requests already spent.
     pub feed: Option<Saved>,
     /// The list.

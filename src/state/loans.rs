@@ -1,10 +1,13 @@
 //! Trust that an operator lent, from the state file back into force, and over steps of the wall clock.
 
+use std::time::Duration;
+
 use super::Ban;
 use crate::address::Subnet;
-use crate::clock::WallOffset;
+use crate::clock::{UnixSeconds, WallOffset};
 use crate::shared::Shared;
-use crate::trust::NO_END;
+use crate::table::FIRST_END;
+use crate::trust::{LAST_END, NO_END};
 use crate::warning;
 
 /// A loan of the state file that has an end.
@@ -12,12 +15,12 @@ use crate::warning;
 pub struct SavedLoan {
     subnet: Subnet,
     /// Wall-clock second at which it ends.
-    end: u32,
+    end: UnixSeconds,
     /// Wall-clock second at which it was lent.
-    since: u32,
+    since: UnixSeconds,
     comment: Box<str>,
     /// The end that this gave it, in internal time; 0 if it seemed to be over.
-    placed: u32,
+    placed: UnixSeconds,
 }
 
 impl SavedLoan {
@@ -25,11 +28,8 @@ impl SavedLoan {
     /// taken back or renewed since the start stays as it is.
     pub fn settle(&mut self, shared: &Shared, offset: WallOffset) -> bool {
         let now = shared.now();
-        let internal = |wall: u32| {
-            u32::try_from(offset.internal(u64::from(wall)))
-                .unwrap_or(u32::MAX)
-                .clamp(1, NO_END - 1)
-        };
+        // Neither "never" nor "not placed", and not without end.
+        let internal = |wall| offset.internal(wall).clamp(FIRST_END, LAST_END);
         let end = internal(self.end);
         match shared.trust.lent().find(self.subnet) {
             Some(found) if found.value() != self.placed => return false,
@@ -51,7 +51,7 @@ impl SavedLoan {
 
 /// Puts loans in force again, at the start, when internal time is that of the wall clock. `ahead` seconds are taken
 /// off each time of the file. Returns those that have an end, also those that are over by the clock of the start.
-pub fn restore(shared: &Shared, loans: &[Ban], ahead: u32) -> Vec<SavedLoan> {
+pub fn restore(shared: &Shared, loans: &[Ban], ahead: Duration) -> Vec<SavedLoan> {
     let mut saved = Vec::new();
     for loan in loans {
         let Ok(subnet) = loan.ip.parse::<Subnet>() else {
@@ -59,11 +59,11 @@ pub fn restore(shared: &Shared, loans: &[Ban], ahead: u32) -> Vec<SavedLoan> {
         };
         let end = match loan.end {
             NO_END => NO_END,
-            end => end.saturating_sub(ahead),
+            end => end.before(ahead),
         };
         let live = end > shared.now();
         if live {
-            let since = loan.since.saturating_sub(ahead);
+            let since = loan.since.before(ahead);
             lend(shared, subnet, end, since, &loan.reason);
         }
         if loan.end != NO_END {
@@ -72,14 +72,20 @@ pub fn restore(shared: &Shared, loans: &[Ban], ahead: u32) -> Vec<SavedLoan> {
                 end: loan.end,
                 since: loan.since,
                 comment: loan.reason.as_str().into(),
-                placed: if live { end } else { 0 },
+                placed: if live { end } else { UnixSeconds::ZERO },
             });
         }
     }
     saved
 }
 
-fn lend(shared: &Shared, subnet: Subnet, end: u32, since: u32, comment: &str) -> bool {
+fn lend(
+    shared: &Shared,
+    subnet: Subnet,
+    end: UnixSeconds,
+    since: UnixSeconds,
+    comment: &str,
+) -> bool {
     let lent = shared.trust.lend(subnet, end, since, comment);
     if let Err(problem) = &lent {
         warning!("state_file: {subnet} is not trusted: {problem}");

@@ -13,7 +13,7 @@ use super::other_lists;
 use super::writer::StateFile;
 use crate::address::Subnet;
 use crate::bans::MAX_TTL;
-use crate::clock::WallOffset;
+use crate::clock::{UnixSeconds, WallOffset};
 use crate::config::Config;
 use crate::feed::control_id::MAX_SKEW;
 use crate::feed::Saved;
@@ -21,7 +21,7 @@ use crate::quote::{foreign, plain};
 use crate::shared::origin::Origin;
 use crate::shared::Shared;
 use crate::state::{self, Aside, Ban, LoadError, State};
-use crate::table::Inserted;
+use crate::table::{Inserted, FIRST_END};
 use crate::{error, info, warning};
 
 /// How often, and with which pause, a lock that another process has is tried again: a predecessor may be
@@ -58,12 +58,12 @@ pub struct SavedBan {
     pub origin: Origin,
     subnet: Subnet,
     /// Wall-clock second at which it ends.
-    end: u32,
+    end: UnixSeconds,
     /// Wall-clock second at which it was placed.
-    since: u32,
+    since: UnixSeconds,
     reason: Box<str>,
     /// The end that this gave it in the table, in internal time; 0 if it seemed to be over.
-    placed: u32,
+    placed: UnixSeconds,
 }
 
 impl SavedBan {
@@ -72,9 +72,9 @@ impl SavedBan {
     pub fn settle(&mut self, shared: &Shared, config: &Config, offset: WallOffset) -> bool {
         let now = shared.now();
         let table = shared.table(self.origin);
-        let latest = now.saturating_add(longest(self.origin, config));
-        let end = u32::try_from(offset.internal(u64::from(self.end))).unwrap_or(u32::MAX);
-        let end = end.clamp(1, latest);
+        let latest = now + longest(self.origin, config);
+        // A value of 0 has no place in the table.
+        let end = offset.internal(self.end).clamp(FIRST_END, latest);
         match table.find(self.subnet) {
             Some(found) if found.value() == self.placed => {
                 self.placed = end;
@@ -87,7 +87,7 @@ impl SavedBan {
         if end <= now || !is_bannable(shared, self.subnet) {
             return false;
         }
-        let since = offset.internal(u64::from(self.since)).min(u64::from(now)) as u32;
+        let since = offset.internal(self.since).min(now);
         match table.insert(self.subnet, end, since, &self.reason) {
             Inserted::New | Inserted::Extended => {
                 self.placed = end;
@@ -99,10 +99,10 @@ impl SavedBan {
 }
 
 /// The longest that a ban of this origin can last from now, in seconds.
-fn longest(origin: Origin, config: &Config) -> u32 {
+fn longest(origin: Origin, config: &Config) -> Duration {
     match origin {
-        Origin::Feed => config.feed_ttl.saturating_add(MAX_SKEW),
-        Origin::Local | Origin::Peer => MAX_TTL,
+        Origin::Feed => Duration::from_secs(config.feed_ttl.into()) + MAX_SKEW,
+        Origin::Local | Origin::Peer => Duration::from_secs(MAX_TTL.into()),
     }
 }
 
@@ -301,8 +301,7 @@ fn fingerprint(config: &Config) -> String {
 pub fn resume(config: &Config, shared: &Shared, state: State) -> Loaded {
     // A file from the future: the clock is behind now, or it was ahead then. Either way each ban had at that time
     // the rest that the file says.
-    let ahead = state.written.saturating_sub(u64::from(shared.now()));
-    let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+    let ahead = state.written.since(shared.now());
     let loans = loans::restore(shared, &state.trusted, ahead);
     let mut saved = Vec::new();
     let same_list = state
@@ -350,12 +349,12 @@ fn load_table(
     config: &Config,
     origin: Origin,
     bans: &[Ban],
-    ahead: u32,
+    ahead: Duration,
     saved: &mut Vec<SavedBan>,
 ) -> usize {
     let table = shared.table(origin);
     let now = shared.now();
-    let latest = now.saturating_add(longest(origin, config));
+    let latest = now + longest(origin, config);
     let mut loaded = 0;
     for ban in bans {
         let Ok(subnet) = ban.ip.parse::<Subnet>() else {
@@ -363,7 +362,7 @@ fn load_table(
         };
         if !is_bannable(shared, subnet) {
             let listed = origin == Origin::Feed && subnet.never_bannable().is_none();
-            let end = ban.end.saturating_sub(ahead).min(latest);
+            let end = ban.end.before(ahead).min(latest);
             if listed && end > now {
                 shared.trust.spared().insert(subnet, end, ban.since, "");
             }
@@ -375,13 +374,13 @@ fn load_table(
             end: ban.end,
             since: ban.since,
             reason: ban.reason.as_str().into(),
-            placed: 0,
+            placed: UnixSeconds::ZERO,
         };
         // A ban from the future: the clock was ahead when it was placed, so its end is, too.
-        let ahead = ahead.max(ban.since.saturating_sub(now));
-        let end = ban.end.saturating_sub(ahead).min(latest);
+        let ahead = ahead.max(ban.since.since(now));
+        let end = ban.end.before(ahead).min(latest);
         if end > now {
-            let since = ban.since.saturating_sub(ahead);
+            let since = ban.since.before(ahead);
             if table.insert(subnet, end, since, &ban.reason) == Inserted::Full {
                 let limit = match origin {
                     Origin::Feed => "max_feed_entries",

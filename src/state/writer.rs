@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::lock::StateLock;
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::feed::{HeldBack, Saved};
 use crate::quote::plain;
 use crate::shared::Shared;
@@ -18,15 +19,15 @@ use crate::table::Table;
 use crate::trust::NO_END;
 use crate::{error, notice, warning};
 
-/// Shortest pause between two writes, in milliseconds.
-const PAUSE: u64 = 5_000;
+/// Shortest pause between two writes.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Most bytes per second on average. A list and local bans of usual size have less than a megabyte; with
 /// full tables of the default size this writes the file every two minutes.
 const RATE: u64 = 250_000;
-/// Pause after a failure, in milliseconds.
-const RETRY: u64 = 30_000;
-/// A write that takes longer than this, in milliseconds, is logged.
-const SLOW: u64 = 30_000;
+/// Pause after a failure.
+const RETRY: Duration = Duration::from_secs(30);
+/// A write that takes longer than this is logged.
+const SLOW: Duration = Duration::from_secs(30);
 /// How long the end of the program waits for the disk.
 const LAST_WAIT: Duration = Duration::from_secs(8);
 
@@ -54,10 +55,10 @@ pub struct StateWriter {
     waker: Box<dyn Fn() -> Box<dyn Fn() + Send>>,
     thread: Option<Thread>,
     changed: bool,
-    /// Not written before this Unix time in milliseconds.
-    next: u64,
-    /// Since when the thread has been writing, in Unix milliseconds.
-    writing_since: Option<u64>,
+    /// Not written before this time.
+    next: UnixMillis,
+    /// Since when the thread has been writing.
+    writing_since: Option<UnixMillis>,
     slow: bool,
     /// Why the last attempt failed; empty if it did not.
     last_error: String,
@@ -71,7 +72,7 @@ impl StateWriter {
             waker: Box::new(move || Box::new(waker.clone())),
             thread: None,
             changed: false,
-            next: 0,
+            next: UnixMillis::ZERO,
             writing_since: None,
             slow: false,
             last_error: String::new(),
@@ -88,20 +89,20 @@ impl StateWriter {
         &self.last_error
     }
 
-    /// When to call [`StateWriter::save_if_due`] next, in Unix milliseconds.
-    pub fn due(&self, now: u64) -> u64 {
+    /// When to call [`StateWriter::save_if_due`] next.
+    pub fn due(&self, now: UnixMillis) -> UnixMillis {
         match (&self.file, self.writing_since, self.changed) {
-            (None, _, _) => u64::MAX,
+            (None, _, _) => UnixMillis::MAX,
             // The waker tells when it is done; a disk that hangs is looked at.
-            (_, Some(since), _) if !self.slow => since.saturating_add(SLOW).max(now),
-            (_, Some(_), _) | (_, None, false) => u64::MAX,
+            (_, Some(since), _) if !self.slow => (since + SLOW).max(now),
+            (_, Some(_), _) | (_, None, false) => UnixMillis::MAX,
             (_, None, true) => self.next.max(now),
         }
     }
 
     /// Takes the result of the last write, and begins a new one if the file is out of date and the pause
     /// is over.
-    pub fn save_if_due(&mut self, now: u64, state: impl FnOnce() -> State) {
+    pub fn save_if_due(&mut self, now: UnixMillis, state: impl FnOnce() -> State) {
         self.take_result(now);
         if let Some(since) = self.writing_since {
             self.warn_if_slow(now, since);
@@ -114,7 +115,7 @@ impl StateWriter {
 
     /// The last write: waits for the one under way, then for one more if the file is out of date, but
     /// for eight seconds at most.
-    pub fn end(&mut self, now: u64, state: impl FnOnce() -> State) {
+    pub fn end(&mut self, now: UnixMillis, state: impl FnOnce() -> State) {
         let deadline = Instant::now() + LAST_WAIT;
         if self.file.is_none() || !self.wait(now, deadline) {
             return;
@@ -133,7 +134,7 @@ impl StateWriter {
         }
     }
 
-    fn begin(&mut self, now: u64, state: State) {
+    fn begin(&mut self, now: UnixMillis, state: State) {
         if self.thread.is_none() {
             self.thread = self.start();
         }
@@ -169,7 +170,7 @@ impl StateWriter {
         Some(Thread { jobs, results })
     }
 
-    fn take_result(&mut self, now: u64) {
+    fn take_result(&mut self, now: UnixMillis) {
         let Some(thread) = self
             .thread
             .as_ref()
@@ -185,7 +186,7 @@ impl StateWriter {
     }
 
     /// Waits until nothing is being written; false if it takes too long.
-    fn wait(&mut self, now: u64, deadline: Instant) -> bool {
+    fn wait(&mut self, now: UnixMillis, deadline: Instant) -> bool {
         let Some(thread) = self
             .thread
             .as_ref()
@@ -208,23 +209,23 @@ impl StateWriter {
         true
     }
 
-    fn lost(&mut self, now: u64) {
+    fn lost(&mut self, now: UnixMillis) {
         self.thread = None;
         self.ended(now, Err(io::Error::other("the writing thread is gone")));
     }
 
-    fn ended(&mut self, now: u64, result: Written) {
+    fn ended(&mut self, now: UnixMillis, result: Written) {
         self.writing_since = None;
         match result {
             Ok(bytes) => {
-                self.next = now.saturating_add(pause(bytes));
+                self.next = now + pause(bytes);
                 if !std::mem::take(&mut self.last_error).is_empty() || self.slow {
                     notice!("state_file {}: written again", self.name());
                 }
             }
             Err(error) => {
                 self.changed = true;
-                self.next = now.saturating_add(RETRY);
+                self.next = now + RETRY;
                 // Once, until it works again.
                 let first = self.last_error.is_empty();
                 self.last_error = explain(&error);
@@ -239,13 +240,13 @@ impl StateWriter {
         }
     }
 
-    fn warn_if_slow(&mut self, now: u64, since: u64) {
-        if !self.slow && now.saturating_sub(since) >= SLOW {
+    fn warn_if_slow(&mut self, now: UnixMillis, since: UnixMillis) {
+        if !self.slow && now.since(since) >= SLOW {
             self.slow = true;
             warning!(
                 "state_file {}: writing it takes more than {} s; all else goes on",
                 self.name(),
-                SLOW / 1_000
+                SLOW.as_secs()
             );
         }
     }
@@ -256,9 +257,9 @@ impl StateWriter {
     }
 }
 
-/// The pause after a write of so many bytes, in milliseconds.
-fn pause(bytes: u64) -> u64 {
-    (bytes.saturating_mul(1_000) / RATE).max(PAUSE)
+/// The pause after a write of so many bytes.
+fn pause(bytes: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1_000) / RATE).max(PAUSE)
 }
 
 fn write(file: &StateFile, state: &State) -> Written {
@@ -297,9 +298,9 @@ pub fn collect(shared: &Shared, feed: Saved) -> State {
         }
         trusted.push(loan);
     });
-    let wall = |time: Option<u64>| time.map(|time| offset.wall(time));
+    let wall = |time: Option<UnixSeconds>| time.map(|time| offset.wall(time));
     State {
-        written: offset.wall(u64::from(now)),
+        written: offset.wall(now),
         feed: Some(Saved {
             last_success: wall(feed.last_success),
             last_full: wall(feed.last_full),
@@ -307,7 +308,11 @@ pub fn collect(shared: &Shared, feed: Saved) -> State {
                 since: offset.wall(held.since),
                 ..held
             }),
-            budget: feed.budget.iter().map(|&ms| offset.wall_ms(ms)).collect(),
+            budget: feed
+                .budget
+                .iter()
+                .map(|&sent| offset.wall_ms(sent))
+                .collect(),
             ..feed
         }),
         listed,
@@ -319,6 +324,7 @@ pub fn collect(shared: &Shared, feed: Saved) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::at_ms;
 
     fn writer(path: &std::path::Path) -> (StateWriter, Receiver<()>) {
         let (tell, told) = mpsc::channel();
@@ -345,23 +351,23 @@ mod tests {
             });
             began
         };
-        assert!(!begins(&mut writer, 1_000));
+        assert!(!begins(&mut writer, at_ms(1_000)));
         writer.changed();
-        assert!(begins(&mut writer, 1_000));
+        assert!(begins(&mut writer, at_ms(1_000)));
         // While it is written, nothing else begins; its end is what the pause counts from.
         writer.changed();
-        assert!(!begins(&mut writer, 1_000_000));
+        assert!(!begins(&mut writer, at_ms(1_000_000)));
         written.recv().unwrap();
         if writer.writing_since.is_some() {
-            writer.save_if_due(1_000, || unreachable!("the pause is not over"));
+            writer.save_if_due(at_ms(1_000), || unreachable!("the pause is not over"));
         }
-        let due = writer.due(1_001);
-        assert!(!begins(&mut writer, due - 1));
+        let due = writer.due(at_ms(1_001));
+        assert!(!begins(&mut writer, due.shifted(-1)));
         assert!(begins(&mut writer, due));
         written.recv().unwrap();
         writer.changed();
         std::fs::remove_file(&path).unwrap();
-        writer.end(due + 1, State::default);
+        writer.end(due.shifted(1), State::default);
         assert!(path.exists());
     }
 
@@ -369,17 +375,17 @@ mod tests {
     fn a_large_file_is_written_less_often() {
         assert_eq!(pause(100), PAUSE);
         assert_eq!(pause(RATE * 5), PAUSE);
-        assert_eq!(pause(30_000_000), 120_000);
+        assert_eq!(pause(30_000_000), Duration::from_secs(120));
     }
 
     #[test]
     fn a_failure_is_retried_later() {
         let (mut writer, written) = writer("/nonexistent/folder/state".as_ref());
         writer.changed();
-        writer.save_if_due(1_000, State::default);
+        writer.save_if_due(at_ms(1_000), State::default);
         written.recv().unwrap();
-        writer.save_if_due(2_000, State::default);
-        assert_eq!(writer.due(2_001), 2_000 + RETRY);
+        writer.save_if_due(at_ms(2_000), State::default);
+        assert_eq!(writer.due(at_ms(2_001)), at_ms(2_000) + RETRY);
     }
 
     #[test]
@@ -392,11 +398,11 @@ mod tests {
         let (_never, results) = mpsc::channel();
         writer.thread = Some(Thread { jobs, results });
         writer.changed();
-        writer.save_if_due(1_000, State::default);
-        assert_eq!(writer.due(2_000), 1_000 + SLOW);
-        writer.save_if_due(1_000 + SLOW, || unreachable!("it is writing"));
+        writer.save_if_due(at_ms(1_000), State::default);
+        assert_eq!(writer.due(at_ms(2_000)), at_ms(1_000) + SLOW);
+        writer.save_if_due(at_ms(1_000) + SLOW, || unreachable!("it is writing"));
         assert!(writer.slow);
-        assert_eq!(writer.due(40_000), u64::MAX);
-        assert!(!writer.wait(40_000, Instant::now()));
+        assert_eq!(writer.due(at_ms(40_000)), UnixMillis::MAX);
+        assert!(!writer.wait(at_ms(40_000), Instant::now()));
     }
 }

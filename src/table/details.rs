@@ -4,6 +4,7 @@
 //! are used: hits of entries that never hit cost no memory. They are read by people, through RPC, and not
 //! by the check: a reader that meets a slot in the moment of its reuse may see a mixed answer.
 
+use crate::clock::UnixSeconds;
 use crate::quote::printable;
 
 use super::slot::Slot;
@@ -40,9 +41,9 @@ impl Details {
     }
 
     /// Starts the record of a new entry.
-    pub fn begin(&self, slot: Slot, since: u32, reason: &str) {
+    pub fn begin(&self, slot: Slot, since: UnixSeconds, reason: &str) {
         // Only a slot that was used before can have hits. Even a look would make a shared page real.
-        let fresh = self.since[slot.index()].swap(since, Ordering::Relaxed) == 0;
+        let fresh = self.since[slot.index()].swap(since.get(), Ordering::Relaxed) == 0;
         if !fresh {
             self.hits[slot.index()].store(0, Ordering::Relaxed);
         }
@@ -53,8 +54,8 @@ impl Details {
     }
 
     /// Gives an entry that exists another beginning and reason; its hits stay.
-    pub fn renew(&self, slot: Slot, since: u32, reason: &str) {
-        self.since[slot.index()].store(since, Ordering::Relaxed);
+    pub fn renew(&self, slot: Slot, since: UnixSeconds, reason: &str) {
+        self.since[slot.index()].store(since.get(), Ordering::Relaxed);
         self.set_reason(slot, reason);
     }
 
@@ -84,9 +85,9 @@ impl Details {
         }
     }
 
-    /// Unix time in seconds at which the entry came.
-    pub fn since(&self, slot: Slot) -> u32 {
-        self.since[slot.index()].load(Ordering::Relaxed)
+    /// When the entry came.
+    pub fn since(&self, slot: Slot) -> UnixSeconds {
+        UnixSeconds::new(self.since[slot.index()].load(Ordering::Relaxed))
     }
 
     /// Packets seen; wraps at 2^32.

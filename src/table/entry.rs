@@ -1,30 +1,54 @@
 //! What goes into a table and comes out of it.
 
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU64;
 
 use super::nets::Key;
 use super::slot::Slot;
 use crate::address::Subnet;
+use crate::clock::UnixSeconds;
+
+/// What a table stores of each entry, as a number of 32 bits that is not zero.
+pub trait Value: Copy {
+    /// As the number.
+    fn into_number(self) -> u32;
+    /// Back from a number that [`Value::into_number`] made.
+    fn from_number(number: u32) -> Self;
+}
+
+/// The end of a ban.
+impl Value for UnixSeconds {
+    #[inline(always)]
+    fn into_number(self) -> u32 {
+        self.get()
+    }
+
+    #[inline(always)]
+    fn from_number(number: u32) -> Self {
+        UnixSeconds::new(number)
+    }
+}
 
 /// An entry that a lookup found: one word, so that a lookup returns it in a register.
 #[derive(Clone, Copy, Debug)]
-pub struct Found(NonZeroU64);
+pub struct Found<V = UnixSeconds>(NonZeroU64, PhantomData<V>);
 
-impl Found {
-    /// An entry with this value, which is not zero; `None` where it is.
+impl<V: Value> Found<V> {
+    /// An entry with this number, which is not zero; `None` where it is.
     #[inline]
-    pub(super) fn new(value: u32, slot: Slot) -> Option<Self> {
-        if value == 0 {
+    pub(super) fn new(number: u32, slot: Slot) -> Option<Self> {
+        if number == 0 {
             return None;
         }
-        NonZeroU64::new(u64::from(value) << 32 | slot.index() as u64).map(Found)
+        let word = NonZeroU64::new(u64::from(number) << 32 | slot.index() as u64)?;
+        Some(Found(word, PhantomData))
     }
 
-    /// The Unix second at which the ban ends, or what the owner of the table stored.
+    /// When the ban ends, or what else the table stores.
     #[inline]
-    pub fn value(self) -> u32 {
-        (self.0.get() >> 32) as u32
+    pub fn value(self) -> V {
+        V::from_number((self.0.get() >> 32) as u32)
     }
 
     /// Its slot, as the table counts them.
@@ -45,13 +69,13 @@ pub enum Further {
 
 /// Everything known of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<V = UnixSeconds> {
     /// What is listed.
     pub subnet: Subnet,
-    /// The Unix second at which the ban ends.
-    pub value: u32,
-    /// The Unix second at which it came.
-    pub since: u32,
+    /// When the ban ends, or what else the table stores.
+    pub value: V,
+    /// When it came.
+    pub since: UnixSeconds,
     /// Packets it met.
     pub hits: u32,
     /// Why it is there; empty where the table keeps no reasons.

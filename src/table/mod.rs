@@ -1,7 +1,7 @@
 //! The ban table: addresses and prefixes with an end, in memory shared by all processes.
 //!
 //! It knows nothing of Kamailio. IPv4 addresses stand in `hosts`, seven to a cache line; IPv6 and
-//! prefixes in `nets`. The value of an entry is the Unix second at which it ends, so that key and
+//! prefixes in `nets`. The value of an entry is the second at which it ends, so that key and
 //! end are always read and written together. Trust uses the same table with another value.
 
 mod buckets;
@@ -10,22 +10,25 @@ mod details;
 mod entry;
 mod hosts;
 mod lengths;
+mod lookup;
 mod nets;
 mod slot;
 mod sweep;
 
 use std::hash::{BuildHasher, Hasher};
+use std::marker::PhantomData;
 use std::net::IpAddr;
 
 use foldhash::fast::FixedState;
 
 use crate::address::Subnet;
+use crate::clock::UnixSeconds;
 use crate::memory::{fence, Arena, Line, Ordering, OutOfMemory, WrittenPages};
 use buckets::Buckets;
 use details::Details;
 pub use details::REASON_MAX;
 use entry::{host_address, key_of, subnet_of};
-pub use entry::{Entry, Found, Further, Inserted};
+pub use entry::{Entry, Found, Further, Inserted, Value};
 use hosts::Hosts;
 use lengths::{Length, Lengths};
 use nets::{Key, Nets};
@@ -33,6 +36,9 @@ use slot::{Placed, Raise, Slot};
 
 /// Longest ban in seconds: ten years.
 pub const MAX_TTL: u32 = 315_360_000;
+
+/// The earliest end that a table stores: a value is not zero.
+pub const FIRST_END: UnixSeconds = UnixSeconds::new(1);
 
 /// Buckets are this full, in percent, when a table holds as many entries as it may.
 const LOAD_PERCENT: usize = 60;
@@ -57,9 +63,9 @@ pub struct TableLayout {
     pub reasons: bool,
 }
 
-/// A table of addresses and prefixes.
+/// A table of addresses and prefixes with the ends of their bans, or with values of another kind.
 #[derive(Clone)]
-pub struct Table {
+pub struct Table<V = UnixSeconds> {
     header: &'static Line,
     hosts: Hosts,
     written_hosts: WrittenPages,
@@ -69,9 +75,10 @@ pub struct Table {
     details: Details,
     hasher: FixedState,
     capacity: usize,
+    values: PhantomData<V>,
 }
 
-impl Table {
+impl<V: Value> Table<V> {
     /// An empty table. `seed` keys the hash: it must be unknown to whoever chooses addresses.
     ///
     /// # Errors
@@ -97,6 +104,7 @@ impl Table {
             nets,
             hasher: FixedState::with_seed(seed),
             capacity,
+            values: PhantomData,
         })
     }
 
@@ -126,98 +134,19 @@ impl Table {
         self.header[COUNT].load(Ordering::Relaxed) == 0
     }
 
-    /// The entry with a value above `now` that covers `ip`: the address itself, then the prefixes in use.
-    #[inline(always)]
-    pub fn lookup(&self, ip: IpAddr, now: u32) -> Option<Found> {
-        match ip.to_canonical() {
-            IpAddr::V4(v4) => match self.lookup_fast(v4.to_bits(), || now) {
-                Ok(found) => found,
-                Err(further) => self.lookup_further(v4.to_bits(), further, now),
-            },
-            IpAddr::V6(v6) => self.lookup_v6(v6.to_bits(), now),
-        }
-    }
-
-    /// What one line says of an IPv4 address, which almost always is the answer: an entry above `now`, or
-    /// none. The error says that [`Table::lookup`] may find one elsewhere.
-    #[inline(always)]
-    pub fn lookup_fast(&self, bits: u32, now: impl Fn() -> u32) -> Result<Option<Found>, Further> {
-        if self.is_empty() {
-            return Ok(None);
-        }
-        let hash = self.hash_host(bits);
-        let (found, more) = self.hosts.lookup_fast(bits, hash, now);
-        if let Some((slot, value)) = found {
-            return Ok(Found::new(value, slot));
-        }
-        if more {
-            return Err(Further::Hosts(hash));
-        }
-        if self.header[V4_PREFIXES].load(Ordering::Relaxed) != 0 {
-            return Err(Further::Prefixes);
-        }
-        Ok(None)
-    }
-
-    #[inline(never)]
-    fn lookup_further(&self, bits: u32, further: Further, now: u32) -> Option<Found> {
-        if let Further::Hosts(hash) = further {
-            if let Some((slot, value)) = self.hosts.lookup(bits, hash, now) {
-                return Found::new(value, slot);
-            }
-        }
-        if self.header[V4_PREFIXES].load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        self.lookup_lengths(0xffff << 32 | u128::from(bits), true, now)
-    }
-
-    #[inline(never)]
-    fn lookup_v6(&self, bits: u128, now: u32) -> Option<Found> {
-        if self.header[V6_PREFIXES].load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        self.lookup_lengths(bits, false, now)
-    }
-
-    /// One probe for each length in use; `bits` in the form of [`Key`].
-    #[inline(never)]
-    fn lookup_lengths(&self, bits: u128, is_v4: bool, now: u32) -> Option<Found> {
-        self.lengths.find(is_v4, |length| {
-            let length = if is_v4 { length + 96 } else { length };
-            let key = Key {
-                bits: bits & (u128::MAX << (128 - u32::from(length))),
-                length,
-            };
-            let (slot, value) = self.nets.lookup(key, self.hash_net(key), now)?;
-            Found::new(value, self.after_hosts(slot))
-        })
-    }
-
-    /// The entry for exactly this address or prefix, ended or not.
-    pub fn find(&self, subnet: Subnet) -> Option<Found> {
-        if let Some(address) = host_address(subnet) {
-            let (slot, value) = self.hosts.lookup(address, self.hash_host(address), 0)?;
-            return Found::new(value, slot);
-        }
-        let key = key_of(subnet);
-        let (slot, value) = self.nets.lookup(key, self.hash_net(key), 0)?;
-        Found::new(value, self.after_hosts(slot))
-    }
-
     /// Counts one packet that met the entry.
     #[inline]
-    pub fn hit(&self, found: Found) {
+    pub fn hit(&self, found: Found<V>) {
         self.details.hit(found.slot());
     }
 
     /// Packets that met the entry.
-    pub fn hits(&self, found: Found) -> u32 {
+    pub fn hits(&self, found: Found<V>) -> u32 {
         self.details.hits(found.slot())
     }
 
     /// Counts packets that met the entry elsewhere, such as in the kernel. Not for the check path.
-    pub fn add_hits(&self, found: Found, packets: u64) {
+    pub fn add_hits(&self, found: Found<V>, packets: u64) {
         self.details.add_hits(found.slot(), packets);
     }
 
@@ -229,7 +158,7 @@ impl Table {
     }
 
     /// Everything known of a found entry; `None` where its slot has been reused meanwhile.
-    pub fn entry(&self, found: Found) -> Option<Entry> {
+    pub fn entry(&self, found: Found<V>) -> Option<Entry<V>> {
         let slot = found.slot();
         let (subnet, value) = match slot.index().checked_sub(self.hosts.slots()) {
             None => {
@@ -250,9 +179,9 @@ impl Table {
         Slot::new(self.hosts.slots() + slot.index())
     }
 
-    /// Adds an entry, or lets the longer end win. `value` is not zero; `since` in Unix seconds. There is no room
-    /// for a prefix of length 0.
-    pub fn insert(&self, subnet: Subnet, value: u32, since: u32, reason: &str) -> Inserted {
+    /// Adds an entry, or lets the longer end win. `value` is not zero. There is no room for a prefix of length 0.
+    pub fn insert(&self, subnet: Subnet, value: V, since: UnixSeconds, reason: &str) -> Inserted {
+        let value = value.into_number();
         loop {
             if let Some(known) = self.raise(subnet, value, reason) {
                 return known;
@@ -348,7 +277,8 @@ impl Table {
     }
 
     /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
-    pub fn replace(&self, subnet: Subnet, value: u32) -> bool {
+    pub fn replace(&self, subnet: Subnet, value: V) -> bool {
+        let value = value.into_number();
         let replaced = match host_address(subnet) {
             Some(address) => self.hosts.replace(address, self.hash_host(address), value),
             None => {
@@ -364,11 +294,11 @@ impl Table {
 
     /// Adds an entry, or overwrites one that exists with a higher or lower value and this reason; false if there
     /// is no room.
-    pub fn put(&self, subnet: Subnet, value: u32, since: u32, reason: &str) -> bool {
+    pub fn put(&self, subnet: Subnet, value: V, since: UnixSeconds, reason: &str) -> bool {
         if !self.replace(subnet, value) {
             return self.insert(subnet, value, since, reason) != Inserted::Full;
         }
-        self.lower_mark(value);
+        self.lower_mark(value.into_number());
         if let Some(found) = self.find(subnet) {
             self.details.renew(found.slot(), since, reason);
         }
@@ -390,10 +320,10 @@ impl Table {
         removed > 0
     }
 
-    fn describe(&self, subnet: Subnet, value: u32, slot: Slot) -> Entry {
+    fn describe(&self, subnet: Subnet, number: u32, slot: Slot) -> Entry<V> {
         Entry {
             subnet,
-            value,
+            value: V::from_number(number),
             since: self.details.since(slot),
             hits: self.details.hits(slot),
             reason: self.details.reason(slot),

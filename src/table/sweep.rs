@@ -4,14 +4,16 @@ use std::net::IpAddr;
 
 use super::entry::subnet_of;
 use super::slot::Slot;
-use super::{Entry, Table, COUNT, EARLIEST};
+use super::{Entry, Table, Value, COUNT, EARLIEST};
 use crate::address::Subnet;
+use crate::clock::UnixSeconds;
 use crate::memory::{fence, Ordering};
 
 impl Table {
     /// Removes what ended at or before `now` and shows each to `ended`. Costs nothing before the
     /// earliest end. One process at a time may call this.
-    pub fn expire(&self, now: u32, mut ended: impl FnMut(Entry)) {
+    pub fn expire(&self, now: UnixSeconds, mut ended: impl FnMut(Entry)) {
+        let now = now.get();
         if self.is_empty() || self.header[EARLIEST].load(Ordering::Relaxed) > u64::from(now) {
             return;
         }
@@ -37,25 +39,32 @@ impl Table {
         self.header[EARLIEST].fetch_min(earliest, Ordering::Relaxed);
     }
 
+    /// Shows every entry that ends after `now` once, in no order.
+    pub fn for_each_live(&self, now: UnixSeconds, visit: impl FnMut(Entry)) {
+        self.for_each_above(now.get(), visit);
+    }
+}
+
+impl<V: Value> Table<V> {
     /// Removes the entries for which `keep` says no; returns how many went.
-    pub fn retain(&self, mut keep: impl FnMut(Subnet, u32) -> bool) -> usize {
+    pub fn retain(&self, mut keep: impl FnMut(Subnet, V) -> bool) -> usize {
         self.sweep(
-            |subnet, value, _| (!keep(subnet, value)).then_some(()),
+            |subnet, value, _| (!keep(subnet, V::from_number(value))).then_some(()),
             drop,
         )
     }
 
     /// Shows every entry once, in no order, those that ended included.
-    pub fn for_each(&self, visit: impl FnMut(Entry)) {
-        self.for_each_live(0, visit);
+    pub fn for_each(&self, visit: impl FnMut(Entry<V>)) {
+        self.for_each_above(0, visit);
     }
 
-    /// Shows every entry with a value above `now` once, in no order.
-    pub fn for_each_live(&self, now: u32, mut visit: impl FnMut(Entry)) {
+    /// Shows every entry with a number above `floor` once, in no order.
+    fn for_each_above(&self, floor: u32, mut visit: impl FnMut(Entry<V>)) {
         self.sweep(
             |subnet, value, slot| {
                 // Of two copies (see `hosts`) the one that a search finds.
-                if value > now && self.find(subnet).is_none_or(|found| found.slot() == slot) {
+                if value > floor && self.find(subnet).is_none_or(|found| found.slot() == slot) {
                     visit(self.describe(subnet, value, slot));
                 }
                 None

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::{Further, Inserted, Table, TableLayout};
 use crate::address::Subnet;
+use crate::clock::simulated::at;
 use crate::memory::HeapArena;
 
 fn table(capacity: usize) -> Table {
@@ -36,35 +37,43 @@ fn ip(text: &str) -> IpAddr {
 #[test]
 fn a_prefix_that_is_gone_costs_nothing() {
     let table = table(10);
-    let fast = || table.lookup_fast(0x0a00_0001, || 50);
-    table.insert(subnet("192.0.2.7"), 200, 50, "");
+    let fast = || table.lookup_fast(0x0a00_0001, || at(50));
+    table.insert(subnet("192.0.2.7"), at(200), at(50), "");
     assert!(matches!(fast(), Ok(None)));
     for remove in [
         |table: &Table| assert!(table.remove(subnet("198.51.100.0/24"))),
-        |table: &Table| table.expire(100, |_| ()),
+        |table: &Table| table.expire(at(100), |_| ()),
         |table: &Table| {
             table.retain(|subnet, _| subnet.is_host());
         },
     ] {
-        table.insert(subnet("198.51.100.0/24"), 100, 50, "");
+        table.insert(subnet("198.51.100.0/24"), at(100), at(50), "");
         assert!(matches!(fast(), Err(Further::Prefixes)));
-        assert!(table.lookup(ip("198.51.100.9"), 50).is_some());
+        assert!(table.lookup(ip("198.51.100.9"), at(50)).is_some());
         remove(&table);
         assert!(matches!(fast(), Ok(None)));
-        assert!(table.lookup(ip("198.51.100.9"), 50).is_none());
+        assert!(table.lookup(ip("198.51.100.9"), at(50)).is_none());
     }
     assert_eq!(
-        table.insert(subnet("0.0.0.0/0"), 100, 50, ""),
+        table.insert(subnet("0.0.0.0/0"), at(100), at(50), ""),
         Inserted::Full
     );
-    assert_eq!(table.insert(subnet("::/0"), 100, 50, ""), Inserted::Full);
+    assert_eq!(
+        table.insert(subnet("::/0"), at(100), at(50), ""),
+        Inserted::Full
+    );
     assert_eq!(table.len(), 1);
 }
 
 #[test]
 fn a_reason_cannot_forge_lines() {
     let table = table(10);
-    table.insert(subnet("192.0.2.7"), 100, 50, "x\nip: 192.0.2.8\u{1b}[1m");
+    table.insert(
+        subnet("192.0.2.7"),
+        at(100),
+        at(50),
+        "x\nip: 192.0.2.8\u{1b}[1m",
+    );
     let entry = table.entry(table.find(subnet("192.0.2.7")).unwrap());
     assert_eq!(entry.unwrap().reason, "x?ip: 192.0.2.8?[1m");
 }
@@ -79,24 +88,24 @@ fn an_entry_lives_until_its_end() {
         "2001:db8:1::/64",
     ] {
         assert_eq!(
-            table.insert(subnet(text), 100, 50, "scan"),
+            table.insert(subnet(text), at(100), at(50), "scan"),
             Inserted::New,
             "{text}"
         );
         assert_eq!(
-            table.insert(subnet(text), 90, 60, ""),
+            table.insert(subnet(text), at(90), at(60), ""),
             Inserted::Kept,
             "{text}"
         );
         assert_eq!(
-            table.insert(subnet(text), 110, 60, ""),
+            table.insert(subnet(text), at(110), at(60), ""),
             Inserted::Extended,
             "{text}"
         );
         let entry = table.entry(table.find(subnet(text)).unwrap()).unwrap();
         assert_eq!(
             (entry.subnet, entry.value, entry.since),
-            (subnet(text), 110, 50)
+            (subnet(text), at(110), at(50))
         );
         assert_eq!(entry.reason, "scan");
     }
@@ -108,11 +117,13 @@ fn an_entry_lives_until_its_end() {
         "2001:db8:1::ffff",
     ] {
         assert_eq!(
-            table.lookup(ip(address), 109).map(|found| found.value()),
-            Some(110),
+            table
+                .lookup(ip(address), at(109))
+                .map(|found| found.value()),
+            Some(at(110)),
             "{address}"
         );
-        assert!(table.lookup(ip(address), 110).is_none(), "{address}");
+        assert!(table.lookup(ip(address), at(110)).is_none(), "{address}");
     }
     for address in [
         "192.0.2.8",
@@ -120,24 +131,24 @@ fn an_entry_lives_until_its_end() {
         "198.51.101.0",
         "2001:db8:1:1::1",
     ] {
-        assert!(table.lookup(ip(address), 1).is_none(), "{address}");
+        assert!(table.lookup(ip(address), at(1)).is_none(), "{address}");
     }
 }
 
 #[test]
 fn the_sweep_removes_what_ended_and_tells() {
     let table = table(10);
-    table.insert(subnet("192.0.2.1"), 100, 1, "one");
-    table.insert(subnet("192.0.2.2"), 200, 1, "");
-    table.insert(subnet("2001:db8::/64"), 100, 1, "");
+    table.insert(subnet("192.0.2.1"), at(100), at(1), "one");
+    table.insert(subnet("192.0.2.2"), at(200), at(1), "");
+    table.insert(subnet("2001:db8::/64"), at(100), at(1), "");
     let mut ended = Vec::new();
-    table.expire(99, |entry| ended.push(entry.subnet.to_string()));
+    table.expire(at(99), |entry| ended.push(entry.subnet.to_string()));
     assert!(ended.is_empty());
-    table.expire(100, |entry| ended.push(entry.subnet.to_string()));
+    table.expire(at(100), |entry| ended.push(entry.subnet.to_string()));
     assert_eq!(ended, ["192.0.2.1", "2001:db8::/64"]);
     assert_eq!(table.len(), 1);
     // The mark was lowered again for the one that is left.
-    table.expire(200, |entry| ended.push(entry.subnet.to_string()));
+    table.expire(at(200), |entry| ended.push(entry.subnet.to_string()));
     assert_eq!((table.len(), ended.len()), (0, 3));
 }
 
@@ -146,14 +157,20 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
     let table = table(1000);
     let address = |n: u32| Subnet::host(IpAddr::V4((0x0a00_0000 + n).into()));
     for n in 0..1000 {
-        assert_eq!(table.insert(address(n), 9, 1, ""), Inserted::New);
+        assert_eq!(table.insert(address(n), at(9), at(1), ""), Inserted::New);
     }
-    assert_eq!(table.insert(address(1000), 9, 1, ""), Inserted::Full);
-    assert_eq!(table.insert(address(7), 10, 1, ""), Inserted::Extended);
+    assert_eq!(
+        table.insert(address(1000), at(9), at(1), ""),
+        Inserted::Full
+    );
+    assert_eq!(
+        table.insert(address(7), at(10), at(1), ""),
+        Inserted::Extended
+    );
     assert_eq!(table.len(), 1000);
     assert!(table.remove(address(3)));
     assert!(!table.remove(address(3)));
-    assert_eq!(table.insert(address(1000), 9, 1, ""), Inserted::New);
+    assert_eq!(table.insert(address(1000), at(9), at(1), ""), Inserted::New);
     assert_eq!(table.retain(|_, _| false), 1000);
     assert_eq!(table.len(), 0);
 }
@@ -162,7 +179,7 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
 fn a_long_reason_is_cut_at_a_character() {
     let table = table(2);
     let long = "é".repeat(100);
-    table.insert(subnet("192.0.2.1"), 9, 1, &long);
+    table.insert(subnet("192.0.2.1"), at(9), at(1), &long);
     let entry = table
         .entry(table.find(subnet("192.0.2.1")).unwrap())
         .unwrap();
@@ -174,11 +191,11 @@ fn a_million_entries() {
     let table = table(1_000_000);
     let address = |n: u32| Subnet::host(IpAddr::V4(n.wrapping_mul(2_654_435_761).max(1).into()));
     for n in 1..=1_000_000 {
-        assert_eq!(table.insert(address(n), 9, 1, ""), Inserted::New);
+        assert_eq!(table.insert(address(n), at(9), at(1), ""), Inserted::New);
     }
-    assert!((1..=1_000_000).all(|n| table.lookup(address(n).address(), 1).is_some()));
+    assert!((1..=1_000_000).all(|n| table.lookup(address(n).address(), at(1)).is_some()));
     assert_eq!(table.retain(|_, _| false), 1_000_000);
-    assert!((1..=1_000_000).all(|n| table.lookup(address(n).address(), 1).is_none()));
+    assert!((1..=1_000_000).all(|n| table.lookup(address(n).address(), at(1)).is_none()));
 }
 
 /// Two threads place the same addresses at the same moment, one removes others, one looks: what is
@@ -190,7 +207,7 @@ fn threads_agree() {
         .map(|n| Subnet::host(IpAddr::V4((0x0b00_0000 + n).into())))
         .collect();
     for &address in &lasting {
-        table.insert(address, 9, 1, "");
+        table.insert(address, at(9), at(1), "");
     }
     let start = Barrier::new(4);
     std::thread::scope(|scope| {
@@ -201,8 +218,8 @@ fn threads_agree() {
                     for n in 0..64u32 {
                         let v4 = Subnet::host(IpAddr::V4((0x0a00_0000 + n).into()));
                         let v6 = subnet(&format!("2001:db8::{n:x}"));
-                        table.insert(v4, 10 + round, 1, "");
-                        table.insert(v6, 10 + round, 1, "");
+                        table.insert(v4, at(10 + round), at(1), "");
+                        table.insert(v6, at(10 + round), at(1), "");
                     }
                 }
             });
@@ -221,7 +238,7 @@ fn threads_agree() {
             for _ in 0..500 {
                 assert!(lasting
                     .iter()
-                    .all(|one| table.lookup(one.address(), 1).is_some()));
+                    .all(|one| table.lookup(one.address(), at(1)).is_some()));
             }
         });
     });
@@ -279,22 +296,22 @@ proptest! {
         for step in steps {
             match step {
                 Step::Inserted(subnet, end) => {
-                    if table.insert(subnet, end, 1, "") != Inserted::Full {
+                    if table.insert(subnet, at(end), at(1), "") != Inserted::Full {
                         map.entry(subnet).and_modify(|old| *old = end.max(*old)).or_insert(end);
                     } else {
                         prop_assert!(map.len() >= 60);
                     }
                 }
                 Step::Replace(subnet, end) => {
-                    prop_assert_eq!(table.replace(subnet, end), map.contains_key(&subnet));
+                    prop_assert_eq!(table.replace(subnet, at(end)), map.contains_key(&subnet));
                     map.entry(subnet).and_modify(|old| *old = end);
                 }
                 Step::Remove(subnet) => prop_assert_eq!(table.remove(subnet), map.remove(&subnet).is_some()),
                 Step::Expire(now) => {
-                    table.expire(now, |_| ());
+                    table.expire(at(now), |_| ());
                     // A lowered end may be swept late, never early.
                     let mut left = HashMap::new();
-                    table.for_each(|entry| { left.insert(entry.subnet, entry.value); });
+                    table.for_each(|entry| { left.insert(entry.subnet, entry.value.get()); });
                     map.retain(|subnet, end| *end > now || left.contains_key(subnet));
                     prop_assert_eq!(&left, &map);
                 }
@@ -304,12 +321,12 @@ proptest! {
         for n in 0..256u32 {
             let ip = IpAddr::V4((0xc000_0200 + n).into());
             let covered = map.iter().any(|(subnet, end)| subnet.contains(ip) && *end > now);
-            prop_assert_eq!(table.lookup(ip, now).is_some(), covered);
+            prop_assert_eq!(table.lookup(ip, at(now)).is_some(), covered);
         }
         for n in 0..12u128 {
             let ip = IpAddr::V6((0x2001_0db8_u128 << 96 | n).into());
             let covered = map.iter().any(|(subnet, end)| subnet.contains(ip) && *end > now);
-            prop_assert_eq!(table.lookup(ip, now).is_some(), covered);
+            prop_assert_eq!(table.lookup(ip, at(now)).is_some(), covered);
         }
     }
 }

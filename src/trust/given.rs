@@ -3,6 +3,7 @@
 use super::list::covering;
 use super::{until, ListError, Rule, Trusted};
 use crate::address::{parse_address, ParseError, Subnet};
+use crate::clock::UnixSeconds;
 use crate::quote::foreign;
 
 /// Longest word that an error quotes, in characters.
@@ -13,8 +14,8 @@ const MAX_QUOTE: usize = 40;
 pub struct GivenRule {
     /// What is trusted, and by which rule.
     pub trusted: Trusted,
-    /// The Unix second by the wall clock at which that ends; `None`: never.
-    pub until: Option<u64>,
+    /// When that ends, by the wall clock; `None`: never.
+    pub until: Option<UnixSeconds>,
 }
 
 /// The rules of parameters and file.
@@ -76,7 +77,14 @@ impl Given {
         Ok(given)
     }
 
-    fn push(&mut self, place: &str, word: &str, subnet: Subnet, rule: Rule, until: Option<u64>) {
+    fn push(
+        &mut self,
+        place: &str,
+        word: &str,
+        subnet: Subnet,
+        rule: Rule,
+        until: Option<UnixSeconds>,
+    ) {
         self.warnings.extend(host_bits(place, word, subnet));
         let rules = covering(subnet, rule).into_iter();
         self.rules
@@ -89,8 +97,8 @@ impl Given {
         self.warnings.extend(other.warnings);
     }
 
-    /// The rules that are in force at this Unix second of the wall clock.
-    pub fn at(&self, wall: u64) -> Vec<Trusted> {
+    /// The rules that are in force at this time of the wall clock.
+    pub fn at(&self, wall: UnixSeconds) -> Vec<Trusted> {
         self.rules
             .iter()
             .filter(|rule| rule.until.is_none_or(|end| end > wall))
@@ -128,8 +136,8 @@ fn host_bits(place: &str, word: &str, subnet: Subnet) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn at(given: &Given, wall: u64) -> Vec<String> {
-        let rules = given.at(wall).into_iter();
+    fn at(given: &Given, wall: u32) -> Vec<String> {
+        let rules = given.at(UnixSeconds::new(wall)).into_iter();
         rules.map(|(subnet, _)| subnet.to_string()).collect()
     }
 

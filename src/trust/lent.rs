@@ -2,12 +2,15 @@
 
 use super::{put, Rule, Trust};
 use crate::address::Subnet;
+use crate::clock::UnixSeconds;
 use crate::table::{Entry, Table};
 
 /// How many addresses and prefixes can be lent trust.
 pub const MAX_LENT: usize = 1_024;
 /// The end of trust that has none.
-pub const NO_END: u32 = u32::MAX;
+pub const NO_END: UnixSeconds = UnixSeconds::MAX;
+/// The latest end that trust can have.
+pub const LAST_END: UnixSeconds = UnixSeconds::new(NO_END.get() - 1);
 /// Shortest prefix that a command can lend trust to: a shorter one is taken for a mistake.
 const SHORTEST: (u8, u8) = (8, 16);
 
@@ -23,13 +26,19 @@ pub enum NotLent {
 }
 
 impl Trust {
-    /// Trusts `subnet` until the Unix second `end`, or without end with [`NO_END`]; a rule that was lent
+    /// Trusts `subnet` until `end`, or without end with [`NO_END`]; a rule that was lent
     /// before gets the new end and comment. It is in force when this returns; the updater must be told, which
     /// removes bans from the tables and the firewall. Any process may call this.
     ///
     /// # Errors
     /// A prefix that is too short, or no room.
-    pub fn lend(&self, subnet: Subnet, end: u32, now: u32, comment: &str) -> Result<(), NotLent> {
+    pub fn lend(
+        &self,
+        subnet: Subnet,
+        end: UnixSeconds,
+        now: UnixSeconds,
+        comment: &str,
+    ) -> Result<(), NotLent> {
         let shortest = if subnet.is_v4() {
             SHORTEST.0
         } else {
@@ -47,10 +56,7 @@ impl Trust {
             put(&self.neighbours, net, Rule::Lent);
         }
         // A rule of the parameters for the same subnet stays the one that is shown.
-        let given = self
-            .rules
-            .find(subnet)
-            .map(|found| Rule::unpack(found.value()));
+        let given = self.rules.find(subnet).map(|found| found.value());
         if given.is_none_or(Rule::is_automatic) {
             put(&self.rules, subnet, Rule::Lent);
         }

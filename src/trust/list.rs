@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::rule::{Rule, Trusted};
 use super::{Given, MAX_GIVEN};
 use crate::address::{ParseError, Subnet};
+use crate::clock::UnixSeconds;
 
 /// A word of a trust list that is not an address, or a list that is too long.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum ListError {
 /// # Errors
 /// A word that is neither an address nor a prefix.
 pub fn parse_parameter(text: &str) -> Result<Vec<Trusted>, ListError> {
-    Given::parse_parameter(text).map(|given| given.at(0))
+    Given::parse_parameter(text).map(|given| given.at(UnixSeconds::ZERO))
 }
 
 /// Refuses a list of more than [`MAX_GIVEN`] different addresses and prefixes.

@@ -15,10 +15,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::address::{nat64, Subnet};
+use crate::clock::UnixSeconds;
 use crate::memory::{Arena, Line, Ordering, OutOfMemory};
 use crate::table::{Entry, Table, TableLayout};
 pub use given::{Given, GivenRule};
-pub use lent::{NotLent, MAX_LENT, NO_END};
+pub use lent::{NotLent, LAST_END, MAX_LENT, NO_END};
 pub use list::{check_length, loopback, parse_parameter, ListError};
 pub use recent::Recent;
 use regions::Regions;
@@ -36,9 +37,9 @@ const MAX_SPARED: usize = 65_536;
 /// The trusted addresses and prefixes, in shared memory.
 #[derive(Clone)]
 pub struct Trust {
-    rules: Table,
+    rules: Table<Rule>,
     /// The prefixes of `v6_ban_length` bits that hold a trusted address: see [`Trust::spares`].
-    neighbours: Table,
+    neighbours: Table<Rule>,
     regions: Regions,
     /// In its first word how often rules were removed: see [`Trust::generation`].
     removals: &'static Line,
@@ -105,8 +106,8 @@ impl Trust {
         if !self.may_have(ip) {
             return None;
         }
-        match (self.rules.lookup(ip, 0), ip) {
-            (Some(found), _) => Some(Rule::unpack(found.value())),
+        match (self.rules.covering(ip), ip) {
+            (Some(found), _) => Some(found.value()),
             (None, IpAddr::V6(v6)) => self.rule_behind(v6),
             (None, IpAddr::V4(_)) => None,
         }
@@ -116,8 +117,8 @@ impl Trust {
     #[cold]
     fn rule_behind(&self, ip: Ipv6Addr) -> Option<Rule> {
         nat64::hosts(ip)
-            .filter_map(|host| self.rules.lookup(host.into(), 0))
-            .map(|found| Rule::unpack(found.value()))
+            .filter_map(|host| self.rules.covering(host.into()))
+            .map(|found| found.value())
             .find(|rule| rule.counts_behind_translator())
     }
 
@@ -137,23 +138,19 @@ impl Trust {
             return None;
         }
         if let Some(entry) = self.overlap_behind(subnet) {
-            return Some(Rule::unpack(entry.value));
+            return Some(entry.value);
         }
         if !subnet.is_v4() && subnet.prefix_len() == self.v6_ban_length {
-            return self
-                .neighbours
-                .find(subnet)
-                .map(|found| Rule::unpack(found.value()));
+            return self.neighbours.find(subnet).map(|found| found.value());
         }
-        self.overlap(subnet, |_| true)
-            .map(|entry| Rule::unpack(entry.value))
+        self.overlap(subnet, |_| true).map(|entry| entry.value)
     }
 
     /// A rule that counts and covers `subnet`, or a part of it. Costs a walk through the whole set.
-    fn overlap(&self, subnet: Subnet, counts: impl Fn(Rule) -> bool) -> Option<Entry> {
+    fn overlap(&self, subnet: Subnet, counts: impl Fn(Rule) -> bool) -> Option<Entry<Rule>> {
         let mut by = None;
         self.rules.for_each(|entry| {
-            if entry.subnet.overlaps(&subnet) && counts(Rule::unpack(entry.value)) {
+            if entry.subnet.overlaps(&subnet) && counts(entry.value) {
                 by = Some(entry);
             }
         });
@@ -161,20 +158,20 @@ impl Trust {
     }
 
     /// The same for the IPv4 hosts that `subnet` may hold behind a NAT64 translator.
-    fn overlap_behind(&self, subnet: Subnet) -> Option<Entry> {
+    fn overlap_behind(&self, subnet: Subnet) -> Option<Entry<Rule>> {
         nat64::networks(subnet)
             .find_map(|behind| self.overlap(behind, Rule::counts_behind_translator))
     }
 
     /// The rule that forbids a ban of `subnet`, in full: for people.
     pub fn explain(&self, subnet: Subnet) -> Option<String> {
-        let found = self.rules.lookup(subnet.address(), 0);
+        let found = self.rules.covering(subnet.address());
         let by = found
             .and_then(|found| self.rules.entry(found))
             .or_else(|| self.overlap_behind(subnet))
             .or_else(|| self.overlap(subnet, |_| true));
         match by {
-            Some(by) => Some(self.describe(by.subnet, Rule::unpack(by.value))),
+            Some(by) => Some(self.describe(by.subnet, by.value)),
             None => self.spares(subnet).map(|rule| rule.to_string()),
         }
     }
@@ -196,13 +193,13 @@ impl Trust {
     pub fn rules(&self) -> Vec<Trusted> {
         let mut rules = Vec::new();
         self.rules
-            .for_each(|entry| rules.push((entry.subnet, Rule::unpack(entry.value))));
+            .for_each(|entry| rules.push((entry.subnet, entry.value)));
         rules
     }
 
-    /// Notes when rules end that have an end, in Unix seconds of internal time, for [`Trust::end`]. To be called after
+    /// Notes when rules end that have an end, in internal time, for [`Trust::end`]. To be called after
     /// each [`Trust::replace`]; ending them is the caller's.
-    pub fn set_ends(&self, ends: &[(Subnet, u32)]) {
+    pub fn set_ends(&self, ends: &[(Subnet, UnixSeconds)]) {
         for &(subnet, end) in ends {
             if let Some(found) = self.rules.find(subnet) {
                 self.rules.put(subnet, found.value(), end, "");
@@ -210,11 +207,11 @@ impl Trust {
         }
     }
 
-    /// When the rule for exactly this subnet ends, in Unix seconds of internal time; `None`: it has no end.
-    pub fn end(&self, subnet: Subnet) -> Option<u32> {
+    /// When the rule for exactly this subnet ends, in internal time; `None`: it has no end.
+    pub fn end(&self, subnet: Subnet) -> Option<UnixSeconds> {
         let entry = self.rules.entry(self.rules.find(subnet)?)?;
         // Where another table has the beginning of an entry, this one has its end.
-        Some(entry.since).filter(|end| *end != 0)
+        Some(entry.since).filter(|end| *end != UnixSeconds::ZERO)
     }
 
     /// How many rules there are, and how many of them the module found by itself.
@@ -222,7 +219,7 @@ impl Trust {
         let (mut all, mut automatic) = (0, 0);
         self.rules.for_each(|entry| {
             all += 1;
-            automatic += usize::from(Rule::unpack(entry.value).is_automatic());
+            automatic += usize::from(entry.value.is_automatic());
         });
         (all, automatic)
     }
@@ -231,7 +228,7 @@ impl Trust {
     pub fn of(&self, rule: Rule) -> Vec<Subnet> {
         let mut covered = Vec::new();
         self.rules.for_each(|entry| {
-            if Rule::unpack(entry.value) == rule {
+            if entry.value == rule {
                 covered.push(entry.subnet);
             }
         });
@@ -285,12 +282,12 @@ impl Trust {
     }
 }
 
-fn put(table: &Table, subnet: Subnet, rule: Rule) -> bool {
-    table.put(subnet, rule.pack(), 0, "")
+fn put(table: &Table<Rule>, subnet: Subnet, rule: Rule) -> bool {
+    table.put(subnet, rule, UnixSeconds::ZERO, "")
 }
 
 /// Makes the table `wanted` and what `stays` says.
-fn swap(table: &Table, wanted: &HashMap<Subnet, Rule>, stays: impl Fn(Subnet) -> bool) {
+fn swap(table: &Table<Rule>, wanted: &HashMap<Subnet, Rule>, stays: impl Fn(Subnet) -> bool) {
     for (&subnet, &rule) in wanted {
         put(table, subnet, rule);
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::address::Subnet;
+use crate::table::Value;
 
 /// Where a trust rule comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +27,20 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// The rule as the value of a table entry: the kind in the low four bits, never zero.
-    pub(super) fn pack(self) -> u32 {
+    /// True if the rule also trusts an IPv4 host that comes through a NAT64 translator. Loopback never does.
+    pub fn counts_behind_translator(self) -> bool {
+        self != Rule::Loopback
+    }
+
+    /// True if the module found the address by itself.
+    pub fn is_automatic(self) -> bool {
+        !matches!(self, Rule::Parameter | Rule::File(_) | Rule::Lent)
+    }
+}
+
+/// The kind in the low four bits, the line of the file above them.
+impl Value for Rule {
+    fn into_number(self) -> u32 {
         match self {
             Rule::Parameter => 1,
             Rule::File(line) => 2 | line << 4,
@@ -40,10 +53,9 @@ impl Rule {
         }
     }
 
-    /// The rule of a value that [`Rule::pack`] made.
-    pub(super) fn unpack(value: u32) -> Rule {
-        match value & 15 {
-            2 => Rule::File(value >> 4),
+    fn from_number(number: u32) -> Self {
+        match number & 15 {
+            2 => Rule::File(number >> 4),
             3 => Rule::Loopback,
             4 => Rule::Own,
             5 => Rule::Dmq,
@@ -52,16 +64,6 @@ impl Rule {
             8 => Rule::Lent,
             _ => Rule::Parameter,
         }
-    }
-
-    /// True if the rule also trusts an IPv4 host that comes through a NAT64 translator. Loopback never does.
-    pub fn counts_behind_translator(self) -> bool {
-        self != Rule::Loopback
-    }
-
-    /// True if the module found the address by itself.
-    pub fn is_automatic(self) -> bool {
-        !matches!(self, Rule::Parameter | Rule::File(_) | Rule::Lent)
     }
 }
 

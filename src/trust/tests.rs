@@ -96,7 +96,7 @@ fn a_whole_family_can_be_trusted() {
 fn is_swapped_whole_and_names_the_rule() {
     let trust = trust("192.0.2.7 192.0.2.8");
     let text = "# carriers\n\n192.0.2.8  # east\n203.0.113.0/24\n";
-    let file = Given::parse_file(text).unwrap().at(0);
+    let file = Given::parse_file(text).unwrap().at(UnixSeconds::ZERO);
     trust.replace(&[file, loopback()].concat());
     assert_eq!(trust.rule("192.0.2.7".parse().unwrap()), None);
     assert_eq!(

@@ -1,22 +1,25 @@
 //! The end of a rule in a trust file: `until=2026-12-31` or `until=1798761600`.
 
+use std::time::Duration;
+
 use jiff::civil::{date, Date};
 
-const EPOCH: Date = date(1970, 1, 1);
-const SECONDS_OF_DAY: u64 = 86_400;
+use crate::clock::UnixSeconds;
 
-/// The Unix second at which the rule is over, by the wall clock. A date counts to its end, in UTC. `None` if `word` is
-/// neither form.
-pub fn parse(word: &str) -> Option<u64> {
+const EPOCH: Date = date(1970, 1, 1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// When the rule is over, by the wall clock. A date counts to its end, in UTC. `None` if `word` is neither form.
+pub fn parse(word: &str) -> Option<UnixSeconds> {
     let value = word.strip_prefix("until=")?;
     if value.contains('-') {
-        return Some(beginning(value)? + SECONDS_OF_DAY);
+        return Some(beginning(value)? + DAY);
     }
-    digits(value, 1..=12)
+    digits(value, 1..=12).map(UnixSeconds::saturating)
 }
 
-/// The Unix second at which this date begins; `None` if there is no such date, or it is before 1970.
-fn beginning(text: &str) -> Option<u64> {
+/// When this date begins; `None` if there is no such date, or it is before 1970.
+fn beginning(text: &str) -> Option<UnixSeconds> {
     let mut parts = text.split('-');
     let year = digits(parts.next()?, 4..=4)?;
     let month = digits(parts.next()?, 2..=2)?;
@@ -30,7 +33,8 @@ fn beginning(text: &str) -> Option<u64> {
         day.try_into().ok()?,
     )
     .ok()?;
-    u64::try_from(date.duration_since(EPOCH).as_secs()).ok()
+    let seconds = u64::try_from(date.duration_since(EPOCH).as_secs()).ok()?;
+    Some(UnixSeconds::saturating(seconds))
 }
 
 /// A number of this many digits, and nothing else.
@@ -54,8 +58,10 @@ mod tests {
             ("until=2100-03-01", 4_107_628_800),
             ("until=1798761600", 1_798_761_600),
             ("until=0", 0),
+            ("until=999999999999", u32::MAX),
+            ("until=9999-12-31", u32::MAX),
         ] {
-            assert_eq!(parse(word), Some(end), "{word}");
+            assert_eq!(parse(word), Some(UnixSeconds::new(end)), "{word}");
         }
     }
 

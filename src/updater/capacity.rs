@@ -1,12 +1,15 @@
 //! Tells the operator, once, when bans are refused for want of room or budget: a table that is full
 //! protects no more than it holds, and nobody reads return codes.
 
+use std::time::Duration;
+
+use crate::clock::UnixSeconds;
 use crate::config::Config;
 use crate::shared::Shared;
 use crate::{notice, warning};
 
-/// A minute in which the budget lasted, and some, before it is worth a line again, in seconds.
-const QUIET: u32 = 120;
+/// A minute in which the budget lasted, and some, before it is worth a line again.
+const QUIET: Duration = Duration::from_secs(120);
 /// There is room again when this share of the table is free, in percent.
 const FREE_PERCENT: usize = 10;
 
@@ -14,8 +17,8 @@ const FREE_PERCENT: usize = 10;
 #[derive(Default)]
 pub struct CapacityWatch {
     full: bool,
-    /// When the budget was last seen spent, in Unix seconds.
-    spent: Option<u32>,
+    /// When the budget was last seen spent.
+    spent: Option<UnixSeconds>,
 }
 
 impl CapacityWatch {
@@ -47,6 +50,7 @@ impl CapacityWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::at;
     use crate::memory::HeapArena;
 
     #[test]
@@ -58,8 +62,8 @@ mod tests {
         };
         let shared = Shared::new(&mut HeapArena, &config, 1).unwrap();
         let mut capacity = CapacityWatch::default();
-        let mut look = |seconds: u64, spend: u32| {
-            shared.set_now(seconds);
+        let mut look = |seconds, spend: u32| {
+            shared.set_now(at(seconds));
             for _ in 0..spend {
                 shared.budget.spend(shared.now(), config.block_budget);
             }
@@ -67,12 +71,12 @@ mod tests {
             (capacity.full, capacity.spent)
         };
         assert_eq!(look(6000, 2), (false, None));
-        assert_eq!(look(6001, 5), (false, Some(6001)));
-        assert_eq!(look(6070, 0), (false, Some(6001)));
+        assert_eq!(look(6001, 5), (false, Some(at(6001))));
+        assert_eq!(look(6070, 0), (false, Some(at(6001))));
         assert_eq!(look(6122, 0), (false, None));
         let ban = |n: u8| format!("192.0.2.{n}").parse().unwrap();
         for n in 0..20 {
-            shared.local.insert(ban(n), 9000, 6122, "");
+            shared.local.insert(ban(n), at(9000), at(6122), "");
         }
         assert!(look(6123, 0).0);
         shared.local.remove(ban(0));

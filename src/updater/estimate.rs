@@ -76,6 +76,7 @@ impl Estimate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::at;
     use crate::config::Config;
     use crate::firewall::socket_filter::sample::{OFTEN, SELDOM};
     use crate::memory::HeapArena;
@@ -97,9 +98,9 @@ mod tests {
         let bans: Vec<Subnet> = ["192.0.2.1", "192.0.2.2", "2001:db8::/64"]
             .map(|text| text.parse().unwrap())
             .to_vec();
-        shared.feed.insert(bans[0], 2000, 1000, "");
-        shared.local.insert(bans[1], 2000, 1000, "");
-        shared.peer.insert(bans[2], 2000, 1000, "");
+        shared.feed.insert(bans[0], at(2000), at(1000), "");
+        shared.local.insert(bans[1], at(2000), at(1000), "");
+        shared.peer.insert(bans[2], at(2000), at(1000), "");
         let tables = [&shared.feed, &shared.local, &shared.peer];
         let hits = || [0, 1, 2].map(|n| tables[n].hits(tables[n].find(bans[n]).unwrap()));
         let meet = |n: usize, times: u32| {
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(hits(), [760, 61 + 255, 251]);
         // Lifted and banned anew; and out of the filter for a while.
         shared.local.remove(bans[1]);
-        shared.local.insert(bans[1], 2000, 1000, "");
+        shared.local.insert(bans[1], at(2000), at(1000), "");
         meet(1, 9);
         estimate.follow(&shared, &often(&bans[1..2]), 6_000);
         meet(0, 5);

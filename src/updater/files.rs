@@ -1,6 +1,7 @@
 //! Key and trust files: read again when asked, and when a file system that hung answers.
 
 use super::{Discovery, EventSink, Updater};
+use crate::clock::UnixMillis;
 use crate::config::{files, reading};
 use crate::feed::ApiKey;
 use crate::shared::published::Text;
@@ -8,7 +9,7 @@ use crate::{error, notice, warning};
 
 impl<'a, H: Discovery + EventSink> Updater<'a, H> {
     /// Reads key and trust files again; what cannot be read stays as it was.
-    pub(super) fn reload_files(&mut self, now: u64) {
+    pub(super) fn reload_files(&mut self, now: UnixMillis) {
         let (key, open) = files::read_key(self.config);
         if let Some(text) = open {
             warning!("{text}");
@@ -53,7 +54,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
     }
 
     /// Reads the files whose file system answers again.
-    pub(super) fn follow_hanging_files(&mut self, now: u64) {
+    pub(super) fn follow_hanging_files(&mut self, now: UnixMillis) {
         let before = self.hanging.len();
         self.hanging.retain(|path| {
             let hangs = reading::hangs(path);

@@ -253,7 +253,7 @@ impl Backend {
         self.runner.send(match end {
             Some(end) if end > now => Change::Add(Element {
                 subnet,
-                seconds_left: end - now,
+                seconds_left: end.seconds_since(now),
                 hits,
             }),
             _ => Change::Remove(subnet),
@@ -269,7 +269,7 @@ impl Backend {
                 table.for_each_live(now, |entry| {
                     elements.push(Element {
                         subnet: entry.subnet,
-                        seconds_left: entry.value - now,
+                        seconds_left: entry.value.seconds_since(now),
                         hits: entry.hits,
                     });
                 });
@@ -310,7 +310,7 @@ impl Backend {
         set(Gauge::Wanted, status.report.wanted.unwrap_or(0));
         // This process and the thread have both just been at work.
         if status.seen_in_order.is_some_and(|at| at.elapsed() < BUSY) {
-            set(Gauge::Alive, shared.now().into());
+            published.set_alive(self.place, shared.now());
         }
         let last_error = status.last_error.unwrap_or_default();
         published.set_text(self.place.error(), &last_error);

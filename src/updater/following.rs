@@ -1,22 +1,27 @@
 //! Whether this node asks the service itself, or takes the list from the node of the cluster that does.
 
+use std::time::Duration;
+
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::cluster::FeedMode;
 use crate::feed::{ControlId, FeedState, Saved, Status};
 use crate::shared::cluster::{Cluster, Number, ShownNode, SHOWN_NODES};
 use crate::shared::Shared;
 
-/// Without a cluster or while another node fetches, this is looked at again after so long, in ms.
-const PAUSE: u64 = 1_000;
+/// Without a cluster or while another node fetches, this is looked at again after so long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A request that is due within this time is wished for.
+const SOON: Duration = Duration::from_secs(1);
 /// Poll intervals without a success of the fetcher after which the list counts as stale.
-const STALE_INTERVALS: u64 = 3;
+const STALE_INTERVALS: u32 = 3;
 
 /// What the engine may do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permit {
     /// What it wants.
     Ask,
-    /// Nothing before this time, in Unix ms.
-    Wait(u64),
+    /// Nothing before this time.
+    Wait(UnixMillis),
 }
 
 /// The updater's side of the lease; see [`crate::cluster::node`].
@@ -28,9 +33,14 @@ pub struct Following {
 }
 
 impl Following {
-    /// Whether the engine, whose next request is due at `due` (Unix seconds), may send it. The second value is true
+    /// Whether the engine, whose next request is due at `due`, may send it. The second value is true
     /// if a wish was made: the process of the cluster must be woken.
-    pub fn permit(&mut self, shared: &Shared, now: u64, due: Option<u64>) -> (Permit, bool) {
+    pub fn permit(
+        &mut self,
+        shared: &Shared,
+        now: UnixMillis,
+        due: Option<UnixSeconds>,
+    ) -> (Permit, bool) {
         let Some(cluster) = &shared.cluster else {
             return (Permit::Ask, false);
         };
@@ -42,12 +52,12 @@ impl Following {
                     return (Permit::Ask, false);
                 }
                 match due {
-                    Some(due) if due * 1000 < now + 1000 && self.wished == self.used => {
+                    Some(due) if due.millis() < now + SOON && self.wished == self.used => {
                         self.wished += 1;
                         cluster.set(Number::Wished, self.wished);
                         (Permit::Wait(now + PAUSE), true)
                     }
-                    Some(due) => (Permit::Wait((due * 1000).max(now + PAUSE)), false),
+                    Some(due) => (Permit::Wait(due.millis().max(now + PAUSE)), false),
                     None => (Permit::Wait(now + PAUSE), false),
                 }
             }
@@ -85,14 +95,14 @@ impl Following {
         let Some(cluster) = shared.cluster.as_ref().filter(|_| self.follows()) else {
             return engine;
         };
-        let success = cluster.number(Number::FetchedSuccess);
-        let age = u64::from(shared.now()).saturating_sub(success);
+        let success = cluster.time(Number::FetchedSuccess);
+        let patience = Duration::from_secs(poll_interval.into()).saturating_mul(STALE_INTERVALS);
         let is = |number| cluster.number(number) != 0;
         let state = if is(Number::Held) {
             FeedState::Held
-        } else if success != 0 && age > u64::from(poll_interval) * STALE_INTERVALS {
+        } else if success.is_some_and(|at| shared.now().since(at) > patience) {
             FeedState::Stale
-        } else if success == 0 {
+        } else if success.is_none() {
             FeedState::Starting
         } else if !is(Number::Whole) {
             FeedState::Syncing
@@ -102,7 +112,7 @@ impl Following {
         Status {
             state,
             id: ControlId::new(&cluster.fetched_id().get()).ok(),
-            last_success: (success != 0).then_some(success),
+            last_success: success,
             last_error: String::new(),
             next_poll: None,
             held_since: None,
@@ -124,8 +134,8 @@ impl Following {
             FeedState::Disabled,
         ];
         cluster.set(Number::OwnHealthy, u64::from(!bad.contains(&status.state)));
-        cluster.set(Number::OwnSuccess, saved.last_success.unwrap_or(0));
-        cluster.set(Number::OwnFull, saved.last_full.unwrap_or(0));
+        cluster.set_time(Number::OwnSuccess, saved.last_success);
+        cluster.set_time(Number::OwnFull, saved.last_full);
     }
 }
 
@@ -140,11 +150,10 @@ fn mode(cluster: &Cluster) -> FeedMode {
 /// The list as the fetcher told it; `None` if it never came whole.
 fn fetched(shared: &Shared, engine: &Saved) -> Option<Saved> {
     let cluster = shared.cluster.as_ref()?;
-    let past = |number| Some(cluster.number(number)).filter(|second| *second != 0);
     Some(Saved {
         id: Some(ControlId::new(&cluster.fetched_id().get()).ok()?),
-        last_success: past(Number::FetchedSuccess),
-        last_full: past(Number::FetchedFull),
+        last_success: cluster.time(Number::FetchedSuccess),
+        last_full: cluster.time(Number::FetchedFull),
         held: None,
         ..engine.clone()
     })
@@ -161,6 +170,7 @@ pub fn members(shared: &Shared) -> Vec<std::net::IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::{at, at_ms};
     use crate::config::Config;
     use crate::memory::HeapArena;
 
@@ -177,43 +187,43 @@ mod tests {
         let shared = shared();
         let cluster = shared.cluster.unwrap();
         let mut following = Following::default();
-        let now = 10_000;
+        let now = at_ms(10_000);
         assert_eq!(
-            following.permit(&shared, now, Some(10)),
-            (Permit::Wait(11_000), false)
+            following.permit(&shared, now, Some(at(10))),
+            (Permit::Wait(at_ms(11_000)), false)
         );
         cluster.set(Number::Mode, FeedMode::Lead as u64 + 1);
         // Not due, due, wished, granted, sent.
         assert_eq!(
-            following.permit(&shared, now, Some(60)),
-            (Permit::Wait(60_000), false)
+            following.permit(&shared, now, Some(at(60))),
+            (Permit::Wait(at_ms(60_000)), false)
         );
         assert_eq!(
-            following.permit(&shared, now, Some(10)),
-            (Permit::Wait(11_000), true)
+            following.permit(&shared, now, Some(at(10))),
+            (Permit::Wait(at_ms(11_000)), true)
         );
         assert_eq!(
-            following.permit(&shared, now, Some(10)),
-            (Permit::Wait(11_000), false)
+            following.permit(&shared, now, Some(at(10))),
+            (Permit::Wait(at_ms(11_000)), false)
         );
         cluster.set(Number::Granted, 1);
         assert_eq!(
-            following.permit(&shared, now, Some(10)),
+            following.permit(&shared, now, Some(at(10))),
             (Permit::Ask, false)
         );
         following.sent();
         assert_eq!(
-            following.permit(&shared, now, Some(10)),
-            (Permit::Wait(11_000), true)
+            following.permit(&shared, now, Some(at(10))),
+            (Permit::Wait(at_ms(11_000)), true)
         );
         cluster.set(Number::Mode, FeedMode::Follow as u64 + 1);
         assert_eq!(
-            following.permit(&shared, now, Some(10)),
-            (Permit::Wait(11_000), false)
+            following.permit(&shared, now, Some(at(10))),
+            (Permit::Wait(at_ms(11_000)), false)
         );
         cluster.set(Number::Mode, FeedMode::Alone as u64 + 1);
         assert_eq!(
-            following.permit(&shared, now, Some(10)),
+            following.permit(&shared, now, Some(at(10))),
             (Permit::Ask, false)
         );
     }
@@ -224,7 +234,7 @@ mod tests {
         let cluster = shared.cluster.unwrap();
         let mut following = Following::default();
         let own = Saved {
-            budget: vec![1],
+            budget: vec![at_ms(1)],
             source: "here".into(),
             ..Saved::default()
         };
@@ -232,14 +242,17 @@ mod tests {
         assert_eq!(following.take_over(&shared, &own), None);
         assert!(following.follows());
         cluster.fetched_id().set("1795300250");
-        cluster.set(Number::FetchedSuccess, 90);
-        cluster.set(Number::FetchedFull, 80);
-        assert_eq!(following.saved(&shared, own.clone()).last_full, Some(80));
+        cluster.set_time(Number::FetchedSuccess, Some(at(90)));
+        cluster.set_time(Number::FetchedFull, Some(at(80)));
+        assert_eq!(
+            following.saved(&shared, own.clone()).last_full,
+            Some(at(80))
+        );
         cluster.set(Number::Mode, FeedMode::Lead as u64 + 1);
         let begun = following.take_over(&shared, &own).unwrap();
         assert_eq!(
             (begun.last_success, begun.last_full, begun.budget),
-            (Some(90), Some(80), vec![1])
+            (Some(at(90)), Some(at(80)), vec![at_ms(1)])
         );
         assert_eq!(begun.id.unwrap().as_str(), "1795300250");
         assert_eq!(following.take_over(&shared, &own), None);

@@ -34,7 +34,7 @@ impl Intake {
         let (now, offset) = (shared.now(), shared.wall_offset());
         let mut full = 0;
         for &Listed { subnet, end } in listed {
-            let end = u32::try_from(offset.internal(end)).unwrap_or(u32::MAX);
+            let end = offset.internal(end);
             if let Some(reason) = refusal(shared, subnet, &own) {
                 self.refuse(shared, subnet, &reason);
                 if shared.trust.spares(subnet).is_some() {
@@ -88,8 +88,6 @@ fn refusal(shared: &Shared, subnet: Subnet, own: &impl Fn(IpAddr) -> bool) -> Op
 pub fn publish(published: &Published, status: &Status, entries: usize) {
     let numbers = [
         (Number::FeedState, status.state as u64),
-        (Number::FeedLastSuccess, status.last_success.unwrap_or(0)),
-        (Number::FeedNextPoll, status.next_poll.unwrap_or(0)),
         (Number::FeedRequests, status.requests),
         (Number::FeedPages, status.pages),
         (Number::FetchOk, status.fetch_ok),
@@ -100,6 +98,8 @@ pub fn publish(published: &Published, status: &Status, entries: usize) {
     for (number, value) in numbers {
         published.set_number(number, value);
     }
+    published.set_time(Number::FeedLastSuccess, status.last_success);
+    published.set_time(Number::FeedNextPoll, status.next_poll);
     published.set_text(
         Text::FeedId,
         status.id.as_ref().map_or("", |id| id.as_str()),

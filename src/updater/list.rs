@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::following::Permit;
 use super::{feed_settings, Discovery, EventSink, Updater};
 use crate::address::Subnet;
+use crate::clock::UnixMillis;
 use crate::feed::{Effect, Engine, Listed, Step};
 use crate::shared::cluster::Ask;
 use crate::shared::events::{Event, EventKind};
@@ -13,9 +14,8 @@ use crate::shared::Shared;
 use crate::{info, log};
 
 impl<H: Discovery + EventSink> Updater<'_, H> {
-    /// Takes the result of an exchange, and sends the next request when it is due; returns when to look again, in
-    /// milliseconds of internal time.
-    pub(super) fn drive_feed(&mut self, now: u64) -> u64 {
+    /// Takes the result of an exchange, and sends the next request when it is due; returns when to look again.
+    pub(super) fn drive_feed(&mut self, now: UnixMillis) -> UnixMillis {
         if let Some(result) = self.exchange.try_result() {
             let shared = self.shared;
             self.engine.on_result(now, result, &|| live(shared));
@@ -39,10 +39,10 @@ impl<H: Discovery + EventSink> Updater<'_, H> {
                 Step::Fetch(request) => {
                     self.following.sent();
                     self.exchange.start(request);
-                    u64::MAX
+                    UnixMillis::MAX
                 }
                 Step::Wait(until) => until,
-                Step::Busy | Step::Idle => u64::MAX,
+                Step::Busy | Step::Idle => UnixMillis::MAX,
             },
         };
         self.carry_out();

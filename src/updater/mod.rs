@@ -21,7 +21,7 @@ mod wall;
 use std::time::Duration;
 
 use crate::address::Subnet;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixMillis};
 use crate::config::Config;
 use crate::feed::client::{self, HttpClient, HttpSettings};
 use crate::feed::{self, ApiKey, Engine, Source};
@@ -180,7 +180,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
     /// Does what is to be done now; returns how long there is nothing to do unless somebody wakes us.
     pub fn turn(&mut self) -> Duration {
         let now = self.clock.unix_ms();
-        self.shared.set_now(now / 1000);
+        self.shared.set_now(now.seconds());
         self.follow_wall_clock(now);
         self.shared.ban_changes.awake();
         self.serve_requests(now);
@@ -209,7 +209,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
             .status(self.shared, self.config.poll_interval, status);
         intake::publish(&self.shared.published, &status, self.shared.feed.len());
         let next = next.min(self.state_writer.due(now)).min(self.trust.due());
-        Duration::from_millis(next.saturating_sub(now))
+        next.since(now)
     }
 
     /// The last turn: what must survive goes to the state file, and the firewall is left as configured.
@@ -236,7 +236,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
     }
 
     /// Takes over a step of the wall clock: see [`crate::clock`].
-    fn follow_wall_clock(&mut self, now: u64) {
+    fn follow_wall_clock(&mut self, now: UnixMillis) {
         let offset = self.clock.wall_offset();
         self.shared.set_wall_offset(offset);
         self.engine.set_wall_offset(offset);
@@ -252,7 +252,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
         self.wall.forget_when_old(self.shared.now());
     }
 
-    fn serve_requests(&mut self, now: u64) {
+    fn serve_requests(&mut self, now: UnixMillis) {
         let asked = self.shared.requests.take();
         for origin in Origin::ALL {
             if !asked.has(Request::Flushed(origin)) {
@@ -283,7 +283,7 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
 
     /// Brings the trust set up to date, and tables and firewall with it: what is trusted now leaves them, what is
     /// listed and no longer trusted comes back.
-    fn follow_trust(&mut self, now: u64) {
+    fn follow_trust(&mut self, now: UnixMillis) {
         let changes = self.trust.follow(now, self.shared, &self.host);
         if changes.evicted.is_empty() && changes.restored.is_empty() {
             return;
@@ -359,13 +359,14 @@ impl<'a, H: Discovery + EventSink> Updater<'a, H> {
 }
 
 fn feed_settings(config: &Config, source: Source) -> feed::FeedSettings {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
     feed::FeedSettings {
         source,
-        poll_interval: u64::from(config.poll_interval),
-        resync_interval: u64::from(config.resync_interval),
-        feed_ttl: u64::from(config.feed_ttl),
+        poll_interval: seconds(config.poll_interval),
+        resync_interval: seconds(config.resync_interval),
+        feed_ttl: seconds(config.feed_ttl),
         rate_limit_requests: config.rate_limit_requests,
-        rate_limit_window: u64::from(config.rate_limit_window),
+        rate_limit_window: seconds(config.rate_limit_window),
         feed_shrink_limit: config.feed_shrink_limit,
     }
 }

@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 use std::{io, thread};
 
+use crate::clock::UnixMillis;
 use crate::warning;
 
-/// How long the addresses of a name are used before it is asked again, in milliseconds.
-const LIFETIME: u64 = 60_000;
+/// How long the addresses of a name are used before it is asked again.
+const LIFETIME: Duration = Duration::from_secs(60);
 
 /// The addresses of the names that were asked for so far.
 pub struct Resolver {
@@ -24,7 +26,7 @@ pub struct Resolver {
     asked: BTreeSet<String>,
     /// The names about which a warning has been written.
     reported: BTreeSet<String>,
-    next: u64,
+    next: UnixMillis,
 }
 
 impl Resolver {
@@ -56,7 +58,7 @@ impl Resolver {
             wanted: BTreeSet::new(),
             asked: BTreeSet::new(),
             reported: BTreeSet::new(),
-            next: 0,
+            next: UnixMillis::ZERO,
         })
     }
 
@@ -70,7 +72,7 @@ impl Resolver {
 
     /// Ends a round: asks for the names of this round if they changed or the answers are old, and
     /// forgets all others.
-    pub fn ask(&mut self, now: u64) {
+    pub fn ask(&mut self, now: UnixMillis) {
         self.take_answers();
         let wanted = std::mem::take(&mut self.wanted);
         self.known.retain(|name, _| wanted.contains(name));
@@ -110,6 +112,7 @@ fn resolve(name: &str) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::at_ms;
 
     #[test]
     fn a_name_gets_its_addresses_and_one_without_any_is_reported_once() {
@@ -122,15 +125,15 @@ mod tests {
             resolver.ask(now);
             (found, resolver.reported.len())
         };
-        assert_eq!(round(1000), (Vec::new(), 0));
+        assert_eq!(round(at_ms(1000)), (Vec::new(), 0));
         told.recv().unwrap();
-        let (found, reported) = round(1001);
+        let (found, reported) = round(at_ms(1001));
         assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback));
         assert_eq!(reported, 1);
-        assert_eq!(round(1001 + LIFETIME).1, 1);
+        assert_eq!(round(at_ms(1001) + LIFETIME).1, 1);
         told.recv().unwrap();
-        assert_eq!(round(1002 + LIFETIME), (found, 1));
-        resolver.ask(1003 + LIFETIME);
+        assert_eq!(round(at_ms(1002) + LIFETIME), (found, 1));
+        resolver.ask(at_ms(1003) + LIFETIME);
         assert!(resolver.known.is_empty() && resolver.reported.is_empty());
     }
 }

@@ -2,22 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::resolver::Resolver;
 use super::uri;
 use super::Discovery;
 use crate::address::{parse_address, Subnet};
 use crate::bans::evict::evict_trusted;
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::config::files;
 use crate::config::{Config, ConfigError};
 use crate::shared::Shared;
 use crate::table::Inserted;
-use crate::trust::{Given, Rule, Trusted, MAX_FOUND};
+use crate::trust::{Given, Rule, Trusted, LAST_END, MAX_FOUND};
 use crate::{info, notice, warning};
 
-/// What Kamailio knows by itself (interfaces, nodes, destinations) is read this often, in
-/// milliseconds.
-const PAUSE: u64 = 2_000;
+/// What Kamailio knows by itself (interfaces, nodes, destinations) is read this often.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Newly trusted addresses that are logged by name at a time.
 const MOST_NAMED: usize = 20;
 /// More nodes than this no cluster has; further ones are not trusted.
@@ -53,11 +54,11 @@ pub struct TrustWatch {
     /// Its rules whose end has been reported; `None` as long as it is new.
     over: Option<BTreeSet<Rule>>,
     /// The ends of the rules in force, in internal time.
-    ends: Vec<(Subnet, u32)>,
+    ends: Vec<(Subnet, UnixSeconds)>,
     /// All of them, sorted, to see a change.
     in_force: Vec<Trusted>,
     resolver: Option<Resolver>,
-    next: u64,
+    next: UnixMillis,
     /// Another process has changed the set.
     outdated: bool,
     /// The warning about addresses that are not trusted has been written.
@@ -73,7 +74,7 @@ impl TrustWatch {
             ends: Vec::new(),
             in_force: Vec::new(),
             resolver,
-            next: 0,
+            next: UnixMillis::ZERO,
             outdated: false,
             overfull: false,
         }
@@ -97,21 +98,21 @@ impl TrustWatch {
         self.outdated = true;
     }
 
-    /// When to look again, in Unix milliseconds.
-    pub fn due(&self) -> u64 {
+    /// When to look again.
+    pub fn due(&self) -> UnixMillis {
         self.next
     }
 
     /// True if it is time to look again.
-    pub fn is_due(&self, now: u64) -> bool {
+    pub fn is_due(&self, now: UnixMillis) -> bool {
         now >= self.next
     }
 
     /// Brings the set up to date.
-    pub fn follow(&mut self, now: u64, shared: &Shared, host: &dyn Discovery) -> Changes {
+    pub fn follow(&mut self, now: UnixMillis, shared: &Shared, host: &dyn Discovery) -> Changes {
         self.next = now + PAUSE;
         end_loans(shared);
-        let wall = shared.wall_offset().wall(u64::from(shared.now()));
+        let wall = shared.wall_offset().wall(shared.now());
         self.report_ends(wall);
         let given = self.given.at(wall);
         let found = self.found(now, shared, host);
@@ -144,23 +145,20 @@ impl TrustWatch {
     }
 
     /// The internal ends of those rules that have one.
-    fn ends_of(&self, wanted: &[Trusted], shared: &Shared) -> Vec<(Subnet, u32)> {
+    fn ends_of(&self, wanted: &[Trusted], shared: &Shared) -> Vec<(Subnet, UnixSeconds)> {
         let offset = shared.wall_offset();
         let rules = self.given.rules.iter();
-        let mut ends: Vec<(Subnet, u32)> = rules
+        let mut ends: Vec<(Subnet, UnixSeconds)> = rules
             .filter_map(|given| Some((given.trusted, given.until?)))
             .filter(|(trusted, _)| wanted.binary_search(trusted).is_ok())
-            .map(|((subnet, _), end)| {
-                let end = u32::try_from(offset.internal(end)).unwrap_or(u32::MAX - 1);
-                (subnet, end)
-            })
+            .map(|((subnet, _), end)| (subnet, offset.internal(end).min(LAST_END)))
             .collect();
         ends.sort_unstable();
         ends
     }
 
     /// Says which given rules have ended: of a new list in one line, later one by one.
-    fn report_ends(&mut self, wall: u64) {
+    fn report_ends(&mut self, wall: UnixSeconds) {
         let is_new = self.over.is_none();
         let over = self.over.get_or_insert_default();
         let mut lines = Vec::new();
@@ -193,7 +191,7 @@ impl TrustWatch {
     }
 
     /// What Kamailio knows by itself, as addresses, not more than there is room for.
-    fn found(&mut self, now: u64, shared: &Shared, host: &dyn Discovery) -> Vec<Trusted> {
+    fn found(&mut self, now: UnixMillis, shared: &Shared, host: &dyn Discovery) -> Vec<Trusted> {
         let discovered = host.discovered();
         let own = |ip: &IpAddr| (Subnet::host(*ip), Rule::Own);
         let mut found: Vec<Trusted> = discovered.own.iter().map(own).collect();

@@ -1,6 +1,8 @@
 //! Steps of the wall clock: what came from the state file has its end by that clock, and follows it.
 
-use crate::clock::WallOffset;
+use std::time::Duration;
+
+use crate::clock::{UnixSeconds, WallOffset};
 use crate::config::Config;
 use crate::notice;
 use crate::shared::origin::Origin;
@@ -9,25 +11,24 @@ use crate::state::restore::SavedEnds;
 
 /// A smaller step moves nothing, in milliseconds: no ban is that exact.
 const STEP: i64 = 10_000;
-/// How long after the start a step is taken for the correction of a clock that was wrong at the start, in
-/// seconds.
-const KEEP: u64 = 86_400;
+/// How long after the start a step is taken for the correction of a clock that was wrong at the start.
+const KEEP: Duration = Duration::from_secs(86_400);
 
 /// Looks for steps, and keeps what the state file said until no step is expected any more.
 pub struct WallWatch {
     saved: SavedEnds,
     /// The offset that the ends in the tables were made with.
     settled: WallOffset,
-    forget_at: u64,
+    forget_at: UnixSeconds,
 }
 
 impl WallWatch {
-    /// Begins with the ends of the state file, at `now` in seconds of internal time.
-    pub fn new(saved: SavedEnds, now: u64) -> Self {
+    /// Begins with the ends of the state file, at `now` in internal time.
+    pub fn new(saved: SavedEnds, now: UnixSeconds) -> Self {
         WallWatch {
             saved,
             settled: WallOffset::default(),
-            forget_at: now.saturating_add(KEEP),
+            forget_at: now + KEEP,
         }
     }
 
@@ -67,8 +68,8 @@ impl WallWatch {
     }
 
     /// Forgets everything once the clock of the start is no longer in question.
-    pub fn forget_when_old(&mut self, now: u32) {
-        if u64::from(now) >= self.forget_at {
+    pub fn forget_when_old(&mut self, now: UnixSeconds) {
+        if now >= self.forget_at {
             self.saved = SavedEnds::default();
         }
     }

@@ -8,6 +8,7 @@ use std::hint::spin_loop;
 use std::time::{Duration, Instant};
 
 use apiban::address::Subnet;
+use apiban::clock::UnixSeconds;
 use apiban::memory::{Arena, Line, Ordering};
 use apiban::sys::mmap::SharedArena;
 use apiban::table::{Inserted, Table, TableLayout};
@@ -19,7 +20,7 @@ const PROCESSES: usize = 4;
 const KEYS: [&str; 3] = ["192.0.2.1", "192.0.2.2", "2001:db8:1::/64"];
 /// Keys that come and end all the time: their slots open and close in between.
 const CHURN: [&str; 3] = ["192.0.2.8", "192.0.2.9", "2001:db8:9::/64"];
-const NOW: u32 = 100;
+const NOW: UnixSeconds = UnixSeconds::new(100);
 /// Room in the log of a process.
 const OPERATIONS: usize = 100_000;
 const WORK: Duration = Duration::from_secs(2);
@@ -52,7 +53,7 @@ fn work(number: usize, table: &Table, log: &[Line], clock: Instant) {
         if dice >> 32 & 3 == 0 {
             // In the table for a moment only: its end has passed.
             let passing = churn[(dice >> 40) as usize % churn.len()];
-            table.insert(passing, NOW - 1, 1, "");
+            table.insert(passing, NOW.shifted(-1), NOW, "");
             if number == 0 {
                 table.expire(NOW, |entry| assert!(entry.value < NOW));
             } else {
@@ -63,7 +64,9 @@ fn work(number: usize, table: &Table, log: &[Line], clock: Instant) {
         let kind = [INSERT, REMOVE, LOOKUP, LOOKUP][dice as usize % 4];
         let start = now();
         let answer = match kind {
-            INSERT => table.insert(keys[key], NOW + 1 + number as u32, 1, "") != Inserted::Full,
+            INSERT => {
+                table.insert(keys[key], NOW.shifted(1 + number as i64), NOW, "") != Inserted::Full
+            }
             REMOVE => table.remove(keys[key]),
             _ => table.lookup(keys[key].address(), NOW).is_some(),
         };

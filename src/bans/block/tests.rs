@@ -3,13 +3,14 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::clock::simulated::at;
 use crate::config::Config;
 use crate::memory::HeapArena;
 use crate::trust;
 
 fn shared(config: &Config) -> Shared {
     let shared = Shared::new(&mut HeapArena, config, 1).unwrap();
-    shared.set_now(6000);
+    shared.set_now(at(6000));
     shared
 }
 
@@ -41,7 +42,7 @@ fn the_longer_end_wins() {
     assert_eq!(ban(30), Ok(Inserted::Kept));
     assert_eq!(ban(90), Ok(Inserted::Extended));
     let subnet = "192.0.2.1".parse().unwrap();
-    assert_eq!(shared.local.find(subnet).unwrap().value(), 6090);
+    assert_eq!(shared.local.find(subnet).unwrap().value(), at(6090));
     assert!(bans.unblock(subnet));
     assert!(!bans.unblock(subnet));
 }
@@ -67,7 +68,7 @@ fn refusals() {
     assert_eq!(ban("192.0.2.4"), Err(Refusal::OverBudget));
     assert_eq!(shared.counters.sum(Counter::BlockRefused), 4);
     // The next minute has a budget of its own.
-    shared.set_now(6060);
+    shared.set_now(at(6060));
     assert_eq!(ban("192.0.2.4"), Err(Refusal::Full));
     // An operator has no budget to spend.
     for _ in 0..5 {

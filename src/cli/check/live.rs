@@ -87,16 +87,17 @@ impl<'a> Live<'a> {
                 source: self.source.fingerprint(),
                 ..Saved::default()
             });
-            let window = u64::from(config.rate_limit_window);
+            let window = Duration::from_secs(config.rate_limit_window.into());
             let requests = config.rate_limit_requests;
             let mut budget = RequestBudget::new(requests, window, &saved.budget, now);
-            let wait = budget.ready_at(now, false, 1).saturating_sub(now);
-            if wait > 0 {
+            let wait = budget.ready_at(now, false, 1).since(now);
+            if !wait.is_zero() {
                 messages::note(&format!(
-                    "the service allows {requests} requests in {window} s: waiting {} s",
-                    wait.div_ceil(1_000)
+                    "the service allows {requests} requests in {} s: waiting {} s",
+                    config.rate_limit_window,
+                    wait.as_millis().div_ceil(1_000)
                 ));
-                thread::sleep(Duration::from_millis(wait));
+                thread::sleep(wait);
                 continue;
             }
             budget.sent(now);

@@ -14,6 +14,7 @@ use super::lines;
 use super::listing::{self, Item, Listing, TrustList};
 use super::times;
 use crate::address::Subnet;
+use crate::clock::UnixSeconds;
 use answer::Answer;
 use live::Live;
 
@@ -28,9 +29,9 @@ struct Verdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     entry: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<u32>,
+    since: Option<UnixSeconds>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<u32>,
+    until: Option<UnixSeconds>,
     /// The rule that trusts it.
     #[serde(skip_serializing_if = "Option::is_none")]
     trusted: Option<String>,
@@ -139,7 +140,7 @@ fn ask(live: &mut Live<'_>, subnet: Subnet, verdict: &mut Verdict) -> Result<(),
     Ok(())
 }
 
-fn in_words(verdict: &Verdict, now: u32) -> String {
+fn in_words(verdict: &Verdict, now: UnixSeconds) -> String {
     let ip = &verdict.ip;
     let mut text = match (verdict.source, verdict.until) {
         ("none", _) => format!("{ip}: not listed"),
@@ -150,7 +151,7 @@ fn in_words(verdict: &Verdict, now: u32) -> String {
                 _ => "listed by APIBAN",
             };
             let until = until.unwrap_or_default();
-            let left = times::span(until.saturating_sub(now));
+            let left = times::span(until.seconds_since(now));
             let entry = verdict.entry.as_ref().filter(|entry| *entry != ip);
             let by = entry
                 .map(|entry| format!(" as {entry}"))
@@ -170,13 +171,14 @@ fn in_words(verdict: &Verdict, now: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::at;
 
     fn item(text: &str, until: u32) -> Item {
         Item {
             subnet: text.parse().unwrap(),
             source: Part::Feed,
-            since: 1,
-            until,
+            since: at(1),
+            until: at(until),
             hits: 0,
         }
     }
@@ -184,7 +186,7 @@ mod tests {
     #[test]
     fn prefixes_cover_and_hold() {
         let items = [item("192.0.2.1", 100), item("198.51.100.0/24", 90)];
-        let look = |text: &str| in_words(&look_up(&items, text.parse().unwrap()), 40);
+        let look = |text: &str| in_words(&look_up(&items, text.parse().unwrap()), at(40));
         assert_eq!(
             look("192.0.2.1"),
             "192.0.2.1: listed by APIBAN until 1970-01-01 00:01 UTC, 1 min left"

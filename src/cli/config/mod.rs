@@ -147,8 +147,7 @@ impl Settings {
 
     /// What of it is in force now.
     pub fn trusted(&self) -> Result<Vec<Trusted>, Failure> {
-        let now = u64::from(times::now());
-        self.given_trust().map(|given| given.at(now))
+        self.given_trust().map(|given| given.at(times::now()))
     }
 
     /// The file of the configuration, for messages.

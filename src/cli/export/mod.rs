@@ -23,6 +23,7 @@ use super::config::Settings;
 use super::exit::{Exit, Failure};
 use super::lines;
 use super::listing::{self, Item, Listing};
+use crate::clock::UnixSeconds;
 use crate::quote::plain;
 use members::Previous;
 
@@ -84,8 +85,8 @@ pub struct Job<'a> {
     pub items: &'a [Item],
     /// What the device has now.
     pub previous: Option<&'a Previous>,
-    /// The moment from which times are counted, in Unix seconds.
-    pub now: u32,
+    /// The moment from which times are counted.
+    pub now: UnixSeconds,
 }
 
 impl Format {

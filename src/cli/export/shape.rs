@@ -51,7 +51,7 @@ pub fn family(items: &[Item], v4: bool) -> Family<'_> {
 
 /// Seconds that a ban has left, at least one, at most `longest`.
 pub fn seconds_left(job: &Job<'_>, item: &Item, longest: u32) -> u32 {
-    item.until.saturating_sub(job.now).clamp(1, longest)
+    item.until.seconds_since(job.now).clamp(1, longest)
 }
 
 /// True if the prefix is one address.

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cli::args::Part;
 
-const NOW: u32 = 1_795_300_000;
+const NOW: UnixSeconds = UnixSeconds::new(1_795_300_000);
 
 fn items(addresses: &[&str]) -> Vec<Item> {
     addresses
@@ -11,8 +11,8 @@ fn items(addresses: &[&str]) -> Vec<Item> {
         .map(|text| Item {
             subnet: text.parse().unwrap(),
             source: Part::Feed,
-            since: NOW - 60,
-            until: NOW + 604_799,
+            since: NOW.shifted(-60),
+            until: NOW.shifted(604_799),
             hits: 0,
         })
         .collect()

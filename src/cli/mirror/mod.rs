@@ -13,6 +13,7 @@ mod snapshot;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::config::Settings;
 use super::exit::Failure;
@@ -35,7 +36,7 @@ struct Common {
 pub struct Mirror {
     common: Arc<Common>,
     keys_file: String,
-    feed_ttl: u32,
+    feed_ttl: Duration,
     seen: Option<(u64, usize, usize)>,
 }
 
@@ -62,7 +63,7 @@ impl Mirror {
         Ok(Mirror {
             common,
             keys_file,
-            feed_ttl: settings.config.feed_ttl,
+            feed_ttl: Duration::from_secs(settings.config.feed_ttl.into()),
             seen: None,
         })
     }

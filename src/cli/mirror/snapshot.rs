@@ -47,12 +47,12 @@ pub struct Snapshot {
     trust: Trust,
     changed: SystemTime,
     texts: Mutex<HashMap<Format, Text>>,
-    feed_ttl: u32,
+    feed_ttl: Duration,
 }
 
 impl Snapshot {
     /// What the feed's table holds now.
-    pub fn of(shared: &Shared, feed_ttl: u32) -> Self {
+    pub fn of(shared: &Shared, feed_ttl: Duration) -> Self {
         let now = shared.now();
         let mut items = Vec::with_capacity(shared.feed.len());
         shared.feed.for_each(|entry| {
@@ -107,7 +107,7 @@ impl Snapshot {
                 .find(covers)
         };
         let item = exact.or_else(nets)?;
-        Some(u64::from(item.until.saturating_sub(self.feed_ttl)))
+        Some(item.until.before(self.feed_ttl).get().into())
     }
 
     /// The list for a device; `None` if there is nobody to ban.
@@ -167,13 +167,13 @@ fn compressed(body: &[u8]) -> Bytes {
 ///
 /// The service tells one time for a whole page, that of its last address; the others came between that time
 /// and the page before. They are spread over it evenly, and never later than the service said.
-fn ordered(items: &[Item], feed_ttl: u32) -> Vec<(u64, Subnet)> {
+fn ordered(items: &[Item], feed_ttl: Duration) -> Vec<(u64, Subnet)> {
     let mut by_time: Vec<&Item> = items.iter().collect();
     by_time.sort_by_key(|item| item.until);
     let mut ordered = Vec::with_capacity(items.len());
     let mut limit = u64::MAX;
     for together in by_time.chunk_by(|a, b| a.until == b.until).rev() {
-        let time = |item: &Item| u64::from(item.until.saturating_sub(feed_ttl));
+        let time = |item: &Item| u64::from(item.until.before(feed_ttl).get());
         let count = together.len() as u64;
         let last = time(together[0]);
         let before = by_time.len() - ordered.len() - together.len();
@@ -203,14 +203,15 @@ fn page_text(page: &[(u64, Subnet)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::at;
 
     fn items(count: u32, until: impl Fn(u32) -> u32) -> Vec<Item> {
         (0..count)
             .map(|n| Item {
                 subnet: format!("20.0.{}.{}", n / 250, n % 250).parse().unwrap(),
                 source: Part::Feed,
-                since: 1,
-                until: until(n),
+                since: at(1),
+                until: at(until(n)),
                 hits: 0,
             })
             .collect()
@@ -219,7 +220,7 @@ mod tests {
     const TTL: u32 = 604_800;
 
     fn snapshot(items: &[Item]) -> Vec<(u64, Subnet)> {
-        let ordered = ordered(items, TTL);
+        let ordered = ordered(items, Duration::from_secs(TTL.into()));
         assert_eq!(ordered.len(), items.len());
         assert!(
             ordered.windows(2).all(|pair| pair[0].0 < pair[1].0),
@@ -228,7 +229,11 @@ mod tests {
         for (id, subnet) in &ordered {
             let item = items.iter().find(|item| item.subnet == *subnet).unwrap();
             assert!(
-                *id <= u64::from(item.until - TTL),
+                *id <= item
+                    .until
+                    .before(Duration::from_secs(TTL.into()))
+                    .get()
+                    .into(),
                 "never later than the service said"
             );
         }

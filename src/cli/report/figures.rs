@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -9,18 +10,17 @@ use super::geo::Places;
 use super::history::History;
 use crate::address::Subnet;
 use crate::cli::listing::{Item, Listing};
-use crate::cli::times;
+use crate::cli::times::{self, day_of, DAY};
+use crate::clock::UnixSeconds;
 
 /// Networks in each table.
 const TOP: usize = 10;
-/// Seconds of a day.
-const DAY: u32 = 86_400;
 
 /// What the list and the history say at one moment.
 #[derive(Debug, Default, Serialize)]
 pub struct Figures {
-    /// The moment, in Unix seconds.
-    pub at: u32,
+    /// The moment.
+    pub at: UnixSeconds,
     /// Addresses and prefixes in the list.
     pub listed: usize,
     /// Those that were listed in the last 24 hours.
@@ -100,15 +100,15 @@ impl Figures {
         listing: &Listing,
         history: &History,
         places: Places,
-        feed_ttl: u32,
+        feed_ttl: Duration,
         days: u32,
     ) -> Self {
         let items = &listing.items;
-        let yesterday = listing.now.saturating_sub(DAY);
-        let is_new = |item: &&Item| item.until.saturating_sub(feed_ttl) > yesterday;
+        let yesterday = listing.now.before(DAY);
+        let is_new = |item: &&Item| item.until.before(feed_ttl) > yesterday;
         let networks_24 = largest(items, 24);
         let in_top: u64 = networks_24.iter().map(|network| network.addresses).sum();
-        let today = listing.now / DAY;
+        let today = day_of(listing.now);
         Figures {
             at: listing.now,
             listed: items.len(),
@@ -120,7 +120,7 @@ impl Figures {
             },
             days: (today.saturating_sub(days.saturating_sub(1))..=today)
                 .map(|day| DayCount {
-                    date: times::date(day.saturating_mul(DAY)),
+                    date: times::date(UnixSeconds::ZERO + DAY.saturating_mul(day)),
                     listed: history.days.get(&day).copied().unwrap_or(0),
                 })
                 .collect(),

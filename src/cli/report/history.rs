@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,21 +13,21 @@ use crate::address::Subnet;
 use crate::cli::exit::Failure;
 use crate::cli::export::file;
 use crate::cli::listing::Item;
+use crate::cli::times::day_of;
+use crate::clock::UnixSeconds;
 use crate::quote::plain;
 
 /// Days that are remembered.
 const MOST_DAYS: usize = 400;
 /// Networks of each size that are remembered: those with the most addresses.
 const MOST_NETWORKS: usize = 4_096;
-/// Seconds of a day.
-const DAY: u32 = 86_400;
 
 /// What was listed so far.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct History {
     version: u32,
-    /// Unix second of the latest listing that is counted.
-    counted_to: u32,
+    /// When the latest listing that is counted came.
+    counted_to: UnixSeconds,
     /// Addresses by day since 1970.
     pub days: BTreeMap<u32, u64>,
     /// Addresses by network of 16 bits.
@@ -58,14 +59,14 @@ impl History {
     }
 
     /// Counts what was listed since the last time; false if nothing was.
-    pub fn learn(&mut self, items: &[Item], feed_ttl: u32) -> bool {
+    pub fn learn(&mut self, items: &[Item], feed_ttl: Duration) -> bool {
         let counted_to = self.counted_to;
-        let listed_at = |item: &Item| item.until.saturating_sub(feed_ttl);
+        let listed_at = |item: &Item| item.until.before(feed_ttl);
         let new = items.iter().filter(|item| listed_at(item) > counted_to);
         for item in new {
             let time = listed_at(item);
             self.counted_to = self.counted_to.max(time);
-            *self.days.entry(time / DAY).or_default() += 1;
+            *self.days.entry(day_of(time)).or_default() += 1;
             if item.subnet.is_v4() {
                 for (length, networks) in [(16, &mut self.networks_16), (24, &mut self.networks_24)]
                 {
@@ -116,27 +117,31 @@ fn shorten(networks: &mut BTreeMap<String, u64>) {
 mod tests {
     use super::*;
     use crate::cli::args::Part;
+    use crate::clock::simulated::at;
+
+    const DAY: u32 = 86_400;
+    const TTL: Duration = Duration::from_secs(100);
 
     #[test]
     fn every_listing_is_counted_once() {
         let item = |ip: &str, listed: u32| Item {
             subnet: ip.parse().unwrap(),
             source: Part::Feed,
-            since: listed,
-            until: listed + 100,
+            since: at(listed),
+            until: at(listed + 100),
             hits: 0,
         };
         let mut history = History::default();
         let first = [item("192.0.2.1", DAY), item("192.0.2.2", DAY + 5)];
-        assert!(history.learn(&first, 100));
-        assert!(!history.learn(&first, 100));
+        assert!(history.learn(&first, TTL));
+        assert!(!history.learn(&first, TTL));
         // Listed again, and a new one: both count.
         let second = [
             item("192.0.2.1", 2 * DAY),
             item("192.0.3.1", 2 * DAY),
             item("192.0.2.2", DAY + 5),
         ];
-        assert!(history.learn(&second, 100));
+        assert!(history.learn(&second, TTL));
         assert_eq!(history.days, BTreeMap::from([(1, 2), (2, 2)]));
         assert_eq!(history.networks_16["192.0.0.0/16"], 4);
         assert_eq!(history.networks_24["192.0.2.0/24"], 3);

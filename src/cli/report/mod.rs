@@ -10,6 +10,7 @@ mod html;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::args::{Part, ReportOptions, Selection};
 use super::config::Settings;
@@ -31,7 +32,7 @@ pub fn run(settings: &Settings, options: &ReportOptions, json: bool) -> Result<E
     let listing = Listing::read(settings, selection)?;
     let path = history_path(settings)?;
     let mut history = History::read(&path)?;
-    let ttl = settings.config.feed_ttl;
+    let ttl = Duration::from_secs(settings.config.feed_ttl.into());
     if history.learn(&listing.items, ttl) {
         // The figures of today are right all the same.
         if let Err(failure) = history.write(&path) {

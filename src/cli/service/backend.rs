@@ -95,7 +95,7 @@ pub fn wanted(shared: &Shared, scope: Scope) -> Vec<Element> {
             if wanted && entry.value > now {
                 elements.push(Element {
                     subnet: entry.subnet,
-                    seconds_left: entry.value - now,
+                    seconds_left: entry.value.seconds_since(now),
                     hits: entry.hits,
                 });
             }

@@ -58,8 +58,8 @@ fn message(shared: &Shared, config: &Config) -> String {
     let entries = shared.feed.len();
     let number = |number| shared.published.number(number);
     let pages = number(Number::FeedPages);
-    let until = number(Number::FeedNextPoll);
-    let wait = until.saturating_sub(u64::from(shared.now()));
+    let until = shared.published.time(Number::FeedNextPoll);
+    let wait = until.map_or(0, |until| until.seconds_since(shared.now()));
     let state = FeedState::from_number(number(Number::FeedState)).as_str();
     if wait > 0 {
         let (requests, window) = (config.rate_limit_requests, config.rate_limit_window);

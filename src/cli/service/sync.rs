@@ -20,6 +20,7 @@ use crate::cli::lines;
 use crate::cli::listing::Listing;
 use crate::cli::messages;
 use crate::cli::times;
+use crate::clock::UnixSeconds;
 use crate::feed::FeedState;
 use crate::firewall::Element;
 use crate::shared::published::{Number, Text};
@@ -38,9 +39,9 @@ struct Report {
     listed: usize,
     requests: u64,
     state: &'static str,
-    /// Since when a list that is suspiciously short is held back, in Unix seconds.
+    /// Since when a list that is suspiciously short is held back.
     #[serde(skip_serializing_if = "Option::is_none")]
-    held_since: Option<u64>,
+    held_since: Option<UnixSeconds>,
     firewall: &'static str,
 }
 
@@ -49,8 +50,8 @@ enum Outcome {
     Complete,
     Unavailable(String),
     Refused,
-    /// A list that is suspiciously short, which this run or an earlier one held back at this Unix second.
-    Held(u64),
+    /// A list that is suspiciously short, which this run or an earlier one held back at this time.
+    Held(UnixSeconds),
     Interrupted,
 }
 
@@ -197,7 +198,7 @@ fn verdict(settings: &Settings, outcome: Outcome) -> Result<(), Failure> {
             format!(
                 "{url}: the service's list is suspiciously short since {}; the list is kept. A full fetch that \
                  still says so {} later is believed, and \"apiban sync --force\" believes the service at once",
-                times::point(u32::try_from(since).unwrap_or(u32::MAX)),
+                times::point(since),
                 times::span(settings.config.poll_interval)
             ),
         )),
@@ -228,7 +229,7 @@ fn from_state_of_another(settings: &Settings, same_firewall: bool) -> Result<Exi
         .map(|item| Element {
             subnet: item.subnet,
             hits: 0,
-            seconds_left: item.until.saturating_sub(listing.now),
+            seconds_left: item.until.seconds_since(listing.now),
         })
         .collect();
     install(settings, &wanted)?;

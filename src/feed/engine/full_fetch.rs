@@ -1,24 +1,26 @@
 //! The next full fetch: when it is due, and whether a complete list is believed.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::walk::MAX_LISTED;
 use super::{HeldBack, POLL_SPREAD};
 use crate::address::Subnet;
+use crate::clock::UnixMillis;
 use crate::feed::schedule::Jitter;
 
 /// A list shorter than this may shrink as it likes.
 const SHRINK_MIN: usize = 100;
 
-/// What is known about past and coming full fetches. Times are Unix milliseconds.
+/// What is known about past and coming full fetches.
 #[derive(Debug)]
 pub(super) struct FullFetch {
-    /// Seconds between two of them; 0: only on request.
-    interval: u64,
-    /// When the next one is due; `u64::MAX`: only on request.
-    pub next: u64,
+    /// Time between two of them; nothing: only on request.
+    interval: Duration,
+    /// When the next one is due; [`UnixMillis::MAX`]: only on request.
+    pub next: UnixMillis,
     /// When the last one was believed.
-    pub last: Option<u64>,
+    pub last: Option<UnixMillis>,
     /// No list has come through complete yet: speed matters more than the reserve.
     pub filling: bool,
     /// A further one was asked for while one was running.
@@ -32,16 +34,21 @@ pub(super) struct FullFetch {
 /// Such a list.
 #[derive(Debug)]
 struct Held {
-    /// When it was held back, in Unix milliseconds.
-    since: u64,
+    /// When it was held back.
+    since: UnixMillis,
     seen: HashSet<Subnet>,
 }
 
 impl FullFetch {
-    pub fn new(interval: u64, last: Option<u64>, now: u64, jitter: &mut Jitter) -> Self {
+    pub fn new(
+        interval: Duration,
+        last: Option<UnixMillis>,
+        now: UnixMillis,
+        jitter: &mut Jitter,
+    ) -> Self {
         let mut full = FullFetch {
             interval,
-            next: u64::MAX,
+            next: UnixMillis::MAX,
             last,
             filling: last.is_none(),
             again: false,
@@ -51,25 +58,22 @@ impl FullFetch {
         match last {
             Some(last) => full.after(last, jitter),
             // A fill that an earlier run began is checked as soon as it is finished.
-            None if interval > 0 => full.next = now,
+            None if !interval.is_zero() => full.next = now,
             None => {}
         }
         full
     }
 
     /// Plans the next one after one that ended at `last`.
-    fn after(&mut self, last: u64, jitter: &mut Jitter) {
+    fn after(&mut self, last: UnixMillis, jitter: &mut Jitter) {
         self.next = match self.interval {
-            0 => u64::MAX,
-            seconds => {
-                let pause = jitter.around(seconds.saturating_mul(1_000), POLL_SPREAD);
-                last.saturating_add(pause)
-            }
+            Duration::ZERO => UnixMillis::MAX,
+            interval => last + jitter.around(interval, POLL_SPREAD),
         };
     }
 
     /// A complete list was believed at `now`.
-    pub fn done(&mut self, now: u64, jitter: &mut Jitter) {
+    pub fn done(&mut self, now: UnixMillis, jitter: &mut Jitter) {
         self.filling = false;
         self.force = false;
         self.last = Some(now);
@@ -81,7 +85,7 @@ impl FullFetch {
 
     /// One that did not come to its end is not tried again before the next date. Force is for the
     /// fetch it was given with, never for one of next week.
-    pub fn give_up(&mut self, now: u64, jitter: &mut Jitter) {
+    pub fn give_up(&mut self, now: UnixMillis, jitter: &mut Jitter) {
         self.force = false;
         self.again = false;
         self.after(now, jitter);
@@ -92,23 +96,23 @@ impl FullFetch {
         self.held.is_some()
     }
 
-    /// Keeps a list that is not believed at `now` until the next one, which comes `pause` milliseconds later.
-    pub fn hold(&mut self, seen: HashSet<Subnet>, now: u64, pause: u64) {
+    /// Keeps a list that is not believed at `now` until the next one, which comes `pause` later.
+    pub fn hold(&mut self, seen: HashSet<Subnet>, now: UnixMillis, pause: Duration) {
         self.held = Some(Held { since: now, seen });
-        self.next = now.saturating_add(pause);
+        self.next = now + pause;
         self.again = false;
     }
 
     /// Goes on from a list that an earlier run held back at `since`; the next full fetch comes `pause`
-    /// milliseconds after that.
-    pub fn resume_held(&mut self, since: u64, listed: &[String], pause: u64) {
+    /// after that.
+    pub fn resume_held(&mut self, since: UnixMillis, listed: &[String], pause: Duration) {
         let seen = listed.iter().filter_map(|text| text.parse().ok()).collect();
         self.held = Some(Held { since, seen });
-        self.next = self.next.min(since.saturating_add(pause));
+        self.next = self.next.min(since + pause);
     }
 
-    /// Since when a list is held, in Unix milliseconds.
-    pub fn held_since(&self) -> Option<u64> {
+    /// Since when a list is held.
+    pub fn held_since(&self) -> Option<UnixMillis> {
         self.held.as_ref().map(|held| held.since)
     }
 
@@ -116,7 +120,7 @@ impl FullFetch {
     pub fn held_back(&self) -> Option<HeldBack> {
         self.held.as_ref().map(|held| HeldBack {
             // Rounded up: the second opinion must not come too soon.
-            since: held.since.div_ceil(1_000),
+            since: held.since.seconds_up(),
             listed: held.seen.iter().map(ToString::to_string).collect(),
         })
     }

@@ -2,12 +2,13 @@
 //!
 //! The main loop calls [`Engine::next`], hands a [`Step::Fetch`] to the HTTP thread, gives its result
 //! to [`Engine::on_result`] and carries out what [`Engine::poll_effect`] gives, in that order. All
-//! times passed in are Unix milliseconds of a clock that never runs backwards.
+//! times passed in are those of a clock that never runs backwards.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
 use crate::address::Subnet;
-use crate::clock::WallOffset;
+use crate::clock::{UnixMillis, UnixSeconds, WallOffset};
 use crate::log::Level;
 
 use super::client::{FetchError, FetchErrorKind, Request, Response};
@@ -31,13 +32,13 @@ use walk::{Progress, Walk};
 
 /// Percent by which polls and full fetches come early or late.
 const POLL_SPREAD: u64 = 5;
-/// A wait for the request budget of this length or more, in milliseconds, is logged.
-const LONG_WAIT: u64 = 2_000;
+/// A wait for the request budget of this length or more is logged.
+const LONG_WAIT: Duration = Duration::from_secs(2);
 
 /// The request under way.
 #[derive(Debug)]
 struct InFlight {
-    since: u64,
+    since: UnixMillis,
     /// The key or the list has changed meanwhile: its answer no longer matters.
     abandoned: bool,
 }
@@ -60,19 +61,19 @@ pub struct Engine {
     key: ApiKey,
     jitter: Jitter,
     budget: RequestBudget,
-    started: u64,
+    started: UnixMillis,
     /// Where the next poll begins; `None`: the list must be fetched from its beginning.
     id: Option<ControlId>,
     walk: Option<Walk>,
     in_flight: Option<InFlight>,
-    next_poll: u64,
+    next_poll: UnixMillis,
     full: FullFetch,
     outage: Outage,
     /// Redirects that the last exchange needed: the next one will need as many requests.
     redirects: u32,
     /// Items in a full page of this service.
     page_size: walk::PageSize,
-    last_success: Option<u64>,
+    last_success: Option<UnixMillis>,
     /// The list's control ID says that our clock is wrong; shown until a page says otherwise.
     clock_problem: Option<String>,
     /// The present wait for the request budget is in the log.
@@ -89,7 +90,7 @@ impl Engine {
         config: FeedSettings,
         key: impl Into<ApiKey>,
         saved: Option<Saved>,
-        now: u64,
+        now: UnixMillis,
     ) -> Self {
         Engine::with_jitter(config, key, saved, now, Jitter::from_system())
     }
@@ -99,7 +100,7 @@ impl Engine {
         config: FeedSettings,
         key: impl Into<ApiKey>,
         saved: Option<Saved>,
-        now: u64,
+        now: UnixMillis,
         mut jitter: Jitter,
     ) -> Self {
         let saved = saved.unwrap_or_default();
@@ -114,7 +115,7 @@ impl Engine {
         } else {
             Saved::default()
         };
-        let past = |seconds: Option<u64>| seconds.map(|s| s.saturating_mul(1_000).min(now));
+        let past = |time: Option<UnixSeconds>| time.map(|time| time.millis().min(now));
         let mut full = FullFetch::new(
             config.resync_interval,
             past(saved.last_full),
@@ -122,7 +123,7 @@ impl Engine {
             &mut jitter,
         );
         if let Some(held) = &saved.held {
-            let since = held.since.saturating_mul(1_000).min(now);
+            let since = held.since.millis().min(now);
             full.resume_held(since, &held.listed, config.held_pause());
         }
         Engine {
@@ -155,7 +156,7 @@ impl Engine {
 
     /// What to do now. A [`Step::Fetch`] counts as sent: its result must be brought to
     /// [`Engine::on_result`].
-    pub fn next(&mut self, now: u64) -> Step {
+    pub fn next(&mut self, now: UnixMillis) -> Step {
         if self.in_flight.is_some() {
             return Step::Busy;
         }
@@ -193,7 +194,7 @@ impl Engine {
     /// it is called at the end of a full fetch only.
     pub fn on_result(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         result: Result<Response, FetchError>,
         known: &dyn Fn() -> Vec<Subnet>,
     ) {
@@ -232,12 +233,12 @@ impl Engine {
     }
 
     /// When the next request is due: after its date, every pause, and the budget.
-    fn due(&self, now: u64) -> u64 {
+    fn due(&self, now: UnixMillis) -> UnixMillis {
         self.wanted(now).max(self.budget_ready(now))
     }
 
     /// When the next request would be due if the budget had no end.
-    fn wanted(&self, now: u64) -> u64 {
+    fn wanted(&self, now: UnixMillis) -> UnixMillis {
         let wanted = if self.walk.is_some() {
             now
         } else {
@@ -247,33 +248,32 @@ impl Engine {
     }
 
     /// When the budget allows the next exchange.
-    fn budget_ready(&self, now: u64) -> u64 {
+    fn budget_ready(&self, now: UnixMillis) -> UnixMillis {
         // The reserve is for what was asked before we began to count: a window later there is none.
-        let window = self.config.rate_limit_window.saturating_mul(1_000);
-        let counted = now.saturating_sub(self.started) >= window;
+        let counted = now.since(self.started) >= self.config.rate_limit_window;
         let whole = self.full.filling && counted;
         self.budget.ready_at(now, whole, 1 + self.redirects)
     }
 
     /// Logs once that the next request waits for the budget alone.
-    fn log_wait(&mut self, now: u64) {
-        let wait = self.budget_ready(now).saturating_sub(now);
+    fn log_wait(&mut self, now: UnixMillis) {
+        let wait = self.budget_ready(now).since(now);
         if self.wanted(now) <= now && wait >= LONG_WAIT && !self.wait_logged {
             self.wait_logged = true;
             let text = format!(
                 "feed: the request budget (rate_limit_requests {} in {} s) is used up; next request in {} s",
                 self.config.rate_limit_requests,
-                self.config.rate_limit_window,
-                wait.div_ceil(1_000)
+                self.config.rate_limit_window.as_secs(),
+                wait.as_millis().div_ceil(1_000)
             );
             self.log(Level::Info, &text);
         }
     }
 
-    fn page(&mut self, now: u64, page: Page, known: &dyn Fn() -> Vec<Subnet>) {
+    fn page(&mut self, now: UnixMillis, page: Page, known: &dyn Fn() -> Vec<Subnet>) {
         self.counts.pages += 1;
         self.count_skipped(&page);
-        let wall = self.wall_offset.wall(now / 1_000);
+        let wall = self.wall_offset.wall(now.seconds());
         self.judge_clock(&page, wall);
         let listed = self.config.ends(&page, wall);
         if !listed.is_empty() {
@@ -313,7 +313,7 @@ impl Engine {
     }
 
     /// The walk has seen the end of the list.
-    fn complete(&mut self, now: u64, known: &dyn Fn() -> Vec<Subnet>) {
+    fn complete(&mut self, now: UnixMillis, known: &dyn Fn() -> Vec<Subnet>) {
         let Some(walk) = self.walk.take() else {
             return;
         };
@@ -336,7 +336,7 @@ impl Engine {
         }
     }
 
-    fn hold(&mut self, now: u64, seen: HashSet<Subnet>, dropped: usize, known: usize) {
+    fn hold(&mut self, now: UnixMillis, seen: HashSet<Subnet>, dropped: usize, known: usize) {
         let text = format!(
             "the full fetch would drop {dropped} of {known} addresses (feed_shrink_limit {} %): \
              nothing is dropped until a second one agrees or apiban.reload force",
@@ -349,7 +349,7 @@ impl Engine {
     }
 
     /// A complete list that is believed: what it does not hold goes.
-    fn accept(&mut self, now: u64, keep: HashSet<Subnet>) {
+    fn accept(&mut self, now: UnixMillis, keep: HashSet<Subnet>) {
         let count = keep.len();
         self.effects.push_back(Effect::Sweep(keep));
         self.effects.push_back(Effect::FullDone { count });
@@ -358,7 +358,7 @@ impl Engine {
     }
 
     /// The service repeats itself or never ends. What came is kept, nothing is dropped.
-    fn cut_short(&mut self, now: u64, progress: Progress) {
+    fn cut_short(&mut self, now: UnixMillis, progress: Progress) {
         let Some(walk) = self.walk.take() else {
             return;
         };
@@ -377,10 +377,9 @@ impl Engine {
         self.log(Level::Warn, &text);
     }
 
-    fn poll_later(&mut self, now: u64) {
-        let pause = self.config.poll_interval.max(1).saturating_mul(1_000);
-        let pause = self.jitter.around(pause, POLL_SPREAD);
-        self.next_poll = now.saturating_add(pause);
+    fn poll_later(&mut self, now: UnixMillis) {
+        let pause = self.config.held_pause();
+        self.next_poll = now + self.jitter.around(pause, POLL_SPREAD);
     }
 }
 

@@ -1,46 +1,52 @@
 //! What goes into the engine and what comes out.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::Subnet;
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::feed::client::Request;
 use crate::feed::control_id::ControlId;
 use crate::feed::parse::Page;
 use crate::feed::source::Source;
 use crate::log::Level;
 
-/// The feed's part of the configuration. Intervals are seconds.
+/// The shortest pause between polls.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The feed's part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedSettings {
     /// Which list.
     pub source: Source,
-    /// Pause between polls, 1 or more.
-    pub poll_interval: u64,
-    /// Pause between full fetches; 0: only on request.
-    pub resync_interval: u64,
+    /// Pause between polls, a second or more.
+    pub poll_interval: Duration,
+    /// Pause between full fetches; nothing: only on request.
+    pub resync_interval: Duration,
     /// How long the service keeps an address active.
-    pub feed_ttl: u64,
+    pub feed_ttl: Duration,
     /// Requests that the service allows per window, 1 or more.
     pub rate_limit_requests: u32,
-    /// Length of that window, 1 or more.
-    pub rate_limit_window: u64,
+    /// Length of that window, a second or more.
+    pub rate_limit_window: Duration,
     /// Percent of the list that a full fetch may drop without a second opinion.
     pub feed_shrink_limit: u8,
 }
 
 impl FeedSettings {
-    /// Pause before the full fetch that has to agree with one that was held back, in milliseconds.
-    pub(super) fn held_pause(&self) -> u64 {
-        self.poll_interval.max(1).saturating_mul(1_000)
+    /// Pause before the full fetch that has to agree with one that was held back; without spread also the one
+    /// between polls.
+    pub(super) fn held_pause(&self) -> Duration {
+        self.poll_interval.max(SHORTEST_INTERVAL)
     }
 
-    /// The page's entries with their ends; `now` in seconds. If the control ID is no plausible time,
-    /// they count from now.
-    pub(super) fn ends(&self, page: &Page, now: u64) -> Vec<Listed> {
+    /// The page's entries with their ends by the wall clock, which shows `now`. If the control ID is no plausible
+    /// time, they count from now.
+    pub(super) fn ends(&self, page: &Page, now: UnixSeconds) -> Vec<Listed> {
         let listed_at = page.id.listed_at(now, self.feed_ttl).unwrap_or(now);
-        let end = listed_at.saturating_add(self.feed_ttl);
+        let end = listed_at + self.feed_ttl;
         let listed = |&subnet| Listed { subnet, end };
         page.addresses.iter().map(listed).collect()
     }
@@ -51,8 +57,8 @@ impl FeedSettings {
 pub enum Step {
     /// Hand this to the HTTP thread.
     Fetch(Request),
-    /// Nothing before this Unix time in milliseconds.
-    Wait(u64),
+    /// Nothing before this time.
+    Wait(UnixMillis),
     /// A request is under way: nothing before its result.
     Busy,
     /// No key: nothing before a reload brings one.
@@ -64,8 +70,8 @@ pub enum Step {
 pub struct Listed {
     /// What is listed; neither trust nor the poison guard has seen it.
     pub subnet: Subnet,
-    /// Wall-clock time in seconds since 1970 at which the service stops listing it.
-    pub end: u64,
+    /// When the service stops listing it, by the wall clock.
+    pub end: UnixSeconds,
 }
 
 /// What the main loop has to carry out, in order.
@@ -91,12 +97,12 @@ pub enum Effect {
 pub struct Saved {
     /// Where the next poll begins.
     pub id: Option<ControlId>,
-    /// Unix time in seconds of the last answer of use.
-    pub last_success: Option<u64>,
-    /// Unix time in seconds of the last full fetch that was believed.
-    pub last_full: Option<u64>,
-    /// Unix times in milliseconds of the requests that still count.
-    pub budget: Vec<u64>,
+    /// When the last answer of use came.
+    pub last_success: Option<UnixSeconds>,
+    /// When the last full fetch was believed.
+    pub last_full: Option<UnixSeconds>,
+    /// When the requests that still count were made.
+    pub budget: Vec<UnixMillis>,
     /// Which list it was.
     pub source: String,
     /// A full fetch that was not believed yet.
@@ -107,8 +113,8 @@ pub struct Saved {
 /// A full fetch that is not believed before a second one agrees.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldBack {
-    /// Unix time in seconds at which it was held back.
-    pub since: u64,
+    /// When it was held back.
+    pub since: UnixSeconds,
     /// What it listed, and what has been listed since.
     pub listed: Vec<String>,
 }
@@ -175,7 +181,7 @@ impl FeedState {
     }
 }
 
-/// The feed as operators see it. Times are Unix seconds.
+/// The feed as operators see it, in internal time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// The state in one word.
@@ -183,16 +189,16 @@ pub struct Status {
     /// Where the next poll begins.
     pub id: Option<ControlId>,
     /// Time of the last answer of use.
-    pub last_success: Option<u64>,
+    pub last_success: Option<UnixSeconds>,
     /// What is wrong now; empty if nothing is. At most 250 characters, without the key.
     pub last_error: String,
     /// Time of the next request; `None` where none is planned.
-    pub next_poll: Option<u64>,
+    pub next_poll: Option<UnixSeconds>,
     /// What the next request waits for if not for its usual time: `request budget` or `pause after an
     /// error`; otherwise empty.
     pub waiting_for: &'static str,
     /// Since when a full fetch is held back; `None` if none is.
-    pub held_since: Option<u64>,
+    pub held_since: Option<UnixSeconds>,
     /// Requests sent since the start, redirects included.
     pub requests: u64,
     /// Pages received since the start.

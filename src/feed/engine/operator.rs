@@ -2,7 +2,7 @@
 
 use super::outcome::Outage;
 use super::{Effect, Engine, Trouble};
-use crate::clock::WallOffset;
+use crate::clock::{UnixMillis, WallOffset};
 use crate::feed::key::ApiKey;
 use crate::log::Level;
 
@@ -10,7 +10,7 @@ impl Engine {
     /// Takes the key as the configuration has it now and starts a full fetch. Pauses after errors and
     /// refused keys end; only a rate limit of the same key is waited for. `force` drops at once what
     /// was held back, and believes the full fetch that follows however short it is.
-    pub fn reload(&mut self, now: u64, key: impl Into<ApiKey>, force: bool) {
+    pub fn reload(&mut self, now: UnixMillis, key: impl Into<ApiKey>, force: bool) {
         let key = key.into();
         if force {
             self.force();
@@ -62,7 +62,7 @@ impl Engine {
 
     /// Starts a full fetch as soon as pauses and budget allow: the wall clock was set, so the ends of entries may be
     /// wrong.
-    pub fn refetch(&mut self, now: u64) {
+    pub fn refetch(&mut self, now: UnixMillis) {
         match &self.walk {
             Some(walk) if walk.is_full() => self.full.again = true,
             _ => self.full.next = now,

@@ -1,14 +1,17 @@
 //! How one exchange ended, and what that means for the next.
 
+use std::time::Duration;
+
 use super::{Engine, Trouble, Walk};
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::feed::parse::{Answer, Page};
 use crate::log::Level;
 
 /// A full fetch of a list that is there already is given up after so many failures in a row: polls
 /// matter more.
 const MAX_RESYNC_FAILURES: u32 = 5;
-/// Pause in ms before it is tried again, or the poll interval if that is longer.
-const RESYNC_RETRY: u64 = 3_600_000;
+/// Pause before it is tried again, or the poll interval if that is longer.
+const RESYNC_RETRY: Duration = Duration::from_secs(3_600);
 
 /// What is wrong now.
 #[derive(Debug, Default)]
@@ -17,14 +20,14 @@ pub(super) struct Outage {
     pub trouble: Option<Trouble>,
     /// Failures in a row.
     pub failures: u32,
-    /// Nothing is asked before this time in Unix milliseconds.
-    pub until: u64,
+    /// Nothing is asked before this time.
+    pub until: UnixMillis,
     /// For operators: one bounded line.
     pub text: String,
 }
 
 impl Engine {
-    pub(super) fn refused(&mut self, now: u64, answer: &Answer) {
+    pub(super) fn refused(&mut self, now: UnixMillis, answer: &Answer) {
         let Some(trouble) = Trouble::of(answer) else {
             return;
         };
@@ -70,7 +73,7 @@ impl Engine {
 
     pub(super) fn failed(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         trouble: Trouble,
         retry_after: Option<u64>,
         text: &str,
@@ -86,7 +89,7 @@ impl Engine {
         self.outage = Outage {
             trouble: Some(trouble),
             failures,
-            until: now.saturating_add(pause),
+            until: now + pause,
             text: self.clean(text),
         };
         if before != Some(trouble) {
@@ -94,19 +97,21 @@ impl Engine {
                 Trouble::Unauthorized => Level::Error,
                 _ => Level::Warn,
             };
-            let text = format!("feed: {text}; next attempt in {} s", pause.div_ceil(1_000));
+            let text = format!(
+                "feed: {text}; next attempt in {} s",
+                pause.as_millis().div_ceil(1_000)
+            );
             self.log(level, &text);
         }
         let is_resync = self.walk.as_ref().is_some_and(Walk::is_full) && self.id.is_some();
         if is_resync && !self.full.filling && failures >= MAX_RESYNC_FAILURES {
             self.walk = None;
             self.full.force = false;
-            let interval = self.config.poll_interval.saturating_mul(1_000);
-            self.full.next = now.saturating_add(RESYNC_RETRY.max(interval));
+            self.full.next = now + RESYNC_RETRY.max(self.config.poll_interval);
         }
     }
 
-    pub(super) fn succeeded(&mut self, now: u64) {
+    pub(super) fn succeeded(&mut self, now: UnixMillis) {
         self.counts.ok += 1;
         self.last_success = Some(now);
         let outage = std::mem::take(&mut self.outage);
@@ -131,8 +136,8 @@ impl Engine {
     }
 
     /// A live service lists nothing that has ended. If the control ID of its page says otherwise, our
-    /// clock or `feed_ttl` is wrong; `now` is in seconds.
-    pub(super) fn judge_clock(&mut self, page: &Page, now: u64) {
+    /// clock or `feed_ttl` is wrong; `now` is the wall clock's.
+    pub(super) fn judge_clock(&mut self, page: &Page, now: UnixSeconds) {
         let ttl = self.config.feed_ttl;
         if page.addresses.is_empty() {
             return;
@@ -143,9 +148,10 @@ impl Engine {
         }
         if self.clock_problem.is_none() {
             let text = format!(
-                "the service lists addresses since {} (control ID), more than feed_ttl ({ttl} s) ago: \
+                "the service lists addresses since {} (control ID), more than feed_ttl ({} s) ago: \
                  this host's clock is ahead, or feed_ttl is too short; bans count from now",
-                page.id
+                page.id,
+                ttl.as_secs()
             );
             self.log(Level::Warn, &text);
             self.clock_problem = Some(self.clean(&text));

@@ -1,5 +1,6 @@
 //! What the engine tells operators and the state file.
 
+use crate::clock::UnixMillis;
 use crate::feed::key::ApiKey;
 use crate::log::Level;
 use crate::quote::foreign;
@@ -9,20 +10,20 @@ use super::{Effect, Engine, FeedState, Saved, Status, Trouble, Walk};
 /// Longest line for operators, in characters.
 const MAX_TEXT: usize = 250;
 /// Poll intervals without success after which the list counts as stale.
-const STALE_INTERVALS: u64 = 3;
+const STALE_INTERVALS: u32 = 3;
 
 impl Engine {
     /// The feed as operators see it at `now`.
-    pub fn status(&self, now: u64) -> Status {
+    pub fn status(&self, now: UnixMillis) -> Status {
         let planned = self.key.key().is_some() && self.in_flight.is_none();
         Status {
             state: self.state(now),
             id: self.id.clone(),
-            last_success: self.last_success.map(|ms| ms / 1_000),
+            last_success: self.last_success.map(UnixMillis::seconds),
             last_error: self.last_error(),
-            next_poll: planned.then(|| self.due(now).div_ceil(1_000)),
+            next_poll: planned.then(|| self.due(now).seconds_up()),
             waiting_for: if planned { self.waiting_for(now) } else { "" },
-            held_since: self.full.held_since().map(|ms| ms.div_ceil(1_000)),
+            held_since: self.full.held_since().map(UnixMillis::seconds_up),
             requests: self.counts.requests,
             pages: self.counts.pages,
             fetch_ok: self.counts.ok,
@@ -41,7 +42,7 @@ impl Engine {
     }
 
     /// What the next request waits for, if not for its usual date.
-    fn waiting_for(&self, now: u64) -> &'static str {
+    fn waiting_for(&self, now: UnixMillis) -> &'static str {
         let wanted = self.wanted(now);
         if self.budget_ready(now) > wanted {
             "request budget"
@@ -65,14 +66,14 @@ impl Engine {
         Saved {
             held: None,
             id: self.id.clone(),
-            last_success: self.last_success.map(|ms| ms / 1_000),
-            last_full: self.full.last.map(|ms| ms / 1_000),
+            last_success: self.last_success.map(UnixMillis::seconds),
+            last_full: self.full.last.map(UnixMillis::seconds),
             budget: self.budget.stamps(),
             source: self.config.source.fingerprint(),
         }
     }
 
-    fn state(&self, now: u64) -> FeedState {
+    fn state(&self, now: UnixMillis) -> FeedState {
         match self.key {
             ApiKey::NotSet => return FeedState::Disabled,
             ApiKey::Unusable(_) => return FeedState::Unauthorized,
@@ -101,13 +102,10 @@ impl Engine {
     }
 
     /// Waiting for the budget alone makes nothing stale: that is the pace the service wants.
-    fn is_stale(&self, now: u64) -> bool {
-        let patience = self
-            .config
-            .poll_interval
-            .saturating_mul(STALE_INTERVALS * 1_000);
-        let late = |since: u64| now.saturating_sub(since) > patience;
-        let since = self.last_success.unwrap_or(0).max(self.started);
+    fn is_stale(&self, now: UnixMillis) -> bool {
+        let patience = self.config.poll_interval.saturating_mul(STALE_INTERVALS);
+        let late = |since| now.since(since) > patience;
+        let since = self.last_success.unwrap_or_default().max(self.started);
         let hanging = self.in_flight.as_ref().is_some_and(|f| late(f.since));
         late(since) && (self.outage.failures > 0 || hanging)
     }

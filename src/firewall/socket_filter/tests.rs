@@ -7,6 +7,7 @@ use std::thread;
 
 use super::kernel::Linux;
 use super::*;
+use crate::clock::simulated::at;
 use crate::sys::listening::Transport;
 use crate::sys::socket_filter::{self as sys, Instruction};
 
@@ -439,10 +440,11 @@ fn the_watchdog_takes_ours_off_and_nobody_elses() {
     sys::attach(socket.as_fd(), &foreign).unwrap();
     assert_eq!(watchdog::release_all(&watched, &mut Linux), 0);
     assert_eq!(sys::read(socket.as_fd()).unwrap(), foreign);
-    assert!(!watchdog::is_silent(0, 1_000));
-    assert!(!watchdog::is_silent(995, 1_000));
-    assert!(watchdog::is_silent(994, 1_000));
-    assert!(!watchdog::is_silent(1_001, 1_000));
+    let is_silent = |alive| watchdog::is_silent(alive, at(1_000));
+    assert!(!is_silent(None));
+    assert!(!is_silent(Some(at(995))));
+    assert!(is_silent(Some(at(994))));
+    assert!(!is_silent(Some(at(1_001))));
 }
 
 /// Exchanging full programs as fast as possible loses no wanted packet and lets none of a banned source through.

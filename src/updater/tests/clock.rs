@@ -1,11 +1,13 @@
 //! Wall clocks that are wrong at the start and right later, or the other way round.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::world::{address, World, START};
 use super::{with_state, DAY};
 use crate::address::Subnet;
 use crate::clock::simulated::Simulated;
+use crate::clock::UnixSeconds;
 use crate::config::Config;
 use crate::shared::origin::Origin;
 use crate::state::{self, Ban, State};
@@ -13,7 +15,7 @@ use crate::trust::NO_END;
 
 /// Runs a server with a right clock that leaves a list of ten, of the day before, and a local ban of two days;
 /// returns when it ended.
-fn leave_state(path: &Path) -> u64 {
+fn leave_state(path: &Path) -> UnixSeconds {
     let mut world = World::new(with_state(path));
     world.list(0..10);
     world.pass_seconds(DAY);
@@ -34,6 +36,10 @@ fn near(a: u64, b: u64) -> bool {
     a.abs_diff(b) <= 60
 }
 
+fn is_near(a: UnixSeconds, b: UnixSeconds) -> bool {
+    near(a.get().into(), b.get().into())
+}
+
 #[test]
 fn bans_keep_their_duration_over_a_step_and_the_file_says_the_right_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -50,8 +56,8 @@ fn bans_keep_their_duration_over_a_step_and_the_file_says_the_right_end() {
         assert_eq!(world.left(Origin::Local, address(101)), Some(540));
         assert_eq!(world.live(Origin::Feed).len(), 10);
         let now = world.time.wall();
-        assert!(near(u64::from(ban_of(&path, address(101)).end), now + 540));
-        assert!(near(state::load(&path).unwrap().unwrap().written, now));
+        assert!(is_near(ban_of(&path, address(101)).end, now.shifted(540)));
+        assert!(is_near(state::load(&path).unwrap().unwrap().written, now));
         world.pass_seconds(520);
         assert_eq!(world.left(Origin::Local, address(100)), None);
         world.assert_firewall_agrees();
@@ -64,9 +70,10 @@ fn bans_keep_their_duration_over_a_step_and_the_file_says_the_right_end() {
 fn a_start_in_the_past() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    for behind in [DAY, 400 * DAY, START] {
+    for behind in [DAY, 400 * DAY, u64::from(START.get())] {
         let ended = leave_state(&path);
-        let time = Simulated::at(ended - behind.min(ended));
+        let time = Simulated::at(ended.before(Duration::from_secs(behind)));
+        let behind = ended.since(time.wall()).as_secs();
         let mut world = World::at(time, with_state(&path));
         // The rest at the end is all that is known.
         assert!(near(
@@ -76,7 +83,7 @@ fn a_start_in_the_past() {
         assert_eq!(world.live(Origin::Feed).len(), 10);
         world.pass_seconds(60);
         // It was off for an hour.
-        time.set_wall(behind.min(ended) as i64 + 3_600);
+        time.set_wall(behind as i64 + 3_600);
         world.list(200..201);
         world.pass_seconds(60);
         let left = world.left(Origin::Local, address(100)).unwrap();
@@ -94,7 +101,7 @@ fn a_start_in_the_future() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
     let ended = leave_state(&path);
-    let time = Simulated::at(ended + 8 * DAY);
+    let time = Simulated::at(ended.shifted(8 * DAY as i64));
     let mut world = World::at(time, with_state(&path));
     world.service.borrow_mut().fails = true;
     world.pass_seconds(60);
@@ -110,10 +117,8 @@ fn a_start_in_the_future() {
     assert_eq!(world.live(Origin::Feed).len(), 10);
     world.assert_firewall_agrees();
     // And it is saved so.
-    assert!(near(
-        u64::from(ban_of(&path, address(100)).end),
-        ended + 2 * DAY
-    ));
+    let end = ban_of(&path, address(100)).end;
+    assert!(is_near(end, ended.shifted(2 * DAY as i64)), "{end}");
 }
 
 /// Trust that was lent lasts to its end by the right clock, whatever the clock of the start said.
@@ -126,18 +131,18 @@ fn restored_trust_follows_a_step() {
     for (wrong, left) in [(-day, Some(2 * DAY)), (day, Some(DAY)), (8 * day, None)] {
         let mut world = World::new(with_state(&path));
         let now = world.shared.now();
-        let end = now + 2 * DAY as u32;
+        let end = now.shifted(2 * day);
         let lend = |n, end| world.shared.trust.lend(address(n), end, now, "a ticket");
         lend(50, end).unwrap();
         lend(51, NO_END).unwrap();
         world.block(address(100), 600);
         world.pass_seconds(10);
         world.updater.end();
-        let time = Simulated::at(world.time.wall().saturating_add_signed(wrong));
+        let time = Simulated::at(world.time.wall().shifted(wrong));
         let mut world = World::at(time, with_state(&path));
         let loan = |world: &World, n| {
             let found = world.shared.trust.lent().find(address(n));
-            found.map(|found| u64::from(found.value() - world.shared.now().min(found.value())))
+            found.map(|found| found.value().since(world.shared.now()).as_secs())
         };
         world.pass_seconds(10);
         let close = |seen: Option<u64>, wanted: Option<u64>| match (seen, wanted) {
@@ -169,7 +174,11 @@ fn restored_trust_follows_a_step() {
 fn a_given_rule_follows_the_wall_clock() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("trust");
-    std::fs::write(&file, format!("10.0.0.50 until={}\n", START + DAY)).unwrap();
+    std::fs::write(
+        &file,
+        format!("10.0.0.50 until={}\n", START.shifted(DAY as i64)),
+    )
+    .unwrap();
     let config = Config {
         trust_file: file.to_str().unwrap().to_owned(),
         ..super::world::config()
@@ -178,8 +187,8 @@ fn a_given_rule_follows_the_wall_clock() {
     let trusts = |world: &World| world.shared.trust.rule(address(50).address()).is_some();
     world.pass_seconds(10);
     assert!(trusts(&world));
-    let left = world.shared.trust.end(address(50)).unwrap() - world.shared.now();
-    assert!(near(left.into(), DAY));
+    let end = world.shared.trust.end(address(50)).unwrap();
+    assert!(near(end.since(world.shared.now()).as_secs(), DAY));
     world.time.set_wall(2 * DAY as i64);
     world.pass_seconds(10);
     assert!(!trusts(&world));
@@ -197,7 +206,7 @@ fn a_lifted_ban_does_not_come_back_with_a_step() {
     let path = folder.path().join("state");
     let ended = leave_state(&path);
     // The clock is a day behind.
-    let time = Simulated::at(ended - DAY);
+    let time = Simulated::at(ended.shifted(-(DAY as i64)));
     let mut world = World::at(time, with_state(&path));
     world.pass_seconds(10);
     assert!(world.bans().unblock(address(100)));
@@ -217,7 +226,7 @@ fn a_ban_that_was_extended_keeps_its_end_over_a_step() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
     let ended = leave_state(&path);
-    let time = Simulated::at(ended - DAY);
+    let time = Simulated::at(ended.shifted(-(DAY as i64)));
     let mut world = World::at(time, with_state(&path));
     world.block(address(100), 5 * DAY as u32);
     world.pass_seconds(10);
@@ -247,11 +256,11 @@ fn a_late_step_moves_no_saved_ban() {
 fn a_ban_from_a_clock_that_was_ahead() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state");
-    let ahead = START as u32 + 30 * DAY as u32;
-    for written in [0, u64::from(ahead) + 10] {
+    let ahead = START.shifted(30 * DAY as i64);
+    for written in [UnixSeconds::ZERO, ahead.shifted(10)] {
         let ban = Ban {
             ip: address(1).to_string(),
-            end: ahead + 60,
+            end: ahead.shifted(60),
             since: ahead,
             reason: String::new(),
             hits: 0,

@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::super::*;
 use crate::bans::{Bans, By, Order, Policy};
 use crate::clock::simulated::Simulated;
+use crate::clock::UnixSeconds;
 use crate::config::{files, FirewallKind};
 use crate::feed::client::{FetchError, FetchErrorKind, Request as Fetch, Response};
 use crate::feed::Key;
@@ -20,8 +21,8 @@ use crate::shared::published::Place;
 use crate::state::restore;
 use crate::state::writer::StateWriter;
 
-/// Where the wall clock of most tests begins, in Unix seconds.
-pub const START: u64 = 1_795_300_000;
+/// Where the wall clock of most tests begins.
+pub const START: UnixSeconds = UnixSeconds::new(1_795_300_000);
 /// The key that the service accepts.
 pub const KEY: &str = "s3cret-Key";
 /// Addresses on one page.
@@ -92,10 +93,10 @@ impl Firewall for Recorder {
     }
 }
 
-/// The service: wall-clock second of the listing and address, oldest first. Its clock is always right.
+/// The service: wall-clock time of the listing and address, oldest first. Its clock is always right.
 #[derive(Default)]
 pub struct Service {
-    pub list: Vec<(u64, Subnet)>,
+    pub list: Vec<(UnixSeconds, Subnet)>,
     pub requests: usize,
     pub fails: bool,
 }
@@ -117,7 +118,8 @@ impl Service {
             return answer(401, "{}".to_owned());
         }
         let after = request.after.as_ref();
-        let after: u64 = after.map_or(0, |id| id.as_str().parse().unwrap());
+        let after = after.map_or(0, |id| id.as_str().parse().unwrap());
+        let after = UnixSeconds::new(after);
         let page: Vec<_> = self.list.iter().filter(|(id, _)| *id > after).collect();
         let page = &page[..page.len().min(PAGE)];
         match page.last() {
@@ -268,11 +270,11 @@ impl World {
 
     /// Lists this many new addresses, one in each of the seconds before now.
     pub fn list(&mut self, addresses: std::ops::Range<u32>) {
-        let count = u64::from(addresses.end - addresses.start);
-        let first = self.time.wall() - count;
+        let count = i64::from(addresses.end - addresses.start);
+        let first = self.time.wall().shifted(-count);
         let mut service = self.service.borrow_mut();
-        for (n, ip) in addresses.enumerate() {
-            service.list.push((first + n as u64, address(ip)));
+        for (n, ip) in (0..).zip(addresses) {
+            service.list.push((first.shifted(n), address(ip)));
         }
     }
 
@@ -340,7 +342,7 @@ impl World {
     /// Seconds that a ban has left; `None` if there is none.
     pub fn left(&self, origin: Origin, subnet: Subnet) -> Option<u32> {
         let end = self.shared.table(origin).find(subnet)?.value();
-        end.checked_sub(self.shared.now()).filter(|left| *left > 0)
+        Some(end.seconds_since(self.shared.now())).filter(|left| *left > 0)
     }
 
     /// Waits until the thread of the firewall has done its work, and holds its state against the tables.

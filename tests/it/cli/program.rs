@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use apiban::clock::UnixSeconds;
 use apiban::state::{self, Ban, State};
 
 /// What a run left.
@@ -58,14 +59,14 @@ impl Program {
 
     /// The same, with the packets that each sent.
     pub fn hold_with_hits<A: ToString>(&self, listed: &[A], hits: impl Fn(&str) -> u32) {
-        let now = u32::try_from(apiban_testing::feed_server::now()).expect("a time");
+        let now = UnixSeconds::saturating(apiban_testing::feed_server::now());
         let bans = listed
             .iter()
             .map(|ip| Ban {
                 hits: hits(&ip.to_string()),
                 ip: ip.to_string(),
-                end: now + 604_000,
-                since: now - 60,
+                end: now.shifted(604_000),
+                since: now.shifted(-60),
                 reason: String::new(),
             })
             .collect();

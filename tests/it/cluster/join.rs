@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use apiban::clock::UnixSeconds;
 use apiban::state::{self, Ban, State};
 use apiban_testing::fed::{self, KEY};
 use apiban_testing::feed_server::{now, FeedServer};
@@ -20,16 +21,16 @@ const MOMENT: Duration = Duration::from_secs(4);
 
 /// A state file with the bans.
 fn bans() -> Vec<u8> {
-    let since = now() as u32;
+    let since = UnixSeconds::saturating(now());
     let ban = |n: u64| Ban {
         ip: format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255),
-        end: since + 80_000,
+        end: since.shifted(80_000),
         since,
         reason: "scanner".into(),
         hits: 0,
     };
     let state = State {
-        written: now(),
+        written: since,
         feed: None,
         trusted: Vec::new(),
         listed: Vec::new(),

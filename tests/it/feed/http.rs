@@ -6,6 +6,7 @@ use std::sync::{mpsc, Arc};
 use std::time::{Duration, Instant};
 
 use apiban::address::Subnet;
+use apiban::clock::{UnixMillis, UnixSeconds};
 use apiban::feed::client::{
     spawn, Fetch, FetchError, FetchErrorKind, HttpClient, HttpSettings, Request, Response,
 };
@@ -71,8 +72,8 @@ fn addresses(n: u32) -> Vec<String> {
 struct Feed {
     engine: Engine,
     client: HttpClient,
-    now: u64,
-    table: HashMap<Subnet, u64>,
+    now: UnixMillis,
+    table: HashMap<Subnet, UnixSeconds>,
     logs: Vec<String>,
     full_done: usize,
 }
@@ -81,14 +82,14 @@ impl Feed {
     fn new(server: &FeedServer, version: ApiVersion) -> Self {
         let config = FeedSettings {
             source: source(server, version),
-            poll_interval: 300,
-            resync_interval: 86_400,
-            feed_ttl: 604_800,
+            poll_interval: Duration::from_secs(300),
+            resync_interval: Duration::from_secs(86_400),
+            feed_ttl: Duration::from_secs(604_800),
             rate_limit_requests: 11,
-            rate_limit_window: 120,
+            rate_limit_window: Duration::from_secs(120),
             feed_shrink_limit: 50,
         };
-        let now = now() * 1_000;
+        let now = UnixSeconds::saturating(now()).millis();
         let key = Key::new(KEY).ok();
         Feed {
             engine: Engine::with_jitter(config, key, None, now, Jitter::seeded(1)),
@@ -219,7 +220,7 @@ fn a_wrong_key_stops_the_asking_in_both_versions() {
         feed.one_request();
         assert_eq!(feed.state(), FeedState::Unauthorized);
         assert!(matches!(
-            feed.engine.next(feed.now + 3_000_000),
+            feed.engine.next(feed.now + Duration::from_secs(3_000)),
             Step::Wait(_)
         ));
         assert_eq!(server.requests().len(), 1);
@@ -435,17 +436,17 @@ fn a_rate_limited_server_never_has_to_refuse() {
         let source = source(&server, ApiVersion::V2);
         let config = FeedSettings {
             source,
-            poll_interval: 300,
-            resync_interval: 0,
-            feed_ttl: 604_800,
+            poll_interval: Duration::from_secs(300),
+            resync_interval: Duration::from_secs(0),
+            feed_ttl: Duration::from_secs(604_800),
             rate_limit_requests: 11,
-            rate_limit_window: 1,
+            rate_limit_window: Duration::from_secs(1),
             feed_shrink_limit: 50,
         };
         // Here the clock is the real one: the server's is.
         let started = Instant::now();
-        let epoch = now() * 1_000;
-        let now = || epoch + u64::try_from(started.elapsed().as_millis()).unwrap();
+        let epoch = UnixSeconds::saturating(now()).millis();
+        let now = || epoch + started.elapsed();
         feed.engine = Engine::new(config, Key::new(KEY).ok(), None, now());
         let (wake, woken) = mpsc::channel();
         let waker = Box::new(move || wake.send(()).unwrap_or(()));
@@ -455,7 +456,7 @@ fn a_rate_limited_server_never_has_to_refuse() {
             match feed.engine.next(now()) {
                 Step::Fetch(request) => worker.start(request),
                 Step::Wait(until) => {
-                    let pause = Duration::from_millis(until.saturating_sub(now()));
+                    let pause = until.since(now());
                     // A wake-up may be left over from a result that was taken before it came.
                     let _ = woken.recv_timeout(pause);
                 }

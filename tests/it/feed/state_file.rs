@@ -1,6 +1,7 @@
 //! The state file: after a restart the first packet meets the whole list, whatever has become of the
 //! service; and a file that is damaged, foreign or cannot be written never stops Kamailio.
 
+use apiban::clock::UnixSeconds;
 use apiban_testing::fed::{fed, service, KEY, LISTED};
 use apiban_testing::feed_server::{Fault, FeedServer};
 use apiban_testing::kamailio::{is_root, Builder, Kamailio, Release};
@@ -417,8 +418,8 @@ fn a_file_that_cannot_be_read_is_kept() {
 fn ban(ip: &str, since: u64, end: u64) -> apiban::state::Ban {
     apiban::state::Ban {
         ip: ip.to_owned(),
-        end: u32::try_from(end).expect("a time"),
-        since: u32::try_from(since).expect("a time"),
+        end: UnixSeconds::saturating(end),
+        since: UnixSeconds::saturating(since),
         reason: String::new(),
         hits: 0,
     }

@@ -7,25 +7,30 @@ mod world;
 
 use self::world::*;
 
+fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3_600)
+}
+
 #[test]
 fn five_thousand_addresses_within_150_seconds_without_a_refusal() {
-    for latency in [5, 80, 1_500] {
+    for latency in [5, 80, 1_500].map(Duration::from_millis) {
         let mut world = World::new(5_001, None);
         world.latency = latency;
         while world.full_done == 0 {
             world.step();
         }
         assert_eq!(world.table.len(), 5_001);
-        assert!(world.now - START <= 150_000, "{} ms", world.now - START);
+        let took = world.now.since(START);
+        assert!(took <= Duration::from_secs(150), "{took:?}");
         assert_eq!(world.asked.len(), 21);
         let at_once = world
             .asked
             .iter()
-            .filter(|(at, _)| at - START < 60_000)
+            .filter(|(at, _)| at.since(START) < Duration::from_secs(60))
             .count();
         assert_eq!(at_once, 10);
-        world.run_until(START + 86_400_000);
-        for offset in [0, latency] {
+        world.run_until(START + hours(24));
+        for offset in [Duration::ZERO, latency] {
             assert_eq!(refusals(&world.asked, offset), 0);
         }
         assert_eq!(world.state(), FeedState::Ok);
@@ -38,14 +43,18 @@ fn polls_bring_what_is_new_and_keep_their_pace() {
     assert_eq!(world.asked[0].1, None);
     assert_eq!(world.asked.len(), 2);
     let id = world.engine.status(world.now).id.unwrap();
-    world.list.push((START / 1_000 + 60, ip(9_999)));
+    world.list.push((START.seconds().shifted(60), ip(9_999)));
     let before = world.now;
     world.one_request();
     assert_eq!(world.asked[2].1, Some(id.to_string()));
-    assert!((285_000..=315_200).contains(&(world.now - before)));
+    let waited = world.now.since(before).as_millis();
+    assert!((285_000..=315_200).contains(&waited), "{waited}");
     // The entry ends when the service ends it.
-    assert_eq!(world.table[&ip(9_999)], START / 1_000 + 60 + 604_800);
-    world.run_until(START + 3_600_000);
+    assert_eq!(
+        world.table[&ip(9_999)],
+        START.seconds().shifted(60 + 604_800)
+    );
+    world.run_until(START + hours(1));
     assert!(
         (12..=15).contains(&world.asked.len()),
         "{}",
@@ -62,7 +71,7 @@ fn a_restart_resumes_and_another_dataset_does_not() {
     assert!(!text.contains(KEY));
     let saved: Saved = serde_json::from_str(&text).unwrap();
     let mut again = World::new(300, Some(saved.clone()));
-    again.run_until(START + 3_600_000);
+    again.run_until(START + hours(1));
     assert_eq!(again.asked[0].1, saved.id.as_ref().map(ToString::to_string));
     assert!(again.table.is_empty() && again.full_done == 0);
     let other = Saved {
@@ -93,9 +102,9 @@ fn a_fill_that_was_cut_off_goes_on_and_is_checked() {
 fn a_resync_drops_what_is_no_longer_listed() {
     let mut world = World::filled(600);
     world.list.retain(|(_, subnet)| *subnet != ip(3));
-    world.run_until(START + 80_000_000);
+    world.run_until(START + Duration::from_secs(80_000));
     assert!(world.table.contains_key(&ip(3)));
-    world.run_until(START + 92_000_000);
+    world.run_until(START + Duration::from_secs(92_000));
     assert_eq!((world.table.len(), world.full_done), (599, 2));
 }
 
@@ -157,7 +166,7 @@ fn a_sudden_shrink_waits_for_a_second_opinion() {
     while world.full_done < 3 {
         world.step();
     }
-    assert!(world.now - held_at >= 300_000);
+    assert!(world.now.since(held_at) >= Duration::from_secs(300));
     assert_eq!((world.state(), world.table.len()), (FeedState::Ok, 10));
 }
 
@@ -169,7 +178,7 @@ fn a_shrink_that_was_held_back_waits_for_its_second_opinion_over_a_restart() {
     world.full_fetch();
     let held_at = world.now;
     let text = serde_json::to_string(&world.engine.to_save()).unwrap();
-    let resumed = |text: &str, now: u64| {
+    let resumed = |text: &str, now: UnixMillis| {
         let saved: Saved = serde_json::from_str(text).unwrap();
         let mut again = World::new(0, None);
         again.engine = Engine::with_jitter(config(), key(), Some(saved), now, Jitter::seeded(7));
@@ -178,26 +187,26 @@ fn a_shrink_that_was_held_back_waits_for_its_second_opinion_over_a_restart() {
         again.now = now;
         again
     };
-    let mut again = resumed(&text, held_at + 10_000);
+    let mut again = resumed(&text, held_at + Duration::from_secs(10));
     assert_eq!(
         again.engine.status(again.now).held_since,
-        Some(held_at.div_ceil(1_000))
+        Some(held_at.seconds_up())
     );
     again.one_request();
     assert_eq!((again.state(), again.table.len()), (FeedState::Held, 600));
     while again.full_done == 0 {
         again.step();
     }
-    let waited = again.now - held_at;
+    let waited = again.now.since(held_at).as_millis();
     assert!((300_000..400_000).contains(&waited), "{waited}");
     assert_eq!((again.state(), again.table.len()), (FeedState::Ok, 10));
     assert_eq!(again.engine.to_save().held, None);
     // Who comes back much later does not wait once more.
-    let mut late = resumed(&text, held_at + 900_000);
+    let mut late = resumed(&text, held_at + Duration::from_secs(900));
     while late.full_done == 0 {
         late.step();
     }
-    assert!(late.now - held_at < 910_000);
+    assert!(late.now.since(held_at) < Duration::from_secs(910));
     assert_eq!(late.table.len(), 10);
 }
 
@@ -220,7 +229,7 @@ fn force_applies_what_is_held_back() {
     world.one_request();
     assert_eq!((world.state(), world.table.len()), (FeedState::Ok, 0));
     // The list begins anew.
-    world.list.push((START / 1_000 + 400, ip(1)));
+    world.list.push((START.seconds().shifted(400), ip(1)));
     world.one_request();
     assert_eq!(world.table.len(), 1);
 }
@@ -245,8 +254,8 @@ fn short_lists_and_ended_entries_are_no_shrink() {
 
 #[test]
 fn ends_come_from_the_control_id_where_it_is_a_time() {
-    let now = START / 1_000;
-    let end = |id: u64| {
+    let now = START.seconds();
+    let end = |id: UnixSeconds| {
         let page = Page {
             addresses: vec![ip(1)],
             skipped: 0,
@@ -255,11 +264,16 @@ fn ends_come_from_the_control_id_where_it_is_a_time() {
         };
         config().ends(&page, now).first().map(|listed| listed.end)
     };
-    assert_eq!(end(now - 1_000), Some(now - 1_000 + 604_800));
-    assert_eq!(end(12_345), Some(now + 604_800));
-    assert_eq!(end(now + 86_400), Some(now + 604_800));
-    assert_eq!(end(now - 604_799), Some(now + 1));
-    assert_eq!(end(now - 604_800), Some(now + 604_800));
+    let from_now = Some(now.shifted(604_800));
+    for (shift, ends) in [
+        (-1_000, Some(now.shifted(604_800 - 1_000))),
+        (86_400, from_now),
+        (-604_799, Some(now.shifted(1))),
+        (-604_800, from_now),
+    ] {
+        assert_eq!(end(now.shifted(shift)), ends, "{shift}");
+    }
+    assert_eq!(end(UnixSeconds::new(12_345)), from_now);
 }
 
 #[test]
@@ -285,6 +299,6 @@ fn a_flushed_feed_is_fetched_whole_at_the_next_poll() {
     world.table.clear();
     let before = world.now;
     world.one_request();
-    assert!(world.now - before > 200_000);
+    assert!(world.now.since(before) > Duration::from_secs(200));
     assert_eq!((world.asked[1].1.clone(), world.table.len()), (None, 10));
 }

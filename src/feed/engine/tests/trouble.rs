@@ -17,7 +17,7 @@ fn the_services_wish_to_wait_is_honoured() {
     world.engine.reload(world.now, key(), false);
     world.mood = Mood::Serves;
     world.one_request();
-    assert!(world.now - told >= 900_000);
+    assert!(world.now.since(told) >= Duration::from_secs(900));
     assert_eq!(world.state(), FeedState::Ok);
     let status = world.engine.status(world.now);
     assert_eq!((status.rate_limited, status.fetch_errors), (1, 0));
@@ -29,7 +29,7 @@ fn a_refused_key_is_left_alone_until_a_reload() {
     world.mood = Mood::Says(403, None, r#"{"ipaddress":"none","ID":"unauthorized"}"#);
     world.one_request();
     assert_eq!(world.state(), FeedState::Unauthorized);
-    world.run_until(START + 3_590_000);
+    world.run_until(START + Duration::from_secs(3_590));
     assert_eq!(world.asked.len(), 1);
     world.mood = Mood::Serves;
     world
@@ -59,7 +59,7 @@ fn errors_back_off_are_logged_once_and_make_the_list_stale() {
     let mut world = World::filled(10);
     world.mood = Mood::Fails;
     world.logs.clear();
-    world.run_until(START + 7_200_000);
+    world.run_until(START + Duration::from_secs(7_200));
     assert!(world.asked.len() < 50, "{}", world.asked.len());
     assert_eq!(world.logs.len(), 1, "{:?}", world.logs);
     assert_eq!(world.state(), FeedState::Stale);
@@ -90,7 +90,7 @@ fn a_service_that_repeats_itself_ends_the_walk_and_drops_nothing() {
     assert!(world.table.len() >= 600);
     assert!(!world.engine.full.force);
     let before = world.asked.len();
-    world.run_until(world.now + 200_000);
+    world.run_for(Duration::from_secs(200));
     assert_eq!(world.asked.len(), before);
 }
 
@@ -102,18 +102,21 @@ fn full_page(id: u64) -> String {
 #[test]
 fn with_a_clock_that_is_a_week_ahead_bans_count_from_the_fetch() {
     let mut world = World::new(300, None);
-    world.now += 604_800_000;
-    world.run_until(world.now + 1_000);
+    world.now = world.now + config().feed_ttl;
+    world.run_for(Duration::from_secs(1));
     assert_eq!(world.table.len(), 300);
-    let end = world.now / 1_000 + 604_800;
-    assert!(world.table.values().all(|&found| end - found < 400));
+    let end = world.now.seconds() + config().feed_ttl;
+    assert!(world
+        .table
+        .values()
+        .all(|&found| end.seconds_since(found) < 400));
     let told = world.logs.iter().filter(|text| text.contains("clock"));
     assert_eq!(told.count(), 1);
     assert_eq!(world.state(), FeedState::Ok);
     let shown = world.engine.status(world.now).last_error;
     assert!(shown.contains("this host's clock is ahead"), "{shown}");
     // A page that fits ends it.
-    world.list.push((world.now / 1_000, ip(9_999)));
+    world.list.push((world.now.seconds(), ip(9_999)));
     world.one_request();
     assert_eq!(world.engine.status(world.now).last_error, "");
 }
@@ -133,7 +136,7 @@ fn smaller_pages_are_read_to_the_end_and_drop_nothing() {
     world.page = 100;
     world.one_request();
     assert_eq!(world.table.len(), 100);
-    world.run_until(START + 320_000);
+    world.run_until(START + Duration::from_secs(320));
     assert_eq!(world.table.len(), 600);
 }
 
@@ -153,21 +156,21 @@ fn a_service_that_repeats_its_last_page_has_ended() {
 fn redirects_count_whether_the_exchange_succeeds_or_not() {
     for mood in [Mood::Serves, Mood::Fails] {
         let mut world = World::new(10, None);
-        world.engine.config.poll_interval = 1;
+        world.engine.config.poll_interval = Duration::from_secs(1);
         world.mood = mood;
         for redirects in [3, 1, 2] {
             world.redirects = redirects;
-            world.run_until(world.now + 600_000);
+            world.run_for(Duration::from_secs(600));
         }
         // Each exchange with all its requests, as the service counts them.
-        let mut asked: Vec<(u64, Option<String>)> = Vec::new();
+        let mut asked: Vec<(UnixMillis, Option<String>)> = Vec::new();
         for (at, id) in &world.asked {
-            let redirects = [3, 1, 2][((at - START) / 600_000).min(2) as usize];
+            let redirects = [3, 1, 2][(at.since(START).as_secs() / 600).min(2) as usize];
             asked.extend((0..=redirects).map(|_| (*at, id.clone())));
         }
         let least = if mood == Mood::Serves { 60 } else { 30 };
         assert!(asked.len() > least, "{}", asked.len());
-        assert_eq!(refusals(&asked, 0), 0);
+        assert_eq!(refusals(&asked, Duration::ZERO), 0);
         let counted = world.engine.status(world.now).requests;
         assert!(
             counted.abs_diff(asked.len() as u64) <= 4,
@@ -195,7 +198,7 @@ fn a_wait_for_the_budget_is_shown_and_logged() {
     };
     assert_eq!(waits(&world), 1, "{:?}", world.logs);
     assert_eq!(
-        world.engine.status(START + 10).waiting_for,
+        world.engine.status(START.shifted(10)).waiting_for,
         "request budget"
     );
     world.one_request();
@@ -218,9 +221,9 @@ fn no_line_holds_the_key() {
 #[test]
 fn short_intervals_stay_within_the_budget() {
     let mut world = World::filled(300);
-    world.engine.config.poll_interval = 1;
-    world.run_until(START + 1_200_000);
-    assert_eq!(refusals(&world.asked, 0), 0);
+    world.engine.config.poll_interval = Duration::from_secs(1);
+    world.run_until(START + Duration::from_secs(1_200));
+    assert_eq!(refusals(&world.asked, Duration::ZERO), 0);
     assert_eq!(world.state(), FeedState::Ok);
     let asked = world.asked.len();
     assert!((75..=102).contains(&asked), "{asked}");

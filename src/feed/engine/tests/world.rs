@@ -7,17 +7,17 @@ use super::super::*;
 use crate::feed::source::{ApiVersion, Dataset, Source};
 use crate::feed::Key;
 
-pub(super) const START: u64 = 1_795_300_000_000;
+pub(super) const START: UnixMillis = UnixMillis::new(1_795_300_000_000);
 pub(super) const KEY: &str = "s3cret-Key";
 
 pub(super) fn config() -> FeedSettings {
     FeedSettings {
         source: Source::new("https://apiban.org/api", ApiVersion::V2, Dataset::Sip).unwrap(),
-        poll_interval: 300,
-        resync_interval: 86_400,
-        feed_ttl: 604_800,
+        poll_interval: Duration::from_secs(300),
+        resync_interval: Duration::from_secs(86_400),
+        feed_ttl: Duration::from_secs(604_800),
         rate_limit_requests: 11,
-        rate_limit_window: 120,
+        rate_limit_window: Duration::from_secs(120),
         feed_shrink_limit: 50,
     }
 }
@@ -40,17 +40,17 @@ pub(super) enum Mood {
 
 pub(super) struct World {
     pub(super) engine: Engine,
-    pub(super) now: u64,
-    /// Control ID and address, oldest first.
-    pub(super) list: Vec<(u64, Subnet)>,
-    pub(super) table: HashMap<Subnet, u64>,
+    pub(super) now: UnixMillis,
+    /// When it was listed, which is its control ID, and address; oldest first.
+    pub(super) list: Vec<(UnixSeconds, Subnet)>,
+    pub(super) table: HashMap<Subnet, UnixSeconds>,
     pub(super) mood: Mood,
-    pub(super) latency: u64,
+    pub(super) latency: Duration,
     /// Addresses in a full page.
     pub(super) page: usize,
     /// Redirects that each exchange needs.
     pub(super) redirects: u32,
-    pub(super) asked: Vec<(u64, Option<String>)>,
+    pub(super) asked: Vec<(UnixMillis, Option<String>)>,
     pub(super) logs: Vec<String>,
     pub(super) full_done: usize,
 }
@@ -58,16 +58,16 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(addresses: u32, saved: Option<Saved>) -> Self {
         let jitter = Jitter::seeded(7);
-        let first = START / 1_000 - u64::from(addresses);
+        let first = START.seconds().shifted(-i64::from(addresses));
         World {
             engine: Engine::with_jitter(config(), key(), saved, START, jitter),
             now: START,
             list: (0..addresses)
-                .map(|n| (first + u64::from(n), ip(n)))
+                .map(|n| (first.shifted(n.into()), ip(n)))
                 .collect(),
             table: HashMap::new(),
             mood: Mood::Serves,
-            latency: 80,
+            latency: Duration::from_millis(80),
             page: 250,
             redirects: 0,
             asked: Vec::new(),
@@ -96,6 +96,7 @@ impl World {
                     .after
                     .as_ref()
                     .map_or(0, |id| id.as_str().parse().unwrap());
+                let after = UnixSeconds::new(after);
                 let newer = self.list.iter().filter(|(id, _)| *id > after);
                 let page: Vec<_> = newer.take(self.page).collect();
                 match page.last() {
@@ -142,7 +143,7 @@ impl World {
                 self.asked
                     .push((self.now, request.after.as_ref().map(ToString::to_string)));
                 let result = self.respond(&request);
-                self.now += self.latency;
+                self.now = self.now + self.latency;
                 let known: Vec<Subnet> = self.table.keys().copied().collect();
                 self.engine.on_result(self.now, result, &|| known.clone());
                 self.carry_out();
@@ -158,8 +159,12 @@ impl World {
         }
     }
 
-    pub(super) fn run_until(&mut self, end: u64) {
+    pub(super) fn run_until(&mut self, end: UnixMillis) {
         while self.now < end && self.step() {}
+    }
+
+    pub(super) fn run_for(&mut self, time: Duration) {
+        self.run_until(self.now + time);
     }
 
     /// Until one more request has been answered.
@@ -192,19 +197,19 @@ impl World {
     }
 }
 
-/// Requests that a server allowing 11 in 120 s would have refused, counting at `offset` ms after the
+/// Requests that a server allowing 11 in 120 s would have refused, counting at `offset` after the
 /// sending, with fixed windows of every alignment and with a sliding one.
-pub(super) fn refusals(asked: &[(u64, Option<String>)], offset: u64) -> usize {
-    let times: Vec<u64> = asked.iter().map(|(at, _)| at + offset).collect();
+pub(super) fn refusals(asked: &[(UnixMillis, Option<String>)], offset: Duration) -> usize {
+    let times: Vec<UnixMillis> = asked.iter().map(|(at, _)| *at + offset).collect();
     let sliding = times
         .windows(12)
-        .filter(|w| w[11] - w[0] <= 120_000)
+        .filter(|w| w[11].since(w[0]) <= Duration::from_secs(120))
         .count();
     let fixed = (0..120_000).step_by(500).filter(|shift| {
         let mut counts: HashMap<u64, usize> = HashMap::new();
         times
             .iter()
-            .for_each(|t| *counts.entry((t + shift) / 120_000).or_default() += 1);
+            .for_each(|t| *counts.entry((t.get() + shift) / 120_000).or_default() += 1);
         counts.values().any(|&n| n > 11)
     });
     sliding + fixed.count()

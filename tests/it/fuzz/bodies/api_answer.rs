@@ -4,8 +4,10 @@
 //! body; `error` in place of the status is a lost connection, `reload`, `force` and `flush` are an operator.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use apiban::address::Subnet;
+use apiban::clock::{UnixMillis, UnixSeconds};
 use apiban::feed::client::{FetchErrorKind, Response};
 use apiban::feed::parse::{parse, Answer, MAX_ADDRESSES};
 use apiban::feed::{ControlId, Effect, Engine, FeedSettings, FeedState, Key, Step};
@@ -14,16 +16,16 @@ use super::{assert_presentable, START};
 
 /// The key in use: no line for operators may hold it.
 const KEY: &str = "s3cr3t-K3y";
-const WINDOW: u64 = 120_000;
+const WINDOW: Duration = Duration::from_secs(120);
 
 struct World {
     engine: Engine,
-    now: u64,
-    table: HashMap<Subnet, u64>,
+    now: UnixMillis,
+    table: HashMap<Subnet, UnixSeconds>,
     /// What the table held when the engine last asked.
     known: Vec<Subnet>,
     /// When requests were sent.
-    sent: VecDeque<u64>,
+    sent: VecDeque<UnixMillis>,
     held: bool,
     forced: bool,
 }
@@ -31,14 +33,14 @@ struct World {
 pub fn run(data: &[u8]) {
     let config = FeedSettings {
         source: super::config().source().expect("the default"),
-        poll_interval: 300,
-        resync_interval: 3_600,
-        feed_ttl: 604_800,
+        poll_interval: Duration::from_secs(300),
+        resync_interval: Duration::from_secs(3_600),
+        feed_ttl: Duration::from_secs(604_800),
         rate_limit_requests: 11,
-        rate_limit_window: WINDOW / 1_000,
+        rate_limit_window: WINDOW,
         feed_shrink_limit: 50,
     };
-    let now = u64::from(START) * 1_000;
+    let now = START.millis();
     let mut world = World {
         engine: Engine::new(config, Key::new(KEY).ok(), None, now),
         now,
@@ -95,12 +97,12 @@ impl World {
         };
         check_answer(&parse(response.status, response.retry_after, body));
         self.ask();
-        self.now += 700;
+        self.now = self.now + Duration::from_millis(700);
         let result = match first {
             "error" => Err(FetchErrorKind::Timeout(10).into()),
             _ => Ok(response),
         };
-        let seconds = self.now / 1_000;
+        let seconds = self.now.seconds();
         self.table.retain(|_, end| *end > seconds);
         self.known = self.table.keys().copied().collect();
         let known = || self.known.clone();
@@ -113,7 +115,7 @@ impl World {
         for _ in 0..3 {
             match self.engine.next(self.now) {
                 Step::Fetch(_) => {
-                    let since = self.now.saturating_sub(WINDOW);
+                    let since = self.now.before(WINDOW);
                     self.sent.retain(|at| *at > since);
                     self.sent.push_back(self.now);
                     assert!(self.sent.len() <= 11, "asked too often: {:?}", self.sent);
@@ -121,7 +123,7 @@ impl World {
                 }
                 Step::Wait(until) => {
                     // The longest pause: an hour for a refused key, or as the service asks, and jitter.
-                    assert!((self.now..=self.now + 4_000_000).contains(&until));
+                    assert!((self.now..=self.now + Duration::from_secs(4_000)).contains(&until));
                     self.now = until;
                 }
                 step => panic!("{step:?}"),
@@ -131,13 +133,13 @@ impl World {
     }
 
     fn carry_out(&mut self) {
-        let seconds = self.now / 1_000;
+        let seconds = self.now.seconds();
         self.table.retain(|_, end| *end > seconds);
         while let Some(effect) = self.engine.poll_effect() {
             match effect {
                 Effect::Apply(listed) => {
                     for entry in listed {
-                        assert!(entry.end > seconds && entry.end <= seconds + 604_800 + 300);
+                        assert!(entry.end > seconds && entry.end <= seconds.shifted(604_800 + 300));
                         let end = self.table.entry(entry.subnet).or_default();
                         *end = entry.end.max(*end);
                     }

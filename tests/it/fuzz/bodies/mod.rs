@@ -13,13 +13,14 @@ pub mod uri;
 
 use std::cell::OnceCell;
 
+use apiban::clock::UnixSeconds;
 use apiban::config::Config;
 use apiban::memory::HeapArena;
 use apiban::shared::Shared;
 use apiban::trust;
 
-/// Where the clock of every run begins, in Unix seconds.
-pub const START: u32 = 1_795_300_000;
+/// Where the clock of every run begins.
+pub const START: UnixSeconds = UnixSeconds::new(1_795_300_000);
 
 /// Parameters with small tables, so that full ones are met.
 pub fn config() -> Config {
@@ -44,7 +45,7 @@ pub fn with_shared<T>(trusting: bool, body: impl FnOnce(&Shared, &Config) -> T) 
         let (shared, config) = cell.get_or_init(|| {
             let config = config();
             let shared = Shared::new(&mut HeapArena, &config, 7).unwrap();
-            shared.set_now(START.into());
+            shared.set_now(START);
             trust_as_asked(&shared, trusting);
             (shared, config)
         });
@@ -61,7 +62,7 @@ pub fn with_shared<T>(trusting: bool, body: impl FnOnce(&Shared, &Config) -> T) 
         shared.ban_changes.lost();
         shared.requests.take();
         // A minute later the budget for bans is whole again.
-        shared.set_now(u64::from(shared.now()) + 60);
+        shared.set_now(shared.now().shifted(60));
         body(shared, config)
     })
 }

@@ -13,9 +13,12 @@ pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     with_shared(true, |shared, config| {
         let now = shared.now();
-        shared
-            .feed
-            .insert("192.0.2.1".parse().expect("an address"), now + 600, now, "");
+        shared.feed.insert(
+            "192.0.2.1".parse().expect("an address"),
+            now.shifted(600),
+            now,
+            "",
+        );
         let service = Service {
             bans: Bans {
                 shared,
@@ -34,8 +37,8 @@ pub fn run(data: &[u8]) {
                 let seconds = arguments
                     .get(0)
                     .and_then(|n| n.parse().ok())
-                    .unwrap_or(1u64);
-                shared.set_now(u64::from(shared.now()) + seconds % 1_000);
+                    .unwrap_or(1u32);
+                shared.set_now(shared.now().shifted(i64::from(seconds % 1_000)));
             }
             let command = COMMANDS
                 .iter()

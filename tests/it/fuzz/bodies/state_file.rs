@@ -2,6 +2,8 @@
 //!
 //! Input: the JSON part, which gets a right header; or, after `raw:`, the whole file.
 
+use std::time::Duration;
+
 use apiban::bans::check::{check, Verdict};
 use apiban::feed::{Engine, FeedSettings, Key, Step};
 use apiban::state::restore;
@@ -30,7 +32,7 @@ pub fn run(data: &[u8]) {
         ] {
             assert!(table.len() <= table.capacity());
             table.for_each(|entry| {
-                assert!(entry.value > now && entry.value <= now + longest);
+                assert!(entry.value > now && entry.value <= now.shifted(longest.into()));
                 assert!(
                     !oracle::unbannable(&Range::of(entry.subnet)),
                     "{}",
@@ -50,21 +52,21 @@ pub fn run(data: &[u8]) {
         }
         let settings = FeedSettings {
             source: config.source().expect("the default"),
-            poll_interval: 300,
-            resync_interval: 86_400,
-            feed_ttl: u64::from(config.feed_ttl),
+            poll_interval: Duration::from_secs(300),
+            resync_interval: Duration::from_secs(86_400),
+            feed_ttl: Duration::from_secs(config.feed_ttl.into()),
             rate_limit_requests: config.rate_limit_requests,
-            rate_limit_window: u64::from(config.rate_limit_window),
+            rate_limit_window: Duration::from_secs(config.rate_limit_window.into()),
             feed_shrink_limit: config.feed_shrink_limit,
         };
-        let unix_ms = u64::from(now) * 1_000;
-        let mut engine = Engine::new(settings, Key::new("key").ok(), saved, unix_ms);
-        match engine.next(unix_ms) {
+        let now = now.millis();
+        let mut engine = Engine::new(settings, Key::new("key").ok(), saved, now);
+        match engine.next(now) {
             Step::Fetch(_) => {}
             // No file may keep the feed from being fetched for longer than the window.
-            Step::Wait(until) => assert!(until <= unix_ms + 122_000, "{until}"),
+            Step::Wait(until) => assert!(until <= now + Duration::from_secs(122), "{until}"),
             step => panic!("{step:?}"),
         }
-        let _ = engine.status(unix_ms);
+        let _ = engine.status(now);
     });
 }

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use apiban::address::{nat64, Subnet};
+use apiban::clock::UnixSeconds;
 use apiban::trust::{self, Given, ListError, Rule};
 
 use super::oracle::{self, Range};
@@ -21,7 +22,7 @@ pub fn run(data: &[u8]) {
     let Ok(given) = Given::parse_file(list) else {
         return;
     };
-    let trusted = given.at(0);
+    let trusted = given.at(UnixSeconds::ZERO);
     let trusted = &trusted[..trusted.len().min(MOST)];
     let ranges: Vec<Range> = trusted.iter().map(|(s, _)| Range::of(*s)).collect();
     let words = asked.split([' ', ',', '\n']).take(MOST);
@@ -59,7 +60,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn check_file(text: &str) {
-    let found = Given::parse_file(text).map(|given| given.at(0));
+    let found = Given::parse_file(text).map(|given| given.at(UnixSeconds::ZERO));
     let words = |line: &str| {
         line.split('#')
             .next()
