@@ -103,7 +103,7 @@ impl Clock {
     pub fn wall_offset(&self) -> WallOffset {
         let reading = self.source.read();
         let wall = UnixMillis::ZERO + reading.wall;
-        WallOffset::between(wall, self.internal(reading))
+        WallOffset(wall.ahead_of(self.internal(reading)))
     }
 
     fn internal(&self, reading: Reading) -> UnixMillis {
@@ -120,12 +120,6 @@ impl WallOffset {
     /// This many milliseconds, negative if the wall clock is behind.
     pub const fn new(milliseconds: i64) -> Self {
         WallOffset(milliseconds)
-    }
-
-    /// The offset at the moment at which the clocks show these times.
-    fn between(wall: UnixMillis, internal: UnixMillis) -> Self {
-        let signed = |time: UnixMillis| i64::try_from(time.get()).unwrap_or(i64::MAX);
-        WallOffset(signed(wall) - signed(internal))
     }
 
     /// The milliseconds, negative if the wall clock is behind.

@@ -20,18 +20,18 @@ use crate::shared::origin::Origin;
 use crate::updater::intake::Intake;
 use crate::{error, log, warning};
 
-/// How often the bus is asked which nodes there are, in ms.
-const LIST_PAUSE: u64 = 2_000;
+/// How often the bus is asked which nodes there are.
+const LIST_PAUSE: Duration = Duration::from_secs(2);
 /// The same in the first seconds, while it lists no other node: the bus and this process start side by side.
-const FIRST_LIST_PAUSE: u64 = 100;
-/// How long these first seconds are, in ms.
-const FIRST: u64 = 10_000;
-/// How often operators' view is brought up to date, in ms.
-const SHOW_PAUSE: u64 = 500;
+const FIRST_LIST_PAUSE: Duration = Duration::from_millis(100);
+/// How long these first seconds are.
+const FIRST: Duration = Duration::from_secs(10);
+/// How often operators' view is brought up to date.
+const SHOW_PAUSE: Duration = Duration::from_millis(500);
 /// Messages taken in one turn, so that time-outs are served meanwhile.
 const PER_TURN: usize = 256;
-/// Added to the rate limit's window in ms: for clocks of a second's grain.
-const WINDOW_MARGIN: u64 = 2_000;
+/// Added to the rate limit's window: for clocks of a second's grain.
+const WINDOW_MARGIN: Duration = Duration::from_secs(2);
 
 /// The bus that the messages travel on.
 pub trait Bus {
@@ -50,10 +50,10 @@ pub struct Driver<'a, B> {
     cluster: &'a Cluster,
     clock: Clock,
     tables: Tables<'a, B>,
-    /// When this process began, in ms.
-    started: u64,
-    list_due: u64,
-    show_due: u64,
+    /// When this process began.
+    started: UnixMillis,
+    list_due: UnixMillis,
+    show_due: UnixMillis,
     mode: FeedMode,
     granted: u64,
 }
@@ -103,10 +103,10 @@ impl<'a, B: Bus> Driver<'a, B> {
             software: env!("CARGO_PKG_VERSION").to_owned(),
             fingerprint: fingerprint(config),
             rate_limit: config.rate_limit_requests,
-            rate_window: u64::from(window) * 1000 + WINDOW_MARGIN,
+            rate_window: Duration::from_secs(window.into()) + WINDOW_MARGIN,
             shrink_limit: config.feed_shrink_limit,
         };
-        let node = Node::new(settings, keys, random, clock.unix_ms().get());
+        let node = Node::new(settings, keys, random, clock.unix_ms());
         cluster.set(Number::TokenPrefix, u64::from(node.token_prefix()));
         Ok(Driver {
             node,
@@ -120,9 +120,9 @@ impl<'a, B: Bus> Driver<'a, B> {
                 trust_self: config.trust_self,
                 numbers: HashMap::new(),
             },
-            started: clock.unix_ms().get(),
-            list_due: 0,
-            show_due: 0,
+            started: clock.unix_ms(),
+            list_due: UnixMillis::ZERO,
+            show_due: UnixMillis::ZERO,
             mode: FeedMode::Alone,
             granted: 0,
         })
@@ -130,8 +130,8 @@ impl<'a, B: Bus> Driver<'a, B> {
 
     /// Does what is to be done now; returns how long there is nothing to do unless somebody wakes us.
     pub fn turn(&mut self) -> Duration {
-        let now = self.clock.unix_ms().get();
-        self.cluster.set(Number::Turned, now / 1000);
+        let now = self.clock.unix_ms();
+        self.cluster.set_time(Number::Turned, Some(now.seconds()));
         self.cluster.changes.awake();
         if now >= self.list_due {
             let nodes = self.tables.bus.nodes();
@@ -167,10 +167,10 @@ impl<'a, B: Bus> Driver<'a, B> {
             due = now;
         }
         let due = due.min(self.list_due).min(self.show_due);
-        Duration::from_millis(due.saturating_sub(now))
+        due.since(now)
     }
 
-    fn serve_requests(&mut self, now: u64) {
+    fn serve_requests(&mut self, now: UnixMillis) {
         let asked = self.cluster.take_asked();
         if asked(Ask::Reload) {
             self.reload();
@@ -205,7 +205,7 @@ impl<'a, B: Bus> Driver<'a, B> {
         self.node.set_fingerprint(fingerprint(self.config));
     }
 
-    fn take_changes(&mut self, now: u64) {
+    fn take_changes(&mut self, now: UnixMillis) {
         if self.cluster.changes.lost() {
             self.node.scan(now, &mut self.tables);
         }
@@ -220,13 +220,13 @@ impl<'a, B: Bus> Driver<'a, B> {
     }
 
     /// What this node's engine says of the list.
-    fn tell_feed(&mut self, now: u64) {
+    fn tell_feed(&mut self, now: UnixMillis) {
         let number = |number| self.cluster.number(number);
         let published = &self.tables.bans.shared.published;
         let feed = Feed {
             healthy: number(Number::OwnHealthy) != 0,
-            last_success: number(Number::OwnSuccess) as u32,
-            last_full: number(Number::OwnFull) as u32,
+            last_success: self.cluster.time(Number::OwnSuccess),
+            last_full: self.cluster.time(Number::OwnFull),
             id: published.text(crate::shared::published::Text::FeedId),
             ..Feed::default()
         };
@@ -244,8 +244,8 @@ impl<'a, B: Bus> Driver<'a, B> {
         // What the last fetcher said stays: a successor goes on from there.
         if view.mode == FeedMode::Follow {
             cluster.fetched_id().set(&view.fetched.id);
-            cluster.set(Number::FetchedSuccess, u64::from(view.fetched.last_success));
-            cluster.set(Number::FetchedFull, u64::from(view.fetched.last_full));
+            cluster.set_time(Number::FetchedSuccess, view.fetched.last_success);
+            cluster.set_time(Number::FetchedFull, view.fetched.last_full);
         }
         cluster.set(Number::Whole, u64::from(view.whole));
         cluster.set(Number::Held, u64::from(view.held));
@@ -259,7 +259,7 @@ impl<'a, B: Bus> Driver<'a, B> {
     }
 
     /// What operators see.
-    fn show(&mut self, now: u64) {
+    fn show(&mut self, now: UnixMillis) {
         let counts = self.node.counts();
         let nodes = self.node.view(now);
         let there = nodes.iter().filter(|node| {
@@ -289,17 +289,13 @@ impl<'a, B: Bus> Driver<'a, B> {
     }
 }
 
-fn shown(node: &NodeView, now: u64) -> ShownNode {
+fn shown(node: &NodeView, now: UnixMillis) -> ShownNode {
     ShownNode {
         uri: node.uri.clone(),
         state: node.state.as_str().to_owned(),
         role: node.role.as_str().to_owned(),
         bans: node.bans,
-        heard: node.seen.map(|age| {
-            UnixMillis::new(now)
-                .seconds()
-                .before(Duration::from_secs(age))
-        }),
+        heard: node.seen.map(|age| now.seconds().before(age)),
         refused: node.refused,
         version: node.version.clone(),
         address: node
@@ -352,25 +348,25 @@ impl<B: Bus> Host for Tables<'_, B> {
         let local = &self.bans.shared.local;
         let entry = local.entry(local.find(subnet)?)?;
         Some(OwnBan {
-            end: entry.value.get(),
-            since: entry.since.get(),
+            end: entry.value,
+            since: entry.since,
             reason: entry.reason,
         })
     }
 
-    fn each_own(&self, visit: &mut dyn FnMut(Subnet, u32, u32)) {
+    fn each_own(&self, visit: &mut dyn FnMut(Subnet, UnixSeconds, UnixSeconds)) {
         let local = &self.bans.shared.local;
-        local.for_each(|entry| visit(entry.subnet, entry.value.get(), entry.since.get()));
+        local.for_each(|entry| visit(entry.subnet, entry.value, entry.since));
     }
 
     fn holds(&self, subnet: Subnet) -> bool {
         self.bans.shared.peer.find(subnet).is_some()
     }
 
-    fn place(&mut self, uri: &str, subnet: Subnet, end: u32, reason: &str) -> Placed {
+    fn place(&mut self, uri: &str, subnet: Subnet, end: UnixSeconds, reason: &str) -> Placed {
         let order = Order {
             subnet,
-            ttl: end.saturating_sub(self.bans.shared.now().get()).max(1),
+            ttl: end.seconds_since(self.bans.shared.now()).max(1),
             reason,
             by: By::Peer(self.number_of(uri)),
         };
@@ -381,9 +377,8 @@ impl<B: Bus> Host for Tables<'_, B> {
         }
     }
 
-    fn shorten(&mut self, subnet: Subnet, end: u32) {
-        self.bans
-            .shorten(Origin::Peer, subnet, UnixSeconds::new(end));
+    fn shorten(&mut self, subnet: Subnet, end: UnixSeconds) {
+        self.bans.shorten(Origin::Peer, subnet, end);
     }
 
     fn lift(&mut self, subnet: Subnet) {
@@ -394,19 +389,19 @@ impl<B: Bus> Host for Tables<'_, B> {
         self.bans.lift(Origin::Local, subnet);
     }
 
-    fn each_listed(&self, visit: &mut dyn FnMut(Subnet, u32)) {
+    fn each_listed(&self, visit: &mut dyn FnMut(Subnet, UnixSeconds)) {
         let feed = &self.bans.shared.feed;
-        feed.for_each(|entry| visit(entry.subnet, entry.value.get()));
+        feed.for_each(|entry| visit(entry.subnet, entry.value));
     }
 
-    fn list(&mut self, entries: &[(Subnet, u32)]) {
+    fn list(&mut self, entries: &[(Subnet, UnixSeconds)]) {
         let offset = self.bans.shared.wall_offset();
         let listed: Vec<crate::feed::Listed> = entries
             .iter()
             .map(|(subnet, end)| crate::feed::Listed {
                 subnet: *subnet,
                 // The ends of the list are wall-clock times, those of the nodes are not.
-                end: offset.wall(UnixSeconds::new(*end)),
+                end: offset.wall(*end),
             })
             .collect();
         let (bus, trust_self, bans) = (&self.bus, self.trust_self, self.bans);

@@ -119,6 +119,13 @@ impl UnixMillis {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
+    /// The milliseconds from `other` to this; negative if this is earlier.
+    #[inline]
+    pub fn ahead_of(self, other: Self) -> i64 {
+        let signed = |time: Self| i64::try_from(time.0).unwrap_or(i64::MAX);
+        signed(self).saturating_sub(signed(other))
+    }
+
     /// The point in time that is this much earlier.
     #[inline]
     pub fn before(self, time: Duration) -> Self {
@@ -214,6 +221,7 @@ mod tests {
         assert_eq!((second + HOUR).seconds_since(second), 3_600);
         assert_eq!((time + HOUR).since(time), HOUR);
         assert_eq!((time + HOUR).before(HOUR), time);
+        assert_eq!(time.ahead_of(time + HOUR), -3_600_000);
         assert_eq!(second.shifted(-1) + Duration::from_millis(1_999), second);
         assert_eq!(format!("{second:>12} {time}"), "  1795300000 1795300000999");
     }

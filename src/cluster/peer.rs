@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::budget::BanBudget;
 use super::keys::node_id;
@@ -9,17 +10,17 @@ use super::message::{Feed, Place, Set, LONGEST_URI};
 use super::replica::{Digests, Replica};
 use super::window::Window;
 use crate::address::Subnet;
+use crate::clock::{UnixMillis, UnixSeconds};
 
-/// HELLO comes this often, in milliseconds, unless the node says otherwise.
-pub const HELLO_PAUSE: u64 = 5_000;
-/// A first HELLO is said again after twice this time if it is not answered, in milliseconds; then each pause is twice
-/// as long.
-const FIRST_PAUSE: u64 = 100;
+/// HELLO comes this often, unless the node says otherwise.
+pub const HELLO_PAUSE: Duration = Duration::from_secs(5);
+/// A first HELLO is said again after twice this time if it is not answered; then each pause is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A node counts as silent after this many of its pauses without a sign of life, and two seconds.
-const SILENT_AFTER: u64 = 3;
+const SILENT_AFTER: u32 = 3;
 /// The offset of the clocks is the smallest of the last one or two periods of this length, in milliseconds: the
 /// message with the shortest way tells it best, and clocks drift.
-const OFFSET_PERIOD: i64 = 300_000;
+const OFFSET_PERIOD: u64 = 300_000;
 
 /// The numbers that a session with a node stands on.
 ///
@@ -45,7 +46,7 @@ pub struct Session {
 #[derive(Clone, Copy, Debug)]
 pub struct Asking {
     /// When the last part came or was asked for.
-    pub at: u64,
+    pub at: UnixMillis,
 }
 
 /// Digests that are to be looked at.
@@ -55,8 +56,8 @@ pub struct Unsettled {
     pub set: Set,
     /// What the node said.
     pub digests: Digests,
-    /// When, in ms.
-    pub at: u64,
+    /// When.
+    pub at: UnixMillis,
 }
 
 /// A part of a set that is being sent.
@@ -85,22 +86,22 @@ pub struct Peer {
     pub listed: bool,
     /// The session.
     pub session: Session,
-    /// When it was heard last in a session, in ms; 0: never.
-    pub heard: u64,
+    /// When it was heard last in a session; 0: never.
+    pub heard: UnixMillis,
     /// True if silence was reported.
     pub silent: bool,
     /// When it was said HELLO last; 0: never.
-    pub greeted: u64,
+    pub greeted: UnixMillis,
     /// When a HELLO that proved nothing was answered last.
-    pub answered: u64,
+    pub answered: UnixMillis,
     /// How often it was said HELLO without an answer.
     pub unanswered: u32,
-    /// How often it says HELLO, in ms.
-    pub pause: u64,
+    /// How often it says HELLO.
+    pub pause: Duration,
     /// Its software.
     pub software: String,
     offsets: [i64; 2],
-    offset_period: i64,
+    offset_period: u64,
     /// The bans that it made, as far as they are known here.
     pub bans: Replica,
     /// True if some of them wait for room.
@@ -108,7 +109,7 @@ pub struct Peer {
     /// Why those that wait were made.
     pub deferred_reasons: BTreeMap<Subnet, String>,
     /// Its bans up to this stamp were thrown away by the operator.
-    pub floor: u64,
+    pub floor: UnixMillis,
     /// What it may ban.
     pub budget: BanBudget,
     /// How many bans it may lift.
@@ -141,10 +142,10 @@ impl Peer {
             address,
             listed,
             session: Session::default(),
-            heard: 0,
+            heard: UnixMillis::ZERO,
             silent: false,
-            greeted: 0,
-            answered: 0,
+            greeted: UnixMillis::ZERO,
+            answered: UnixMillis::ZERO,
             unanswered: 0,
             pause: HELLO_PAUSE,
             software: String::new(),
@@ -153,7 +154,7 @@ impl Peer {
             bans: Replica::default(),
             deferred: false,
             deferred_reasons: BTreeMap::new(),
-            floor: 0,
+            floor: UnixMillis::ZERO,
             budget: BanBudget::default(),
             lifts: BanBudget::default(),
             refused: 0,
@@ -173,24 +174,24 @@ impl Peer {
     }
 
     /// True if nothing was heard of it for too long.
-    pub fn is_silent(&self, now: u64) -> bool {
-        now.saturating_sub(self.heard) > self.pause * SILENT_AFTER + 2_000
+    pub fn is_silent(&self, now: UnixMillis) -> bool {
+        now.since(self.heard) > self.pause * SILENT_AFTER + Duration::from_secs(2)
     }
 
     /// True if it is there now: bans go to it. What it misses otherwise, its digests tell.
-    pub fn is_fresh(&self, now: u64) -> bool {
+    pub fn is_fresh(&self, now: UnixMillis) -> bool {
         self.is_authenticated()
             && self.session.theirs != 0
-            && now.saturating_sub(self.heard) <= self.pause * 2 + 1_000
+            && now.since(self.heard) <= self.pause * 2 + Duration::from_secs(1)
     }
 
-    /// How often it is to be said HELLO, in ms: soon again while it has never answered, as the first may come before
+    /// How often it is to be said HELLO: soon again while it has never answered, as the first may come before
     /// it is ready, and less often the longer it does not answer.
-    pub fn hello_pause(&self, now: u64, pause: u64) -> u64 {
+    pub fn hello_pause(&self, now: UnixMillis, pause: Duration) -> Duration {
         match self.is_authenticated() && !self.is_silent(now) {
             true => pause,
-            false if self.heard == 0 && self.unanswered < 6 => {
-                pause.min(FIRST_PAUSE << self.unanswered)
+            false if self.heard == UnixMillis::ZERO && self.unanswered < 6 => {
+                pause.min(FIRST_PAUSE * (1 << self.unanswered))
             }
             false if self.unanswered < 6 => pause,
             false if self.unanswered < 60 => pause * 2,
@@ -199,9 +200,9 @@ impl Peer {
     }
 
     /// Takes note of the time in one of its messages.
-    pub fn sample_clock(&mut self, now: u64, theirs: u64) {
-        let offset = (now as i64).saturating_sub(theirs as i64);
-        let period = now as i64 / OFFSET_PERIOD;
+    pub fn sample_clock(&mut self, now: UnixMillis, theirs: UnixMillis) {
+        let offset = now.ahead_of(theirs);
+        let period = now.get() / OFFSET_PERIOD;
         if period != self.offset_period {
             let skipped = period != self.offset_period + 1;
             self.offsets[1] = if skipped { i64::MAX } else { self.offsets[0] };
@@ -224,17 +225,14 @@ impl Peer {
         }
     }
 
-    /// A second of its clock as one of ours.
-    pub fn to_local(&self, second: u32) -> u32 {
-        let shift = self.offset().saturating_add(500).div_euclid(1000);
-        let local = i64::from(second).saturating_add(shift);
-        u32::try_from(local.max(0)).unwrap_or(u32::MAX)
+    /// A time by its clock as one by ours.
+    pub fn to_local(&self, time: UnixSeconds) -> UnixSeconds {
+        time.shifted(self.offset().saturating_add(500).div_euclid(1000))
     }
 
-    /// Its clock now, in seconds.
-    pub fn clock(&self, now: u64) -> u32 {
-        let theirs = (now as i64).saturating_sub(self.offset()) / 1000;
-        u32::try_from(theirs.max(0)).unwrap_or(u32::MAX)
+    /// Its clock now.
+    pub fn clock(&self, now: UnixMillis) -> UnixSeconds {
+        now.shifted(self.offset().saturating_neg()).seconds()
     }
 
     /// True while something that it asked for is being sent.
@@ -266,6 +264,7 @@ pub fn address_of(uri: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::{at, at_ms};
 
     #[test]
     fn only_numeric_addresses() {
@@ -293,31 +292,32 @@ mod tests {
         // An hour ahead of ours, with messages that take 5 to 900 ms.
         for (n, delay) in [900, 5, 300].into_iter().enumerate() {
             let sent = 10_000_000 + n as u64 * 1000;
-            peer.sample_clock(sent + delay, sent + 3_600_000);
+            peer.sample_clock(at_ms(sent + delay), at_ms(sent + 3_600_000));
         }
-        assert_eq!(peer.to_local(20_000), 16_400);
-        assert_eq!(peer.clock(10_000_000), 13_599);
+        assert_eq!(peer.to_local(at(20_000)), at(16_400));
+        assert_eq!(peer.clock(at_ms(10_000_000)), at(13_599));
         // A slower way does not lengthen anything, and an old minimum is forgotten.
-        peer.sample_clock(12_000_900, 15_600_000);
-        peer.sample_clock(12_301_000, 15_900_000);
-        assert_eq!(peer.to_local(20_000), 16_401);
+        peer.sample_clock(at_ms(12_000_900), at_ms(15_600_000));
+        peer.sample_clock(at_ms(12_301_000), at_ms(15_900_000));
+        assert_eq!(peer.to_local(at(20_000)), at(16_401));
     }
 
     #[test]
     fn the_dead_are_asked_less_often() {
         let mut peer = Peer::new("sip:10.0.0.1", true).unwrap();
+        let pause = |peer: &Peer| peer.hello_pause(at_ms(1_000_000), HELLO_PAUSE).as_millis();
         peer.unanswered = 1;
-        assert_eq!(peer.hello_pause(1_000_000, 5_000), 200);
+        assert_eq!(pause(&peer), 200);
         peer.unanswered = 5;
-        assert_eq!(peer.hello_pause(1_000_000, 5_000), 3_200);
+        assert_eq!(pause(&peer), 3_200);
         peer.unanswered = 6;
-        assert_eq!(peer.hello_pause(1_000_000, 5_000), 10_000);
+        assert_eq!(pause(&peer), 10_000);
         // One that was there before is not asked so often.
-        peer.heard = 1;
+        peer.heard = at_ms(1);
         peer.unanswered = 1;
-        assert_eq!(peer.hello_pause(1_000_000, 5_000), 5_000);
+        assert_eq!(pause(&peer), 5_000);
         peer.unanswered = 100;
-        assert_eq!(peer.hello_pause(1_000_000, 5_000), 30_000);
-        assert!(!peer.is_fresh(1_000) && peer.is_silent(100_000));
+        assert_eq!(pause(&peer), 30_000);
+        assert!(!peer.is_fresh(at_ms(1_000)) && peer.is_silent(at_ms(100_000)));
     }
 }

@@ -7,20 +7,22 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::Duration;
 
 use super::message::{Place, BUCKETS};
 use crate::address::Subnet;
+use crate::clock::{UnixMillis, UnixSeconds};
 
-/// Entries that end within this many seconds count in no digest.
-const NEARLY_ENDED: u32 = 30;
+/// Entries that end within this time count in no digest.
+const NEARLY_ENDED: Duration = Duration::from_secs(30);
 
 /// One entry of a set. Times are those of the node whose set it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// Unix second at which it ends.
-    pub end: u32,
-    /// When it was made or changed, in ms.
-    pub stamp: u64,
+    /// When it ends.
+    pub end: UnixSeconds,
+    /// When it was made or changed.
+    pub stamp: UnixMillis,
     /// What became of it here.
     pub state: State,
 }
@@ -40,8 +42,8 @@ pub enum State {
 #[derive(Clone, Debug, Default)]
 pub struct Replica {
     entries: BTreeMap<Place, Held>,
-    /// No entry ends before this second.
-    earliest: u32,
+    /// No entry ends before this.
+    earliest: UnixSeconds,
     /// The digests made last, until an entry changes: HELLO says the same to every node.
     last: Cell<Option<Digests>>,
 }
@@ -51,21 +53,21 @@ pub struct Replica {
 pub struct Digests {
     /// Keys the hash.
     pub seed: u64,
-    /// When they were made, in ms of that node's clock.
-    pub time: u64,
+    /// When they were made, by that node's clock.
+    pub time: UnixMillis,
     /// One for each bucket.
     pub sums: [u64; BUCKETS],
 }
 
 /// The place of an address in every set.
 pub fn place(subnet: Subnet) -> Place {
-    let bucket = hash(0, subnet, 0) % BUCKETS as u64;
+    let bucket = hash(0, subnet, UnixSeconds::ZERO) % BUCKETS as u64;
     (bucket as u8, subnet)
 }
 
 /// A hash that is the same on every machine. It must spread well, and nobody who does not know `seed` may be able
 /// to choose entries whose sums agree.
-fn hash(seed: u64, subnet: Subnet, end: u32) -> u64 {
+fn hash(seed: u64, subnet: Subnet, end: UnixSeconds) -> u64 {
     let bits = match subnet.address() {
         std::net::IpAddr::V4(ip) => u128::from(ip.to_bits()),
         std::net::IpAddr::V6(ip) => ip.to_bits(),
@@ -74,7 +76,7 @@ fn hash(seed: u64, subnet: Subnet, end: u32) -> u64 {
     let words = [
         (bits >> 64) as u64,
         bits as u64,
-        length << 32 | u64::from(end),
+        length << 32 | u64::from(end.get()),
     ];
     words.iter().fold(mix(seed), |state, word| {
         mix(state.rotate_left(23) ^ mix(word.wrapping_add(seed)))
@@ -139,13 +141,13 @@ impl Replica {
             .map(|((_, subnet), held)| (*subnet, held))
     }
 
-    /// Removes what ended at or before `now`, a second of the owner's clock.
-    pub fn forget_ended(&mut self, now: u32) {
+    /// Removes what ended at or before `now` of the owner's clock.
+    pub fn forget_ended(&mut self, now: UnixSeconds) {
         if now < self.earliest {
             return;
         }
         self.last.set(None);
-        let mut earliest = u32::MAX;
+        let mut earliest = UnixSeconds::MAX;
         self.entries.retain(|_, held| {
             let lives = held.end > now;
             if lives {
@@ -175,15 +177,15 @@ impl Replica {
             .map(|(place, held)| (*place, held))
     }
 
-    /// The digests as of `time`, a moment (ms) of the owner's clock.
-    pub fn digests(&self, seed: u64, time: u64) -> [u64; BUCKETS] {
+    /// The digests as of `time` of the owner's clock.
+    pub fn digests(&self, seed: u64, time: UnixMillis) -> [u64; BUCKETS] {
         if let Some(last) = self.last.get() {
             if (last.seed, last.time) == (seed, time) {
                 return last.sums;
             }
         }
         let mut sums = [0u64; BUCKETS];
-        let soon = (time / 1000) as u32 + NEARLY_ENDED;
+        let soon = time.seconds() + NEARLY_ENDED;
         for ((bucket, subnet), held) in &self.entries {
             if held.end > soon && held.stamp <= time {
                 let sum = &mut sums[usize::from(*bucket) % BUCKETS];
@@ -207,17 +209,22 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::simulated::{at, at_ms};
 
     fn host(n: u32) -> Subnet {
         Subnet::host(std::net::IpAddr::V4((0xc000_0200 + n).into()))
+    }
+
+    fn longer(held: &mut Held) {
+        held.end = held.end.shifted(1);
     }
 
     fn filled(count: u32) -> Replica {
         let mut replica = Replica::default();
         for n in 0..count {
             let held = Held {
-                end: 10_000 + n,
-                stamp: 1_000,
+                end: at(10_000 + n),
+                stamp: at_ms(1_000),
                 state: State::Placed,
             };
             replica.insert(host(n), held);
@@ -226,7 +233,7 @@ mod tests {
     }
 
     fn digests(replica: &Replica) -> Digests {
-        let (seed, time) = (99, 2_000_000);
+        let (seed, time) = (99, at_ms(2_000_000));
         Digests {
             seed,
             time,
@@ -242,8 +249,8 @@ mod tests {
         theirs.remove(host(500));
         assert_eq!(ours.differing(&digests(&theirs)), 1 << place(host(500)).0);
         let held = Held {
-            end: 77_777,
-            stamp: 1,
+            end: at(77_777),
+            stamp: at_ms(1),
             state: State::Refused,
         };
         theirs.insert(host(500), held);
@@ -251,9 +258,9 @@ mod tests {
         // Whatever changes a set changes its digests, though they were made for this moment already.
         let before = digests(&theirs).sums;
         let change: [fn(&mut Replica); 3] = [
-            |set| set.get_mut(host(7)).unwrap().end += 1,
-            |set| set.iter_mut().for_each(|(_, held)| held.end += 1),
-            |set| set.forget_ended(10_100),
+            |set| longer(set.get_mut(host(7)).unwrap()),
+            |set| set.iter_mut().for_each(|(_, held)| longer(held)),
+            |set| set.forget_ended(at(10_100)),
         ];
         for change in change {
             change(&mut theirs);
@@ -268,16 +275,16 @@ mod tests {
         theirs.insert(
             host(900),
             Held {
-                end: 2_030,
-                stamp: 1,
+                end: at(2_030),
+                stamp: at_ms(1),
                 state: State::Placed,
             },
         );
         theirs.insert(
             host(901),
             Held {
-                end: 9_999,
-                stamp: 2_000_001,
+                end: at(9_999),
+                stamp: at_ms(2_000_001),
                 state: State::Placed,
             },
         );

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::{Ban, Feed, Item, Place, Set, BUCKETS, LONGEST_REASON, LONGEST_URI};
 use crate::address::Subnet;
+use crate::clock::{UnixMillis, UnixSeconds};
 
 /// The number of an item's type.
 pub(super) fn number_of(item: &Item) -> u8 {
@@ -45,21 +46,21 @@ pub(super) fn write_item(out: &mut Vec<u8>, item: &Item) {
         }
         Item::Ban(ban) => {
             write_subnet(out, ban.subnet);
-            out.extend(ban.end.to_be_bytes());
-            out.extend(ban.stamp.to_be_bytes());
+            out.extend(ban.end.get().to_be_bytes());
+            out.extend(ban.stamp.get().to_be_bytes());
             out.extend(ban.reason.bytes().take(LONGEST_REASON));
         }
         Item::Lift(subnet, origins) => {
             write_subnet(out, *subnet);
             for (node, stamp) in origins {
                 out.extend(node.to_be_bytes());
-                out.extend(stamp.to_be_bytes());
+                out.extend(stamp.get().to_be_bytes());
             }
         }
         Item::Listed(entries) => {
             for (subnet, end) in entries {
                 write_subnet(out, *subnet);
-                out.extend(end.to_be_bytes());
+                out.extend(end.get().to_be_bytes());
             }
         }
         Item::After(set, buckets, place) => {
@@ -73,8 +74,10 @@ pub(super) fn write_item(out: &mut Vec<u8>, item: &Item) {
             out.extend(feed.fingerprint.to_be_bytes());
             out.extend(feed.epoch.to_be_bytes());
             out.push(u8::from(feed.holds) | u8::from(feed.healthy) << 1);
-            out.extend(feed.last_success.to_be_bytes());
-            out.extend(feed.last_full.to_be_bytes());
+            for time in [feed.last_success, feed.last_full] {
+                // 0 says that there is none.
+                out.extend(time.unwrap_or_default().get().to_be_bytes());
+            }
             out.extend(feed.id.bytes().take(20));
         }
         Item::Requests(requests) => {
@@ -104,22 +107,22 @@ pub(super) fn read_item(number: u8, mut reader: Reader<'_>) -> Option<Item> {
         }
         5 => Item::Ban(Ban {
             subnet: reader.subnet()?,
-            end: reader.u32()?,
-            stamp: reader.u64()?,
+            end: reader.seconds()?,
+            stamp: reader.millis()?,
             reason: reader.text(LONGEST_REASON)?,
         }),
         6 => {
             let subnet = reader.subnet()?;
             let mut origins = Vec::new();
             while !reader.0.is_empty() {
-                origins.push((reader.u64()?, reader.u64()?));
+                origins.push((reader.u64()?, reader.millis()?));
             }
             Item::Lift(subnet, origins)
         }
         7 => {
             let mut entries = Vec::new();
             while !reader.0.is_empty() {
-                entries.push((reader.subnet()?, reader.u32()?));
+                entries.push((reader.subnet()?, reader.seconds()?));
             }
             Item::Listed(entries)
         }
@@ -133,8 +136,8 @@ pub(super) fn read_item(number: u8, mut reader: Reader<'_>) -> Option<Item> {
                 epoch,
                 holds: flags & 1 != 0,
                 healthy: flags & 2 != 0,
-                last_success: reader.u32()?,
-                last_full: reader.u32()?,
+                last_success: reader.seconds().map(known)?,
+                last_full: reader.seconds().map(known)?,
                 id: reader.text(20)?,
             })
         }
@@ -149,6 +152,11 @@ pub(super) fn read_item(number: u8, mut reader: Reader<'_>) -> Option<Item> {
         14 => Item::Confirm(reader.u64()?),
         other => Item::Unknown(other),
     })
+}
+
+/// A time that 0 says is none.
+fn known(time: UnixSeconds) -> Option<UnixSeconds> {
+    Some(time).filter(|time| *time != UnixSeconds::ZERO)
 }
 
 fn set_number(set: Set) -> u8 {
@@ -198,6 +206,14 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_be_bytes)
+    }
+
+    fn seconds(&mut self) -> Option<UnixSeconds> {
+        self.u32().map(UnixSeconds::new)
+    }
+
+    fn millis(&mut self) -> Option<UnixMillis> {
+        self.u64().map(UnixMillis::new)
     }
 
     fn u32(&mut self) -> Option<u32> {

@@ -23,6 +23,7 @@ mod tests;
 
 use super::keys::{Keyring, MAC};
 use crate::address::Subnet;
+use crate::clock::{UnixMillis, UnixSeconds};
 use item::{number_of, read_item, write_item, Reader};
 
 /// Longest message in bytes: with DMQ's SIP headers it fits an Ethernet frame, so that UDP does not fragment it.
@@ -95,8 +96,8 @@ pub struct Header {
     pub to: u64,
     /// Number within the run.
     pub sequence: u64,
-    /// The sender's Unix time in ms.
-    pub time: u64,
+    /// When it was sent, by the sender's clock.
+    pub time: UnixMillis,
 }
 
 /// Which set is compared or sent.
@@ -125,9 +126,9 @@ pub enum Item {
     /// A ban.
     Ban(Ban),
     /// Bans of these origins (node, stamp) on this address are lifted, up to the stamp.
-    Lift(Subnet, Vec<(u64, u64)>),
-    /// Entries of the list: address and end in the sender's Unix time.
-    Listed(Vec<(Subnet, u32)>),
+    Lift(Subnet, Vec<(u64, UnixMillis)>),
+    /// Entries of the list: address and end by the sender's clock.
+    Listed(Vec<(Subnet, UnixSeconds)>),
     /// The buckets asked for or sent (one bit each), and where the part begins: behind this place.
     After(Set, u32, Option<Place>),
     /// Where the part ends: at this place, or with the set.
@@ -151,10 +152,10 @@ pub enum Item {
 pub struct Ban {
     /// Who is banned.
     pub subnet: Subnet,
-    /// Unix second of the origin's clock at which it ends.
-    pub end: u32,
-    /// When the origin made or changed it: ms of its clock, growing with each change.
-    pub stamp: u64,
+    /// When it ends, by the origin's clock.
+    pub end: UnixSeconds,
+    /// When the origin made or changed it, by its clock; grows with each change.
+    pub stamp: UnixMillis,
     /// Why; may be empty.
     pub reason: String,
 }
@@ -170,10 +171,10 @@ pub struct Feed {
     pub holds: bool,
     /// True if the service answers the sender as it should.
     pub healthy: bool,
-    /// Unix second (the sender's) of the last answer of use; 0: none.
-    pub last_success: u32,
-    /// Unix second (the sender's) of the last full fetch; 0: none.
-    pub last_full: u32,
+    /// When the last answer of use came, by the sender's clock; `None`: none came.
+    pub last_success: Option<UnixSeconds>,
+    /// When the last full fetch was, by the sender's clock; `None`: there was none.
+    pub last_full: Option<UnixSeconds>,
     /// The control ID, 1 to 20 digits, or empty.
     pub id: String,
 }
@@ -233,7 +234,7 @@ impl Items {
         let mut bytes = Vec::with_capacity(HEADER + self.0.len() + MAC);
         bytes.extend(MAGIC);
         bytes.extend([header.version, 1, header.kind.number(), keys.signing_id()]);
-        for word in [header.run, header.to, header.sequence, header.time] {
+        for word in [header.run, header.to, header.sequence, header.time.get()] {
             bytes.extend(word.to_be_bytes());
         }
         bytes.extend(&self.0);
@@ -281,7 +282,7 @@ pub fn open<'a>(bytes: &'a [u8], keys: &Keyring) -> Result<(Header, &'a [u8]), R
         run,
         to,
         sequence,
-        time,
+        time: UnixMillis::new(time),
     };
     Ok((header, reader.0))
 }

@@ -1,6 +1,7 @@
 //! Messages: what is written is read, and nothing else is.
 
 use super::*;
+use crate::clock::simulated::{at, at_ms};
 
 fn keys() -> Keyring {
     Keyring::new([b"a secret of some length".as_slice()]).unwrap()
@@ -13,7 +14,7 @@ fn header(kind: Kind) -> Header {
         run: 11,
         to: 22,
         sequence: 33,
-        time: 1_795_300_000_123,
+        time: at_ms(1_795_300_000_123),
     }
 }
 
@@ -29,12 +30,15 @@ fn every_item() -> Vec<Item> {
         Item::Digests(Set::List, Box::new(std::array::from_fn(|n| n as u64))),
         Item::Ban(Ban {
             subnet: subnet("2001:db8::/64"),
-            end: 1_795_300_600,
-            stamp: 1_795_300_000_001,
+            end: at(1_795_300_600),
+            stamp: at_ms(1_795_300_000_001),
             reason: "flood".into(),
         }),
-        Item::Lift(subnet("192.0.2.0/24"), vec![(1, 2), (3, 4)]),
-        Item::Listed(vec![(subnet("192.0.2.1"), 5), (subnet("2001:db8::1"), 6)]),
+        Item::Lift(subnet("192.0.2.0/24"), vec![(1, at_ms(2)), (3, at_ms(4))]),
+        Item::Listed(vec![
+            (subnet("192.0.2.1"), at(5)),
+            (subnet("2001:db8::1"), at(6)),
+        ]),
         Item::After(Set::Bans, 0x8000_0001, Some((31, subnet("192.0.2.9")))),
         Item::After(Set::Bans, 1, None),
         Item::UpTo(None),
@@ -45,8 +49,8 @@ fn every_item() -> Vec<Item> {
             epoch: 8,
             holds: true,
             healthy: false,
-            last_success: 7,
-            last_full: 6,
+            last_success: Some(at(7)),
+            last_full: None,
             id: "1795300250".into(),
         }),
         Item::Requests(vec![(1, 2, 0), (3, 4, 120_000)]),

@@ -1,21 +1,32 @@
 //! Bans of other nodes, and their end.
 
+use std::time::Duration;
+
 use super::{Host, Node, Placed};
 use crate::address::Subnet;
+use crate::clock::UnixMillis;
 use crate::cluster::budget::Allowed;
 use crate::cluster::message::{Ban, Item, Items, Kind};
 use crate::cluster::replica::{Held, State};
 use crate::log::Level;
 use crate::table::MAX_TTL;
 
-/// A lifted ban is said again so many ms later: whoever missed it may have nobody else to tell, as the node that made
+/// A lifted ban is said again so much later: whoever missed it may have nobody else to tell, as the node that made
 /// the ban may be dead by then.
-const SAID_AGAIN: [u64; 3] = [5_000, 20_000, 60_000];
-/// If a node dies, what others lifted of its bans since it was last heard, or up to so many ms before, is said by all who
+const SAID_AGAIN: [Duration; 3] = [
+    Duration::from_secs(5),
+    Duration::from_secs(20),
+    Duration::from_secs(60),
+];
+/// If a node dies, what others lifted of its bans since it was last heard, or up to so much before, is said by all who
 /// know it: whoever lifted it may have died as well before it could say it again.
-const HEARD_LATELY: u64 = 120_000;
-/// A node that still has a lifted ban is told so at most this often, in ms.
-const TELL_PAUSE: u64 = 5_000;
+const HEARD_LATELY: Duration = Duration::from_secs(120);
+/// A node that still has a lifted ban is told so at most this often.
+const TELL_PAUSE: Duration = Duration::from_secs(5);
+/// For so long a lift is remembered of a ban that has not come yet: it is on its way.
+const UNDER_WAY: Duration = Duration::from_secs(3_600);
+/// A lift is remembered for this long beyond the end of its ban, whose clock may differ.
+const BEYOND_END: Duration = Duration::from_secs(60);
 /// Shortest prefixes that another node may ban here.
 const SHORTEST: (u8, u8) = (24, 48);
 
@@ -23,24 +34,24 @@ const SHORTEST: (u8, u8) = (24, 48);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tombstone {
     /// Bans of the origin up to this stamp are dead.
-    pub stamp: u64,
-    /// When the ban would have ended, in ms.
-    pub until: u64,
+    pub stamp: UnixMillis,
+    /// When the ban would have ended.
+    pub until: UnixMillis,
     /// True if this node tells those who missed it: it was lifted here, or the node that made the ban is dead.
     pub ours: bool,
     /// True if the ban was held here when another node lifted it.
     pub(super) met: bool,
-    /// When it was lifted here, or this node heard of it, in ms.
-    pub(super) lifted: u64,
+    /// When it was lifted here, or this node heard of it.
+    pub(super) lifted: UnixMillis,
     /// How often it was said again.
     pub(super) repeats: usize,
-    pub(super) told: u64,
+    pub(super) told: UnixMillis,
 }
 
 impl Node {
     pub(super) fn take_bans(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         items: Vec<Item>,
         host: &mut dyn Host,
@@ -61,7 +72,7 @@ impl Node {
     /// Takes one ban of a node. What the node must be told of it goes to `told`.
     pub(super) fn take_ban(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         ban: &Ban,
         told: &mut Items,
@@ -69,7 +80,7 @@ impl Node {
     ) {
         let most = self.settings.peer_capacity / 2;
         let peer = &mut self.peers[index];
-        if peer.to_local(ban.end) <= (now / 1000) as u32 {
+        if peer.to_local(ban.end) <= now.seconds() {
             return;
         }
         let key = (ban.subnet, peer.id);
@@ -85,7 +96,7 @@ impl Node {
             return;
         }
         let before = peer.bans.get(ban.subnet).copied();
-        if before.is_some_and(|held| held.stamp >= ban.stamp && held.stamp != 0) {
+        if before.is_some_and(|held| held.stamp >= ban.stamp && held.stamp != UnixMillis::ZERO) {
             return;
         }
         if before.is_none() && peer.bans.len() >= most {
@@ -108,7 +119,7 @@ impl Node {
     /// Puts a ban in force if nothing speaks against it.
     fn place(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         subnet: Subnet,
         held: Held,
@@ -143,8 +154,10 @@ impl Node {
             }
         }
         let peer = &self.peers[index];
-        let now = (now / 1000) as u32;
-        let end = peer.to_local(held.end).min(now.saturating_add(MAX_TTL));
+        let now = now.seconds();
+        let end = peer
+            .to_local(held.end)
+            .min(now + Duration::from_secs(MAX_TTL.into()));
         match host.place(&peer.uri, subnet, end, reason) {
             Placed::Yes => State::Placed,
             Placed::Full => {
@@ -199,7 +212,7 @@ impl Node {
     }
 
     /// Bans that there was no room for, as far as there is now.
-    pub(super) fn place_deferred(&mut self, now: u64, host: &mut dyn Host) {
+    pub(super) fn place_deferred(&mut self, now: UnixMillis, host: &mut dyn Host) {
         let limit = self.settings.peer_budget;
         for index in 0..self.peers.len() {
             let peer = &mut self.peers[index];
@@ -249,10 +262,10 @@ impl Node {
 
     fn take_lift(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         subnet: Subnet,
-        origins: &[(u64, u64)],
+        origins: &[(u64, UnixMillis)],
         host: &mut dyn Host,
     ) {
         let limit = self.settings.peer_budget;
@@ -263,8 +276,7 @@ impl Node {
                 true => self.own.get(subnet).copied(),
                 false => maker.and_then(|maker| maker.bans.get(subnet).copied()),
             };
-            // What is not there yet is on its way, for an hour at the most.
-            let until = held.map_or(now + 3_600_000, |held| u64::from(held.end) * 1000 + 60_000);
+            let until = held.map_or(now + UNDER_WAY, |held| held.end.millis() + BEYOND_END);
             let dies = held.is_some_and(|held| held.stamp <= *stamp);
             if dies && self.peers[index].lifts.spend(now, limit) != Allowed::Yes {
                 self.refuse(index, "it lifts more bans than peer_budget allows", host);
@@ -295,10 +307,10 @@ impl Node {
     }
 
     /// What was lifted here a while ago is said again.
-    pub(super) fn say_lifts_again(&mut self, now: u64) {
+    pub(super) fn say_lifts_again(&mut self, now: UnixMillis) {
         for ((subnet, node), stone) in &mut self.tombstones {
             let pause = SAID_AGAIN.get(stone.repeats).filter(|_| stone.ours);
-            if pause.is_some_and(|pause| now >= stone.lifted + pause) {
+            if pause.is_some_and(|pause| now >= stone.lifted + *pause) {
                 stone.repeats += 1;
                 let item = Item::Lift(*subnet, vec![(*node, stone.stamp)]);
                 self.dirty_lifts.push(item);
@@ -307,7 +319,7 @@ impl Node {
     }
 
     /// A node that was last heard at this moment has died: what others lifted of its bans this node says, too.
-    pub(super) fn say_lifts_of(&mut self, now: u64, (dead, heard): (u64, u64)) {
+    pub(super) fn say_lifts_of(&mut self, now: UnixMillis, (dead, heard): (u64, UnixMillis)) {
         for ((_, maker), stone) in &mut self.tombstones {
             let is_new = stone.met && !stone.ours && heard < stone.lifted + HEARD_LATELY;
             if *maker == dead && is_new {
@@ -317,7 +329,7 @@ impl Node {
     }
 
     /// What was lifted here while a node was away.
-    pub(super) fn repeat_lifts(&mut self, now: u64, index: usize, host: &mut dyn Host) {
+    pub(super) fn repeat_lifts(&mut self, now: UnixMillis, index: usize, host: &mut dyn Host) {
         let mut parts = vec![Items::new()];
         for ((subnet, node), stone) in self.tombstones.iter().filter(|(_, stone)| stone.ours) {
             add(&mut parts, &Item::Lift(*subnet, vec![(*node, stone.stamp)]));

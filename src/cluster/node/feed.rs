@@ -6,22 +6,27 @@
 //! partition have fewer than `k` nodes together at most `k`, so together they stay within the limit, whoever fetches
 //! in each; and a successor has counted what its predecessor asked.
 
+use std::time::Duration;
+
 use super::lease::{FeedMode, FeedView, Holder};
 use super::{Host, Node};
+use crate::clock::{milliseconds, UnixMillis, UnixSeconds};
 use crate::cluster::message::{Feed, Item, Items};
 use crate::cluster::replica::Replica;
 use crate::log::Level;
 
-/// Nobody fetches before the nodes had this long to find each other, in ms.
-const SETTLE: u64 = 3_000;
-/// The same while the bus lists nodes that have not answered, in ms.
-const SETTLE_LONG: u64 = 10_000;
-/// An intention that is not confirmed by all within this time goes on with those who did, in ms.
-pub(super) const CONFIRM: u64 = 1_500;
-/// A node that is gone keeps its part of the limit this long, in ms: it may live in another part of a partition.
-const KNOWN_FOR: u64 = 3_600_000;
-/// Nobody took over within this time: whoever can does, in ms.
-const LAST_RESORT: u64 = 10_000;
+/// Nobody fetches before the nodes had this long to find each other.
+const SETTLE: Duration = Duration::from_secs(3);
+/// The same while the bus lists nodes that have not answered.
+const SETTLE_LONG: Duration = Duration::from_secs(10);
+/// An intention that is not confirmed by all within this time goes on with those who did.
+pub(super) const CONFIRM: Duration = Duration::from_millis(1_500);
+/// A node that is gone keeps its part of the limit this long: it may live in another part of a partition.
+const KNOWN_FOR: Duration = Duration::from_secs(3_600);
+/// Nobody took over within this time: whoever can does.
+const LAST_RESORT: Duration = Duration::from_secs(10);
+/// A node whose engine failed may fetch again after this time: without fetching it cannot get well.
+const RECOVERY: Duration = Duration::from_secs(600);
 /// Requests that are remembered at most; the largest limit in use is far below.
 const MOST_REQUESTS: usize = 4_096;
 /// Requests that fit a HELLO.
@@ -29,7 +34,7 @@ const TOLD_REQUESTS: usize = 20;
 
 impl Node {
     /// What this node's own engine says of the list: `holds` and `epoch` are ignored.
-    pub fn set_feed(&mut self, now: u64, feed: Feed) {
+    pub fn set_feed(&mut self, now: UnixMillis, feed: Feed) {
         let lease = &mut self.lease;
         lease.unhealthy_since = match feed.healthy {
             true => None,
@@ -70,13 +75,7 @@ impl Node {
                 if let Some(peer) = self.peers.iter().find(|peer| peer.id == id) {
                     view.fetcher = peer.uri.clone();
                     view.fetched = peer.feed.clone();
-                    let local = |second: u32| {
-                        if second == 0 {
-                            0
-                        } else {
-                            peer.to_local(second)
-                        }
-                    };
+                    let local = |time: Option<UnixSeconds>| time.map(|time| peer.to_local(time));
                     view.fetched.last_success = local(peer.feed.last_success);
                     view.fetched.last_full = local(peer.feed.last_full);
                     view.whole = lease.whole;
@@ -88,7 +87,7 @@ impl Node {
     }
 
     /// What a HELLO says of the list.
-    pub(super) fn add_feed(&mut self, now: u64, index: usize, items: &mut Items) {
+    pub(super) fn add_feed(&mut self, now: UnixMillis, index: usize, items: &mut Items) {
         let lease = &self.lease;
         items.add(&Item::Feed(Feed {
             fingerprint: self.settings.fingerprint,
@@ -101,7 +100,7 @@ impl Node {
             .requests
             .iter()
             .map(|((node, number), at)| {
-                let age = u32::try_from(now.saturating_sub(*at)).unwrap_or(u32::MAX);
+                let age = u32::try_from(milliseconds(now.since(*at))).unwrap_or(u32::MAX);
                 (*node, *number, age)
             })
             .collect();
@@ -119,15 +118,14 @@ impl Node {
         }
     }
 
-    fn is_healthy(&self, now: u64) -> bool {
-        // A node that does not fetch cannot get well by itself: it may try again after a while.
+    fn is_healthy(&self, now: UnixMillis) -> bool {
         let since = self.lease.unhealthy_since;
-        since.is_none_or(|since| now >= since + 600_000)
+        since.is_none_or(|since| now >= since + RECOVERY)
     }
 
     pub(super) fn take_feed(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         items: Vec<Item>,
         host: &mut dyn Host,
@@ -139,7 +137,7 @@ impl Node {
                 Item::Requests(requests) => {
                     for (node, number, age) in requests {
                         if self.lease.requests.len() < MOST_REQUESTS {
-                            let at = now.saturating_sub(u64::from(age));
+                            let at = now.before(Duration::from_millis(age.into()));
                             self.lease.requests.entry((node, number)).or_insert(at);
                         }
                     }
@@ -166,7 +164,7 @@ impl Node {
     }
 
     /// Whether that node's claim counts.
-    fn weigh(&mut self, now: u64, index: usize, host: &mut dyn Host) {
+    fn weigh(&mut self, now: UnixMillis, index: usize, host: &mut dyn Host) {
         if !self.shares_list(index) {
             if self.lease.follows(self.peers[index].id) {
                 self.lease.holder = Holder::Nobody;
@@ -223,7 +221,7 @@ impl Node {
         }
     }
 
-    pub(super) fn tend_lease(&mut self, now: u64, host: &mut dyn Host) {
+    pub(super) fn tend_lease(&mut self, now: UnixMillis, host: &mut dyn Host) {
         if self.settings.fingerprint == 0 {
             self.lease.granted = self.lease.wished;
             return;
@@ -277,7 +275,7 @@ impl Node {
         self.decide_wish(now, host);
     }
 
-    fn claim(&mut self, now: u64, host: &mut dyn Host) {
+    fn claim(&mut self, now: UnixMillis, host: &mut dyn Host) {
         self.lease.holder = Holder::Me;
         self.lease.vacant_since = None;
         self.lease.epoch = self.lease.epoch.saturating_add(1);
@@ -286,7 +284,7 @@ impl Node {
         self.greet_all(now, host);
     }
 
-    fn greet_all(&mut self, now: u64, host: &mut dyn Host) {
+    fn greet_all(&mut self, now: UnixMillis, host: &mut dyn Host) {
         for index in 0..self.peers.len() {
             if self.peers[index].is_fresh(now) {
                 let to = self.peers[index].session.theirs;
@@ -296,7 +294,7 @@ impl Node {
     }
 
     /// Grants a wish if the limit allows, after the others have been told.
-    fn decide_wish(&mut self, now: u64, host: &mut dyn Host) {
+    fn decide_wish(&mut self, now: UnixMillis, host: &mut dyn Host) {
         if !self.lease.holds() || self.lease.wished <= self.lease.granted {
             return;
         }
@@ -346,7 +344,7 @@ impl Node {
 
     /// The nodes that may fetch somewhere: this one, those heard in the last hour, and in the hour after the start
     /// one of which the bus knows and this node does not.
-    fn known(&self, now: u64, members: &[usize]) -> usize {
+    fn known(&self, now: UnixMillis, members: &[usize]) -> usize {
         let recent = |index: &&usize| now < self.peers[**index].heard + KNOWN_FOR;
         let stranger = |peer: &super::Peer| peer.listed && !peer.is_authenticated();
         let waits = now < self.started + KNOWN_FOR && self.peers.iter().any(stranger);

@@ -1,17 +1,20 @@
 //! HELLO: joining, signs of life, and what differs.
 
+use std::time::Duration;
+
 use super::{Host, Node};
+use crate::clock::UnixMillis;
 use crate::cluster::message::{Header, Item, Items, Kind, Set, BUCKETS};
 use crate::cluster::peer::Unsettled;
 use crate::cluster::replica::{Digests, Replica};
 use crate::log::Level;
 
-/// Digests are looked at after this long, in ms: what is under way has come by then.
-const SECOND_LOOK: u64 = 300;
+/// Digests are looked at after this long: what is under way has come by then.
+const SECOND_LOOK: Duration = Duration::from_millis(300);
 /// Clocks that differ by more than this are worth a line, in ms. Nothing depends on them.
 const SKEW: i64 = 60_000;
-/// A node is answered at most this often, in ms.
-const ANSWER_PAUSE: u64 = 100;
+/// A node is answered at most this often.
+const ANSWER_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a HELLO says.
 #[derive(Default)]
@@ -42,7 +45,7 @@ impl Hello {
 impl Node {
     pub(super) fn take_hello(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         header: &Header,
         items: Vec<Item>,
         host: &mut dyn Host,
@@ -129,14 +132,14 @@ impl Node {
     /// A node came, or came back after a restart.
     fn begin(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         hello: &Hello,
         header: &Header,
         host: &mut dyn Host,
     ) {
         let peer = &mut self.peers[index];
-        let again = peer.heard != 0;
+        let again = peer.heard != UnixMillis::ZERO;
         peer.forget_clock();
         peer.sample_clock(now, header.time);
         peer.heard = now;
@@ -144,7 +147,9 @@ impl Node {
         peer.silent = false;
         peer.complained = None;
         // Its stamps begin anew; what it still has it says.
-        peer.bans.iter_mut().for_each(|(_, held)| held.stamp = 0);
+        peer.bans
+            .iter_mut()
+            .for_each(|(_, held)| held.stamp = UnixMillis::ZERO);
         let software = hello.about.as_ref().map_or("", |(_, software)| software);
         let what = if again { "restarted" } else { "came" };
         let text = format!("cluster: node {} {what} (version {software})", peer.uri);
@@ -168,7 +173,7 @@ impl Node {
     }
 
     /// What a node gets that came or came back.
-    pub(super) fn welcome(&mut self, now: u64, index: usize, host: &mut dyn Host) {
+    pub(super) fn welcome(&mut self, now: UnixMillis, index: usize, host: &mut dyn Host) {
         let half = self.settings.peer_capacity / 2;
         self.peers[index].budget.allow_whole_set(now, half);
         self.repeat_lifts(now, index, host);
@@ -176,7 +181,7 @@ impl Node {
 
     fn take_session_hello(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         header: &Header,
         hello: Hello,
@@ -185,7 +190,7 @@ impl Node {
         let peer = &mut self.peers[index];
         peer.session.theirs = hello.token;
         if let Some((pause, software)) = hello.about {
-            peer.pause = u64::from(pause).clamp(1, 300) * 1000;
+            peer.pause = Duration::from_secs(u64::from(pause).clamp(1, 300));
             peer.software = software;
         }
         self.take_feed(now, index, hello.rest, host);
@@ -204,14 +209,16 @@ impl Node {
     }
 
     /// HELLO to everybody who is due.
-    pub(super) fn say_hello(&mut self, now: u64, host: &mut dyn Host) {
+    pub(super) fn say_hello(&mut self, now: UnixMillis, host: &mut dyn Host) {
         if self.uri.is_empty() {
             return;
         }
         let pause = self.pause();
         for index in 0..self.peers.len() {
             let peer = &self.peers[index];
-            if peer.greeted == 0 || now >= peer.greeted + peer.hello_pause(now, pause) {
+            if peer.greeted == UnixMillis::ZERO
+                || now >= peer.greeted + peer.hello_pause(now, pause)
+            {
                 let to = peer.session.theirs;
                 self.greet(now, index, to, host);
             }
@@ -219,7 +226,7 @@ impl Node {
     }
 
     /// HELLO to one node.
-    pub(super) fn greet(&mut self, now: u64, index: usize, to: u64, host: &mut dyn Host) {
+    pub(super) fn greet(&mut self, now: UnixMillis, index: usize, to: u64, host: &mut dyn Host) {
         if self.uri.is_empty() {
             return;
         }
@@ -238,7 +245,7 @@ impl Node {
         let mut items = Items::new();
         items.add(&Item::Uri(self.uri.clone()));
         items.add(&Item::Token(token));
-        let pause = (self.pause() / 1000) as u16;
+        let pause = u16::try_from(self.pause().as_secs()).unwrap_or(u16::MAX);
         items.add(&Item::About(pause, self.settings.software.clone()));
         // Strangers learn nothing of what there is.
         if self.peers[index].is_authenticated() {
@@ -254,7 +261,7 @@ impl Node {
     }
 }
 
-fn add_digests(items: &mut Items, set: Set, replica: &Replica, seed: u64, now: u64) {
+fn add_digests(items: &mut Items, set: Set, replica: &Replica, seed: u64, now: UnixMillis) {
     items.add(&Item::Digests(set, Box::new(replica.digests(seed, now))));
 }
 

@@ -1,13 +1,15 @@
 //! Who fetches the list, as a node knows it, and what its updater is told of that.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::feed::CONFIRM;
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::cluster::message::Feed;
 use crate::cluster::replica::Replica;
 
-/// A wish that is not granted is looked at again after this time, in ms.
-const AGAIN: u64 = 200;
+/// A wish that is not granted is looked at again after this time.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Who fetches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl FeedMode {
     }
 }
 
-/// What the updater has to know. Times are seconds of this node's clock.
+/// What the updater has to know. Times are those of this node's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedView {
     /// Whether it may ask.
@@ -72,10 +74,10 @@ pub struct FeedView {
 pub(super) struct Lease {
     pub(super) holder: Holder,
     pub(super) epoch: u32,
-    pub(super) vacant_since: Option<u64>,
+    pub(super) vacant_since: Option<UnixMillis>,
     /// What this node knows of the list by itself.
     pub(super) own: Feed,
-    pub(super) unhealthy_since: Option<u64>,
+    pub(super) unhealthy_since: Option<UnixMillis>,
     /// The others have not heard of the latest full fetch or control ID.
     pub(super) has_news: bool,
     /// The fetcher's list, in its clock.
@@ -85,14 +87,14 @@ pub(super) struct Lease {
     pub(super) shrunk: bool,
     pub(super) whole: bool,
     /// The fetcher's full fetch of which a shrink was held back.
-    pub(super) held: Option<u32>,
+    pub(super) held: Option<UnixSeconds>,
     pub(super) force: bool,
     pub(super) wished: u64,
     pub(super) granted: u64,
     pub(super) intent: u64,
-    pub(super) intended_at: Option<u64>,
+    pub(super) intended_at: Option<UnixMillis>,
     /// Requests to the service by node and number, with the time.
-    pub(super) requests: BTreeMap<(u64, u32), u64>,
+    pub(super) requests: BTreeMap<(u64, u32), UnixMillis>,
 }
 
 impl Lease {
@@ -108,9 +110,9 @@ impl Lease {
         &self.list
     }
 
-    /// When there is something to decide, in ms.
-    pub fn due(&self, now: u64) -> Option<u64> {
-        let heard = self.intended_at.map_or(0, |at| at + CONFIRM);
+    /// When there is something to decide.
+    pub fn due(&self, now: UnixMillis) -> Option<UnixMillis> {
+        let heard = self.intended_at.map_or(UnixMillis::ZERO, |at| at + CONFIRM);
         (self.wished > self.granted).then_some(heard.max(now + AGAIN))
     }
 }

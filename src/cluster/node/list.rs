@@ -6,6 +6,7 @@ use super::lease::Holder;
 use super::sync::list_parts;
 use super::{Host, Node};
 use crate::address::Subnet;
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::cluster::message::{Header, Item, Kind, Place};
 use crate::cluster::replica::{Held, State};
 use crate::log::Level;
@@ -17,11 +18,11 @@ const SHRINK_MIN: usize = 100;
 
 impl Node {
     /// Compares what is known of this node's list with the table; tells the others what is new.
-    pub fn scan_list(&mut self, now: u64, host: &mut dyn Host) {
+    pub fn scan_list(&mut self, now: UnixMillis, host: &mut dyn Host) {
         if !self.lease.holds() {
             return;
         }
-        let clock = (now / 1000) as u32;
+        let clock = now.seconds();
         let mut seen = HashSet::new();
         let mut news = Vec::new();
         host.each_listed(&mut |subnet, end| {
@@ -71,8 +72,8 @@ impl Node {
     fn take_entries(
         &mut self,
         index: usize,
-        entries: &[(Subnet, u32)],
-        time: u64,
+        entries: &[(Subnet, UnixSeconds)],
+        time: UnixMillis,
         host: &mut dyn Host,
     ) {
         let mut news = Vec::new();
@@ -98,7 +99,7 @@ impl Node {
         &mut self,
         index: usize,
         (mask, after, upto): (u32, Option<Place>, Option<Place>),
-        entries: &[(Subnet, u32)],
+        entries: &[(Subnet, UnixSeconds)],
         header: &Header,
         host: &mut dyn Host,
     ) {
@@ -124,7 +125,7 @@ impl Node {
             Holder::Peer(id) => self.peers.iter().find(|peer| peer.id == id),
             _ => None,
         };
-        let Some(last_full) = fetched.map(|peer| peer.feed.last_full) else {
+        let Some(last_full) = fetched.map(|peer| peer.feed.last_full.unwrap_or_default()) else {
             return;
         };
         let first = !std::mem::replace(&mut self.lease.whole, true);

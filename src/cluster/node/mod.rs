@@ -1,4 +1,4 @@
-//! One node of the cluster as a state machine. All times are Unix milliseconds of a clock that never goes back.
+//! One node of the cluster as a state machine. All times are those of a clock that never goes back.
 
 mod bans;
 mod feed;
@@ -13,6 +13,7 @@ mod view;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::budget::Pace;
 use super::keys::{node_id, Keyring};
@@ -20,6 +21,7 @@ use super::message::{self, Header, Item, Kind, Refusal};
 use super::peer::{Peer, HELLO_PAUSE};
 use super::replica::Replica;
 use crate::address::Subnet;
+use crate::clock::UnixMillis;
 use crate::log::Level;
 use bans::Tombstone;
 pub use host::{Host, OwnBan, Placed};
@@ -30,21 +32,23 @@ pub use view::{NodeState, NodeView, Role};
 
 /// More nodes than a full mesh carries; see the figures of the simulation in `tests/it/cluster`.
 pub const MOST_PEERS: usize = 256;
-/// Changes are collected for this long before they go out, in ms for each other node, so that a flood of changes
+/// Changes are collected for this long before they go out, for each other node, so that a flood of changes
 /// takes no more than [`PACE`]; the first after a quiet time goes at once.
-const BATCH_PER_PEER: u64 = 5;
-/// The shortest and the longest time for which changes are collected, in ms.
-const BATCH: (u64, u64) = (10, 100);
+const BATCH_PER_PEER: Duration = Duration::from_millis(5);
+/// The shortest and the longest time for which changes are collected.
+const BATCH: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+/// While messages or parts wait for the pace, it is looked at this often.
+const SENDING_PAUSE: Duration = Duration::from_millis(5);
 /// Changed addresses that wait; beyond, the digests tell.
 const MOST_DIRTY: usize = 8_192;
 /// Messages that wait for the pace; beyond, the digests tell.
 const MOST_WAITING: usize = 512;
 /// Messages at once, and a second. Kamailio's shared memory holds 10 KB for each for five seconds.
 const PACE: (u64, u64) = (300, 200);
-/// How often ended entries are forgotten, in ms.
-const SWEEP_PAUSE: u64 = 1_000;
+/// How often ended entries are forgotten.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// Above this many nodes HELLO comes less often, so that a node sends at most ten a second.
-const NODES_AT_FULL_PACE: u64 = 50;
+const NODES_AT_FULL_PACE: u32 = 50;
 
 /// What the node is to do; from the parameters.
 #[derive(Clone, Debug)]
@@ -59,8 +63,8 @@ pub struct Settings {
     pub fingerprint: u64,
     /// Requests that the service allows per window.
     pub rate_limit: u32,
-    /// That window in ms, with all that a request may take.
-    pub rate_window: u64,
+    /// That window, with all that a request may take.
+    pub rate_window: Duration,
     /// Percent of the list that may go at once without a second opinion.
     pub shrink_limit: u8,
 }
@@ -83,13 +87,13 @@ pub struct Node {
     settings: Settings,
     keys: Keyring,
     random: Box<dyn FnMut() -> u64>,
-    started: u64,
+    started: UnixMillis,
     /// Random, new at each start.
     run: u64,
     /// Begins every token, so that the DMQ callback can tell who knows one.
     token_prefix: u32,
     sequence: u64,
-    last_stamp: u64,
+    last_stamp: UnixMillis,
     uri: String,
     id: u64,
     peers: Vec<Peer>,
@@ -99,12 +103,12 @@ pub struct Node {
     tombstones: HashMap<(Subnet, u64), Tombstone>,
     dirty: BTreeSet<Subnet>,
     dirty_lifts: Vec<Item>,
-    flushed: u64,
+    flushed: UnixMillis,
     waiting: VecDeque<Broadcast>,
     pace: Pace,
-    swept: u64,
+    swept: UnixMillis,
     /// When the table of own bans was read last; `None`: never.
-    scanned: Option<u64>,
+    scanned: Option<UnixMillis>,
     lease: Lease,
     counts: Counts,
     complained: BTreeSet<(IpAddr, &'static str)>,
@@ -116,7 +120,7 @@ impl Node {
         settings: Settings,
         keys: Keyring,
         mut random: Box<dyn FnMut() -> u64>,
-        now: u64,
+        now: UnixMillis,
     ) -> Self {
         Node {
             run: random(),
@@ -127,7 +131,7 @@ impl Node {
             random,
             started: now,
             sequence: 0,
-            last_stamp: 0,
+            last_stamp: UnixMillis::ZERO,
             uri: String::new(),
             id: 0,
             peers: Vec::new(),
@@ -136,10 +140,10 @@ impl Node {
             tombstones: HashMap::new(),
             dirty: BTreeSet::new(),
             dirty_lifts: Vec::new(),
-            flushed: 0,
+            flushed: UnixMillis::ZERO,
             waiting: VecDeque::new(),
             pace: Pace::new(PACE.0, PACE.1, now),
-            swept: 0,
+            swept: UnixMillis::ZERO,
             scanned: None,
             counts: Counts::default(),
             complained: BTreeSet::new(),
@@ -195,7 +199,7 @@ impl Node {
     }
 
     /// Takes a message that came from `from`.
-    pub fn receive(&mut self, now: u64, from: IpAddr, bytes: &[u8], host: &mut dyn Host) {
+    pub fn receive(&mut self, now: UnixMillis, from: IpAddr, bytes: &[u8], host: &mut dyn Host) {
         let (header, rest) = match message::open(bytes, &self.keys) {
             Ok(opened) => opened,
             Err(refusal) => return self.refuse_stranger(from, refusal, host),
@@ -237,10 +241,10 @@ impl Node {
     }
 
     /// Takes note that a node lives.
-    fn heard(&mut self, now: u64, index: usize, header: &Header, host: &mut dyn Host) {
+    fn heard(&mut self, now: UnixMillis, index: usize, header: &Header, host: &mut dyn Host) {
         let peer = &mut self.peers[index];
         peer.sample_clock(now, header.time);
-        let returned = peer.heard != 0 && peer.is_silent(now);
+        let returned = peer.heard != UnixMillis::ZERO && peer.is_silent(now);
         peer.heard = now;
         peer.unanswered = 0;
         if returned || std::mem::take(&mut peer.silent) {
@@ -251,8 +255,8 @@ impl Node {
         }
     }
 
-    /// Does what is to be done now; returns when there is more, in ms, if nothing happens before.
-    pub fn tick(&mut self, now: u64, host: &mut dyn Host) -> u64 {
+    /// Does what is to be done now; returns when there is more if nothing happens before.
+    pub fn tick(&mut self, now: UnixMillis, host: &mut dyn Host) -> UnixMillis {
         if self.scanned.is_none() {
             self.scan(now, host);
         }
@@ -268,35 +272,40 @@ impl Node {
         self.due(now)
     }
 
-    /// For how long changes are collected, in ms.
-    fn batch(&self) -> u64 {
-        (self.peers.len() as u64 * BATCH_PER_PEER).clamp(BATCH.0, BATCH.1)
+    /// For how long changes are collected.
+    fn batch(&self) -> Duration {
+        (BATCH_PER_PEER * self.peer_count()).clamp(BATCH.0, BATCH.1)
     }
 
-    fn due(&self, now: u64) -> u64 {
+    fn due(&self, now: UnixMillis) -> UnixMillis {
         let mut due = self.swept + SWEEP_PAUSE;
         if !self.dirty.is_empty() || !self.dirty_lifts.is_empty() {
             due = due.min(self.flushed + self.batch());
         }
         if !self.waiting.is_empty() || self.peers.iter().any(Peer::is_served) {
-            due = due.min(now + 5);
+            due = due.min(now + SENDING_PAUSE);
         }
         let looks = self.peers.iter().flat_map(|peer| &peer.unsettled);
         looks
             .map(|unsettled| unsettled.at)
             .chain(self.lease.due(now))
-            .fold(due, u64::min)
+            .fold(due, UnixMillis::min)
             .max(now)
     }
 
-    /// How often this node says HELLO, in ms.
-    fn pause(&self) -> u64 {
-        let nodes = self.peers.len() as u64 + 1;
+    /// The other nodes, at most [`MOST_PEERS`].
+    fn peer_count(&self) -> u32 {
+        u32::try_from(self.peers.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How often this node says HELLO.
+    fn pause(&self) -> Duration {
+        let nodes = self.peer_count() + 1;
         HELLO_PAUSE * nodes.max(NODES_AT_FULL_PACE) / NODES_AT_FULL_PACE
     }
 
-    fn sweep(&mut self, now: u64, host: &mut dyn Host) {
-        let clock = (now / 1000) as u32;
+    fn sweep(&mut self, now: UnixMillis, host: &mut dyn Host) {
+        let clock = now.seconds();
         self.own.forget_ended(clock);
         self.own_list.forget_ended(clock);
         self.tombstones.retain(|_, stone| stone.until > now);
@@ -326,11 +335,10 @@ impl Node {
     }
 
     /// A node that was silent for a day is gone: nothing of it may be left.
-    fn forget_peers(&mut self, now: u64) {
-        const DAY: u64 = 86_400_000;
-        self.peers.retain(|peer| {
-            peer.listed || !peer.bans.is_empty() || now.saturating_sub(peer.heard) < DAY
-        });
+    fn forget_peers(&mut self, now: UnixMillis) {
+        const DAY: Duration = Duration::from_secs(86_400);
+        self.peers
+            .retain(|peer| peer.listed || !peer.bans.is_empty() || now.since(peer.heard) < DAY);
     }
 
     fn refuse_stranger(&mut self, from: IpAddr, refusal: Refusal, host: &mut dyn Host) {

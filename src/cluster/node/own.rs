@@ -1,19 +1,22 @@
 //! Bans that were made here, and bans that were lifted here: what the others are told of them.
 
+use std::time::Duration;
+
 use super::bans::{add, Tombstone};
 use super::{Host, Node, MOST_DIRTY};
 use crate::address::Subnet;
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::cluster::message::{Ban, Item, Items, Kind};
 use crate::cluster::replica::{Held, State};
 
 /// Lifted bans that are remembered, so that a late message does not bring them back.
 const MOST_TOMBSTONES: usize = 4_096;
-/// The table of own bans is compared at most this often, in ms, unless something is known to be missing.
-const SCAN_PAUSE: u64 = 1_000;
+/// The table of own bans is compared at most this often, unless something is known to be missing.
+const SCAN_PAUSE: Duration = Duration::from_secs(1);
 
 impl Node {
     /// A ban of this node came, changed, or ended; the table says which.
-    pub fn own_changed(&mut self, now: u64, subnet: Subnet, host: &dyn Host) {
+    pub fn own_changed(&mut self, now: UnixMillis, subnet: Subnet, host: &dyn Host) {
         let Some(ban) = host.own(subnet) else {
             self.own.remove(subnet);
             return;
@@ -25,12 +28,12 @@ impl Node {
         self.insert_own(subnet, ban.end, stamp);
     }
 
-    pub(super) fn next_stamp(&mut self, now: u64) -> u64 {
-        self.last_stamp = now.max(self.last_stamp + 1);
+    pub(super) fn next_stamp(&mut self, now: UnixMillis) -> UnixMillis {
+        self.last_stamp = now.max(self.last_stamp.shifted(1));
         self.last_stamp
     }
 
-    pub(super) fn insert_own(&mut self, subnet: Subnet, end: u32, stamp: u64) {
+    pub(super) fn insert_own(&mut self, subnet: Subnet, end: UnixSeconds, stamp: UnixMillis) {
         let state = State::Placed;
         self.own.insert(subnet, Held { end, stamp, state });
         if self.dirty.len() < MOST_DIRTY {
@@ -39,14 +42,14 @@ impl Node {
     }
 
     /// A ban was lifted here, whoever made it: it is lifted everywhere.
-    pub fn lifted(&mut self, now: u64, subnet: Subnet, host: &mut dyn Host) {
+    pub fn lifted(&mut self, now: UnixMillis, subnet: Subnet, host: &mut dyn Host) {
         let mut origins = Vec::new();
         if let Some(held) = self.own.remove(subnet) {
-            origins.push((self.id, held.stamp, u64::from(held.end) * 1000));
+            origins.push((self.id, held.stamp, held.end.millis()));
         }
         for peer in &mut self.peers {
             if let Some(held) = peer.bans.remove(subnet) {
-                let until = u64::from(peer.to_local(held.end)) * 1000;
+                let until = peer.to_local(held.end).millis();
                 origins.push((peer.id, held.stamp, until));
             }
         }
@@ -68,7 +71,14 @@ impl Node {
         }
     }
 
-    pub(super) fn bury(&mut self, now: u64, of: (Subnet, u64), stamp: u64, until: u64, ours: bool) {
+    pub(super) fn bury(
+        &mut self,
+        now: UnixMillis,
+        of: (Subnet, u64),
+        stamp: UnixMillis,
+        until: UnixMillis,
+        ours: bool,
+    ) {
         if self.tombstones.len() >= MOST_TOMBSTONES {
             let first = self.tombstones.iter().min_by_key(|(_, stone)| stone.until);
             if let Some(key) = first.map(|(key, _)| *key) {
@@ -82,7 +92,7 @@ impl Node {
             met: false,
             lifted: now,
             repeats: 0,
-            told: 0,
+            told: UnixMillis::ZERO,
         });
         // Said again by others it is no news.
         if ours && (!stone.ours || stone.stamp < stamp) {
@@ -94,16 +104,16 @@ impl Node {
     }
 
     /// Compares what is known of this node's own bans with the table, unless that was done within a second.
-    pub(super) fn scan_own(&mut self, now: u64, host: &mut dyn Host) {
+    pub(super) fn scan_own(&mut self, now: UnixMillis, host: &mut dyn Host) {
         if self.scanned.is_none_or(|last| now >= last + SCAN_PAUSE) {
             self.scan(now, host);
         }
     }
 
     /// Compares what is known of this node's own bans with the table: after lost notes, a flush, or at the start.
-    pub fn scan(&mut self, now: u64, host: &mut dyn Host) {
+    pub fn scan(&mut self, now: UnixMillis, host: &mut dyn Host) {
         let first = self.scanned.replace(now).is_none();
-        let clock = (now / 1000) as u32;
+        let clock = now.seconds();
         let mut found = Vec::new();
         let mut count = 0;
         host.each_own(&mut |subnet, end, since| {
@@ -115,9 +125,12 @@ impl Node {
             }
         });
         for (subnet, end, since) in found {
-            let made = u64::from(since) * 1000;
             // A ban from before the start is as old as it is: if it was lifted meanwhile, the others know.
-            let stamp = if first { made } else { self.next_stamp(now) };
+            let stamp = if first {
+                since.millis()
+            } else {
+                self.next_stamp(now)
+            };
             self.insert_own(subnet, end, stamp);
         }
         if self.own.len() > count {
@@ -136,7 +149,7 @@ impl Node {
     }
 
     /// Sends what changed, collected for a moment.
-    pub(super) fn flush(&mut self, now: u64, host: &mut dyn Host) {
+    pub(super) fn flush(&mut self, now: UnixMillis, host: &mut dyn Host) {
         if (self.dirty.is_empty() && self.dirty_lifts.is_empty())
             || now < self.flushed + self.batch()
         {

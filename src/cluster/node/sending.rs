@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::{Host, Node, MOST_WAITING};
+use crate::clock::UnixMillis;
 use crate::cluster::message::{Header, Items, Kind, Set, VERSION};
 
 /// A message on its way to all nodes.
@@ -17,7 +18,7 @@ impl Node {
     /// Sends one message to a node, under the token that it gave.
     pub(super) fn send_to(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         kind: Kind,
         items: &Items,
@@ -30,7 +31,7 @@ impl Node {
     /// The same with another token.
     pub(super) fn send_as(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         kind: Kind,
         to: u64,
@@ -53,7 +54,7 @@ impl Node {
     }
 
     /// Queues messages for every node that is there; what no node gets, the digests tell.
-    pub(super) fn broadcast(&mut self, now: u64, kind: Kind, parts: Vec<Items>) {
+    pub(super) fn broadcast(&mut self, now: UnixMillis, kind: Kind, parts: Vec<Items>) {
         let fresh = self.peers.iter().filter(|peer| peer.is_fresh(now));
         let to: Vec<u64> = fresh.map(|peer| peer.id).collect();
         if to.is_empty() {
@@ -72,7 +73,7 @@ impl Node {
     }
 
     /// Sends what waits, as fast as the pace allows; then parts of sets that were asked for.
-    pub(super) fn send_waiting(&mut self, now: u64, host: &mut dyn Host) {
+    pub(super) fn send_waiting(&mut self, now: UnixMillis, host: &mut dyn Host) {
         while self.pace.left(now) > 0 {
             let Some(first) = self.waiting.front_mut() else {
                 break;

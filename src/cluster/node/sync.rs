@@ -4,9 +4,11 @@
 //! other part to act on it, and one that is lost is asked for again when the digests differ the next time.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::{Host, Node};
 use crate::address::Subnet;
+use crate::clock::{UnixMillis, UnixSeconds};
 use crate::cluster::message::{Header, Item, Items, Kind, Place, Set};
 use crate::cluster::peer::{Asking, Serving, Unsettled};
 
@@ -16,12 +18,12 @@ const PER_REQUEST: u32 = 32;
 const END: usize = 32;
 /// Bytes of the list in one part: the longest message without header, MAC, beginning and end.
 const LIST_BYTES: usize = 1_060;
-/// A part that did not come within this time will not, in ms.
-const PATIENCE: u64 = 3_000;
+/// A part that did not come within this time will not.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Node {
     /// Compares digests whose time has come with what is here.
-    pub(super) fn look_again(&mut self, now: u64, host: &mut dyn Host) {
+    pub(super) fn look_again(&mut self, now: UnixMillis, host: &mut dyn Host) {
         for index in 0..self.peers.len() {
             let unsettled = std::mem::take(&mut self.peers[index].unsettled);
             for one in unsettled {
@@ -36,7 +38,7 @@ impl Node {
 
     fn compare(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         Unsettled { set, digests, .. }: Unsettled,
         host: &mut dyn Host,
@@ -65,7 +67,7 @@ impl Node {
 
     fn ask(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         (set, mask, after): (Set, u32, Option<Place>),
         host: &mut dyn Host,
@@ -95,7 +97,7 @@ impl Node {
     }
 
     /// Sends parts that were asked for, one message to each node in turn.
-    pub(super) fn serve(&mut self, now: u64, host: &mut dyn Host) {
+    pub(super) fn serve(&mut self, now: UnixMillis, host: &mut dyn Host) {
         let mut busy = true;
         while busy {
             busy = false;
@@ -115,7 +117,7 @@ impl Node {
 
     fn serve_one(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         serving: Serving,
         host: &mut dyn Host,
@@ -177,7 +179,7 @@ impl Node {
     /// A part of what another node has.
     pub(super) fn take_part(
         &mut self,
-        now: u64,
+        now: UnixMillis,
         index: usize,
         header: &Header,
         items: Vec<Item>,
@@ -226,7 +228,7 @@ impl Node {
         index: usize,
         (mask, after, upto): (u32, Option<Place>, Option<Place>),
         has: &HashSet<Subnet>,
-        time: u64,
+        time: UnixMillis,
         host: &mut dyn Host,
     ) {
         let peer = &mut self.peers[index];
@@ -255,9 +257,9 @@ pub(super) fn list_bytes(subnet: Subnet) -> usize {
 }
 
 /// Cuts entries of the list into items that fit one message each.
-pub(super) fn list_parts(entries: &[(Subnet, u32)]) -> Vec<Items> {
+pub(super) fn list_parts(entries: &[(Subnet, UnixSeconds)]) -> Vec<Items> {
     let most = LIST_BYTES / list_bytes(Subnet::host(std::net::Ipv6Addr::LOCALHOST.into()));
-    let of = |some: &[(Subnet, u32)]| {
+    let of = |some: &[(Subnet, UnixSeconds)]| {
         let mut items = Items::new();
         items.add(&Item::Listed(some.to_vec()));
         items

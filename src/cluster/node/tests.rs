@@ -5,6 +5,7 @@ mod world;
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::UnixSeconds;
 use world::*;
 
 #[test]
@@ -48,7 +49,7 @@ fn who_joins_has_all_in_a_moment() {
     }
     world.run(90_000);
     let leader = world.fetchers()[0];
-    let end = (world.clock(leader) / 1000) as u32 + 600_000;
+    let end = world.clock(leader).seconds().shifted(600_000);
     let list = (0..5_000).map(|n| (host(100_000 + n), end));
     world.members[leader].tables.list.extend(list);
     let now = world.clock(leader);
@@ -291,7 +292,7 @@ fn one_fetches_and_another_takes_over() {
         world.members[first[0]]
             .tables
             .list
-            .insert(host(n), (START / 1000) as u32 + 600_000);
+            .insert(host(n), START.seconds().shifted(600_000));
     }
     let now = world.clock(first[0]);
     let member = &mut world.members[first[0]];
@@ -330,9 +331,10 @@ fn a_suspicious_shrink_is_held_at_the_follower() {
         world.members[leader]
             .tables
             .list
-            .insert(host(n), (START / 1000) as u32 + 600_000);
+            .insert(host(n), START.seconds().shifted(600_000));
     }
     let scan = |world: &mut World, last_full: u32| {
+        let last_full = Some(UnixSeconds::new(last_full));
         let now = world.clock(leader);
         let member = &mut world.members[leader];
         let healthy = true;
@@ -459,10 +461,13 @@ fn figures_of_a_large_cluster() {
             members.all(|member| member.tables.peer.len() == wanted)
         };
         while !complete(&world) {
-            assert!(world.now < begin + 60_000, "not complete after a minute");
+            assert!(
+                world.now < begin + Duration::from_secs(60),
+                "not complete after a minute"
+            );
             world.run(500);
         }
-        let took = (world.now - begin) as f64 / 1000.0;
+        let took = world.now.since(begin).as_secs_f64();
         let busy = world.members[0].node.counts();
         world.run(IDLE);
         assert!(complete(&world));

@@ -1,8 +1,10 @@
 //! The cluster as operators see it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Node;
+use crate::clock::UnixMillis;
 use crate::cluster::replica::State;
 
 /// How this node stands with a node.
@@ -63,8 +65,8 @@ pub struct NodeView {
     pub role: Role,
     /// Its bans that are in force here; of this node: its own.
     pub bans: u64,
-    /// Seconds since it was heard last; `None`: never.
-    pub seen: Option<u64>,
+    /// Time since it was heard last; `None`: never.
+    pub seen: Option<Duration>,
     /// Messages and bans of it that were refused.
     pub refused: u64,
     /// Its software; empty if it never said.
@@ -75,7 +77,7 @@ pub struct NodeView {
 
 impl Node {
     /// Every node, this one first.
-    pub fn view(&self, now: u64) -> Vec<NodeView> {
+    pub fn view(&self, now: UnixMillis) -> Vec<NodeView> {
         let role = |holds: bool, shares: bool| match (holds, shares) {
             (_, false) => Role::Alone,
             (true, true) => Role::Fetcher,
@@ -86,7 +88,7 @@ impl Node {
             state: NodeState::Myself,
             role: role(self.lease.holds(), self.settings.fingerprint != 0),
             bans: self.own.len() as u64,
-            seen: Some(0),
+            seen: Some(Duration::ZERO),
             refused: 0,
             version: self.settings.software.clone(),
             authenticated: None,
@@ -108,7 +110,7 @@ impl Node {
                 .iter()
                 .filter(|(_, held)| held.state == State::Placed)
                 .count() as u64,
-            seen: (peer.heard != 0).then(|| now.saturating_sub(peer.heard) / 1000),
+            seen: (peer.heard != UnixMillis::ZERO).then(|| now.since(peer.heard)),
             refused: peer.refused,
             version: peer.software.clone(),
             authenticated: peer.is_authenticated().then_some(peer.address),

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use apiban::address::Subnet;
+use apiban::clock::UnixSeconds;
 use apiban::cluster::message::{Header, Items, Kind, VERSION};
 use apiban::cluster::{Host, Keyring, Node, OwnBan, Placed, Settings};
 use apiban::log::Level;
@@ -15,7 +16,7 @@ use apiban_testing::kamailio::Kamailio;
 #[derive(Default)]
 pub struct Tables {
     pub own: BTreeMap<Subnet, OwnBan>,
-    pub peer: BTreeMap<Subnet, u32>,
+    pub peer: BTreeMap<Subnet, UnixSeconds>,
     pub sent: Vec<Vec<u8>>,
 }
 
@@ -26,7 +27,7 @@ impl Host for Tables {
     fn own(&self, subnet: Subnet) -> Option<OwnBan> {
         self.own.get(&subnet).cloned()
     }
-    fn each_own(&self, visit: &mut dyn FnMut(Subnet, u32, u32)) {
+    fn each_own(&self, visit: &mut dyn FnMut(Subnet, UnixSeconds, UnixSeconds)) {
         self.own
             .iter()
             .for_each(|(subnet, ban)| visit(*subnet, ban.end, ban.since));
@@ -34,11 +35,11 @@ impl Host for Tables {
     fn holds(&self, subnet: Subnet) -> bool {
         self.peer.contains_key(&subnet)
     }
-    fn place(&mut self, _: &str, subnet: Subnet, end: u32, _: &str) -> Placed {
+    fn place(&mut self, _: &str, subnet: Subnet, end: UnixSeconds, _: &str) -> Placed {
         self.peer.insert(subnet, end);
         Placed::Yes
     }
-    fn shorten(&mut self, subnet: Subnet, end: u32) {
+    fn shorten(&mut self, subnet: Subnet, end: UnixSeconds) {
         self.peer.insert(subnet, end);
     }
     fn lift(&mut self, subnet: Subnet) {
@@ -47,12 +48,17 @@ impl Host for Tables {
     fn lift_own(&mut self, subnet: Subnet) {
         self.own.remove(&subnet);
     }
-    fn each_listed(&self, _: &mut dyn FnMut(Subnet, u32)) {}
-    fn list(&mut self, _: &[(Subnet, u32)]) {}
+    fn each_listed(&self, _: &mut dyn FnMut(Subnet, UnixSeconds)) {}
+    fn list(&mut self, _: &[(Subnet, UnixSeconds)]) {}
     fn keep_listed(&mut self, _: &dyn Fn(Subnet) -> bool) -> usize {
         0
     }
     fn log(&mut self, _: Level, _: &str) {}
+}
+
+/// The second that it is.
+fn second() -> UnixSeconds {
+    UnixSeconds::saturating(now())
 }
 
 /// The node.
@@ -85,12 +91,12 @@ impl Stranger {
             software: "made-up".into(),
             fingerprint: 0,
             rate_limit: 1,
-            rate_window: 1,
+            rate_window: Duration::from_millis(1),
             shrink_limit: 50,
         };
         let keys = || Keyring::new([secret.as_bytes()]).expect("a key");
         let random = Box::new(|| getrandom::u64().expect("random numbers"));
-        let mut node = Node::new(settings, keys(), random, now() * 1000);
+        let mut node = Node::new(settings, keys(), random, second().millis());
         let uri = format!("sip:{address}:{port}");
         node.listed(&uri, &[super::uri(kamailio, super::Transport::Udp)]);
         Stranger {
@@ -164,7 +170,7 @@ impl Stranger {
             run: 77,
             to,
             sequence,
-            time: now() * 1000,
+            time: second().millis(),
         };
         items.seal(&header, &self.keys)
     }
@@ -173,9 +179,9 @@ impl Stranger {
     pub fn live(&mut self, mut done: impl FnMut(&mut Stranger) -> bool) -> bool {
         let start = Instant::now();
         let mut buffer = [0; 65_536];
-        let begin = now() * 1000;
+        let begin = second().millis();
         while start.elapsed() < Duration::from_secs(40) {
-            let time = begin + start.elapsed().as_millis() as u64;
+            let time = begin + start.elapsed();
             if let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
                 let datagram = buffer[..length].to_vec();
                 if let Some(body) = self.answer(&datagram, from) {
@@ -219,13 +225,14 @@ impl Stranger {
     /// Bans an address for ten minutes.
     pub fn ban(&mut self, subnet: &str) {
         let subnet: Subnet = subnet.parse().expect("an address");
-        let since = now() as u32;
+        let since = second();
         let ban = OwnBan {
-            end: since + 600,
+            end: since.shifted(600),
             since,
             reason: "made-up".into(),
         };
         self.tables.own.insert(subnet, ban);
-        self.node.own_changed(now() * 1000, subnet, &self.tables);
+        self.node
+            .own_changed(second().millis(), subnet, &self.tables);
     }
 }

@@ -4,23 +4,24 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::super::*;
+use crate::clock::UnixSeconds;
 use crate::cluster::keys::Keyring;
 use crate::feed::schedule::Jitter;
 
-/// The start of the simulated time, in ms.
-pub(super) const START: u64 = 1_795_300_000_000;
+/// The start of the simulated time.
+pub(super) const START: UnixMillis = UnixMillis::new(1_795_300_000_000);
 pub(super) const LIMIT: u32 = 11;
-pub(super) const WINDOW: u64 = 120_000;
+pub(super) const WINDOW: Duration = Duration::from_secs(120);
 pub(in super::super) const SECRET: &[u8] = b"a secret of the simulation";
 
 /// What one node's tables hold.
 #[derive(Default)]
 pub(super) struct Tables {
     pub(super) own: BTreeMap<Subnet, OwnBan>,
-    pub(super) peer: BTreeMap<Subnet, u32>,
+    pub(super) peer: BTreeMap<Subnet, UnixSeconds>,
     /// Why the others banned; the first hundred of them.
     pub(super) reasons: BTreeMap<Subnet, String>,
-    pub(super) list: BTreeMap<Subnet, u32>,
+    pub(super) list: BTreeMap<Subnet, UnixSeconds>,
     pub(super) trusted: Vec<Subnet>,
     pub(super) full: usize,
     pub(super) sent: Vec<(String, Vec<u8>)>,
@@ -34,7 +35,7 @@ impl Host for Tables {
     fn own(&self, subnet: Subnet) -> Option<OwnBan> {
         self.own.get(&subnet).cloned()
     }
-    fn each_own(&self, visit: &mut dyn FnMut(Subnet, u32, u32)) {
+    fn each_own(&self, visit: &mut dyn FnMut(Subnet, UnixSeconds, UnixSeconds)) {
         self.own
             .iter()
             .for_each(|(subnet, ban)| visit(*subnet, ban.end, ban.since));
@@ -42,7 +43,7 @@ impl Host for Tables {
     fn holds(&self, subnet: Subnet) -> bool {
         self.peer.contains_key(&subnet)
     }
-    fn place(&mut self, _: &str, subnet: Subnet, end: u32, reason: &str) -> Placed {
+    fn place(&mut self, _: &str, subnet: Subnet, end: UnixSeconds, reason: &str) -> Placed {
         if self.trusted.contains(&subnet) {
             return Placed::Refused;
         }
@@ -56,7 +57,7 @@ impl Host for Tables {
         }
         Placed::Yes
     }
-    fn shorten(&mut self, subnet: Subnet, end: u32) {
+    fn shorten(&mut self, subnet: Subnet, end: UnixSeconds) {
         self.peer.insert(subnet, end);
     }
     fn lift(&mut self, subnet: Subnet) {
@@ -65,12 +66,12 @@ impl Host for Tables {
     fn lift_own(&mut self, subnet: Subnet) {
         self.own.remove(&subnet);
     }
-    fn each_listed(&self, visit: &mut dyn FnMut(Subnet, u32)) {
+    fn each_listed(&self, visit: &mut dyn FnMut(Subnet, UnixSeconds)) {
         self.list
             .iter()
             .for_each(|(subnet, end)| visit(*subnet, *end));
     }
-    fn list(&mut self, entries: &[(Subnet, u32)]) {
+    fn list(&mut self, entries: &[(Subnet, UnixSeconds)]) {
         self.list.extend(entries.iter().copied());
     }
     fn keep_listed(&mut self, keep: &dyn Fn(Subnet) -> bool) -> usize {
@@ -104,24 +105,24 @@ pub(super) struct Member {
     pub(super) skew: i64,
     pub(super) alive: bool,
     pub(super) side: u8,
-    pub(super) next: u64,
+    pub(super) next: UnixMillis,
     /// The number of its wish, and when the last was granted.
     pub(super) wished: u64,
     pub(super) used: u64,
 }
 
 /// A message under way: when it arrives, a running number, sender, receiver, bytes.
-pub(super) type UnderWay = (u64, u64, usize, usize, Vec<u8>);
+pub(super) type UnderWay = (UnixMillis, u64, usize, usize, Vec<u8>);
 
 pub(super) struct World {
-    pub(super) now: u64,
+    pub(super) now: UnixMillis,
     pub(super) members: Vec<Member>,
     pub(super) queue: BinaryHeap<Reverse<UnderWay>>,
     pub(super) count: u64,
     pub(super) random: Jitter,
     pub(super) way: Way,
-    /// Every request that the service saw, in ms.
-    pub(super) requests: Vec<u64>,
+    /// Every request that the service saw.
+    pub(super) requests: Vec<UnixMillis>,
     pub(super) recorded: Vec<(usize, Vec<u8>)>,
     pub(super) places: HashMap<String, usize>,
 }
@@ -138,7 +139,7 @@ pub(super) fn settings(software: &str) -> Settings {
         fingerprint: 77,
         rate_limit: LIMIT,
         // With what passes between the announcement of a request and its end.
-        rate_window: WINDOW + 5_000,
+        rate_window: WINDOW + Duration::from_secs(5),
         shrink_limit: 50,
     }
 }
@@ -183,12 +184,7 @@ impl World {
         let mut random = Jitter::seeded(self.random.below(u64::MAX - 1) ^ index as u64);
         let source = Box::new(move || random.below(u64::MAX - 1));
         let keys = Keyring::new([SECRET]).unwrap();
-        Node::new(
-            settings("1"),
-            keys,
-            source,
-            self.now.wrapping_add_signed(skew),
-        )
+        Node::new(settings("1"), keys, source, self.now.shifted(skew))
     }
 
     /// The bus lists every node at every node.
@@ -200,15 +196,15 @@ impl World {
         }
     }
 
-    pub(super) fn clock(&self, index: usize) -> u64 {
-        self.now.wrapping_add_signed(self.members[index].skew)
+    pub(super) fn clock(&self, index: usize) -> UnixMillis {
+        self.now.shifted(self.members[index].skew)
     }
 
     pub(super) fn ban(&mut self, index: usize, subnet: Subnet, seconds: u32) {
         let now = self.clock(index);
-        let since = (now / 1000) as u32;
+        let since = now.seconds();
         let member = &mut self.members[index];
-        let end = since + seconds;
+        let end = since.shifted(seconds.into());
         let own = member.tables.own.entry(subnet).or_insert(OwnBan {
             end,
             since,
@@ -242,12 +238,12 @@ impl World {
 
     /// Lets the time pass.
     pub(super) fn run(&mut self, milliseconds: u64) {
-        let end = self.now + milliseconds;
+        let end = self.now + Duration::from_millis(milliseconds);
         loop {
             let message = self.queue.peek().map(|Reverse((at, ..))| *at);
             let timers = self.members.iter().filter(|m| m.alive).map(|m| m.next);
             // Nothing is due if all nodes are dead and no message is under way.
-            let next = timers.chain(message).min().unwrap_or(u64::MAX);
+            let next = timers.chain(message).min().unwrap_or(UnixMillis::MAX);
             if next > end {
                 self.now = end;
                 return;
@@ -274,7 +270,7 @@ impl World {
         let now = self.clock(index);
         let member = &mut self.members[index];
         let due = member.node.tick(now, &mut member.tables);
-        member.next = self.now + (due - now).max(1);
+        member.next = self.now + due.since(now).max(Duration::from_millis(1));
         self.fetch(index);
         self.post(index);
     }
@@ -289,7 +285,7 @@ impl World {
         member.node.receive(now, source, bytes, &mut member.tables);
         self.fetch(to);
         // Whatever is to be done at once is done by the next tick.
-        self.members[to].next = self.members[to].next.min(self.now + 1);
+        self.members[to].next = self.members[to].next.min(self.now.shifted(1));
         self.post(to);
     }
 
@@ -322,7 +318,8 @@ impl World {
             let copies = 1 + u64::from(self.random.below(99) < self.way.double);
             for _ in 0..copies {
                 self.count += 1;
-                let at = self.now + 1 + self.random.below(self.way.delay);
+                let delay = 1 + self.random.below(self.way.delay);
+                let at = self.now + Duration::from_millis(delay);
                 self.queue
                     .push(Reverse((at, self.count, index, to, bytes.clone())));
             }
@@ -330,7 +327,7 @@ impl World {
     }
 
     /// What every node must hold of other nodes' bans: the latest end of all that are alive.
-    pub(super) fn wanted(&self, index: usize) -> BTreeMap<Subnet, u32> {
+    pub(super) fn wanted(&self, index: usize) -> BTreeMap<Subnet, UnixSeconds> {
         let mut wanted = BTreeMap::new();
         for (other, member) in self.members.iter().enumerate() {
             if other == index {
@@ -338,7 +335,7 @@ impl World {
             }
             let shift = (self.members[index].skew - member.skew).div_euclid(1000);
             for (subnet, ban) in &member.tables.own {
-                let end = (i64::from(ban.end) + shift) as u32;
+                let end = ban.end.shifted(shift);
                 let held = wanted.entry(*subnet).or_insert(end);
                 *held = end.max(*held);
             }
@@ -356,7 +353,7 @@ impl World {
             }
             for (subnet, end) in &wanted {
                 match held.get(subnet) {
-                    Some(known) if known.abs_diff(*end) <= 2 => {}
+                    Some(known) if known.get().abs_diff(end.get()) <= 2 => {}
                     other => return Some(format!("node {index} {subnet}: {other:?}, not {end}")),
                 }
             }
@@ -366,8 +363,8 @@ impl World {
 
     /// The most requests in any window.
     pub(super) fn busiest_window(&self) -> usize {
-        let count = |from: &u64| {
-            let inside = |at: &&u64| (*from..*from + WINDOW).contains(*at);
+        let count = |from: &UnixMillis| {
+            let inside = |at: &&UnixMillis| (*from..*from + WINDOW).contains(*at);
             self.requests.iter().filter(inside).count()
         };
         self.requests.iter().map(count).max().unwrap_or(0)

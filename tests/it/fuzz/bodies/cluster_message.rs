@@ -2,13 +2,16 @@
 //!
 //! Input: the kind of the message in the first byte, then its items.
 
+use std::time::Duration;
+
 use apiban::address::Subnet;
+use apiban::clock::{UnixMillis, UnixSeconds};
 use apiban::cluster::message::{addressed_to, items, open, Item, Items, LONGEST};
 use apiban::cluster::{Host, Keyring, Node, OwnBan, Placed, Settings};
 use apiban::log::Level;
 
 const SECRET: &[u8] = b"a secret of the fuzz target";
-const START: u64 = 1_795_300_000_000;
+const START: UnixMillis = UnixMillis::new(1_795_300_000_000);
 
 /// A table that says what must never be in it.
 #[derive(Default)]
@@ -21,14 +24,14 @@ impl Host for Tables {
     fn own(&self, _: Subnet) -> Option<OwnBan> {
         None
     }
-    fn each_own(&self, _: &mut dyn FnMut(Subnet, u32, u32)) {}
+    fn each_own(&self, _: &mut dyn FnMut(Subnet, UnixSeconds, UnixSeconds)) {}
     fn holds(&self, subnet: Subnet) -> bool {
         self.0.contains(&subnet)
     }
-    fn place(&mut self, _: &str, subnet: Subnet, end: u32, reason: &str) -> Placed {
+    fn place(&mut self, _: &str, subnet: Subnet, end: UnixSeconds, reason: &str) -> Placed {
         let shortest = if subnet.is_v4() { 24 } else { 48 };
         assert!(subnet.prefix_len() >= shortest, "{subnet}");
-        assert!(u64::from(end) * 1000 > START && reason.len() <= 3 * 56);
+        assert!(end.millis() > START && reason.len() <= 3 * 56);
         self.0.push(subnet);
         assert!(
             self.0.len() <= 60,
@@ -36,11 +39,11 @@ impl Host for Tables {
         );
         Placed::Yes
     }
-    fn shorten(&mut self, _: Subnet, _: u32) {}
+    fn shorten(&mut self, _: Subnet, _: UnixSeconds) {}
     fn lift(&mut self, _: Subnet) {}
     fn lift_own(&mut self, _: Subnet) {}
-    fn each_listed(&self, _: &mut dyn FnMut(Subnet, u32)) {}
-    fn list(&mut self, _: &[(Subnet, u32)]) {}
+    fn each_listed(&self, _: &mut dyn FnMut(Subnet, UnixSeconds)) {}
+    fn list(&mut self, _: &[(Subnet, UnixSeconds)]) {}
     fn keep_listed(&mut self, _: &dyn Fn(Subnet) -> bool) -> usize {
         0
     }
@@ -55,7 +58,7 @@ fn keys() -> Keyring {
 fn sealed(kind: u8, to: u64, sequence: u64, items: &[u8]) -> Vec<u8> {
     let mut bytes = b"APBN".to_vec();
     bytes.extend([1, 1, kind, keys().signing_id()]);
-    for word in [77, to, sequence, START] {
+    for word in [77, to, sequence, START.get()] {
         bytes.extend(u64::to_be_bytes(word));
     }
     bytes.extend(items);
@@ -87,7 +90,7 @@ pub fn run(data: &[u8]) {
                 run: 1,
                 to: 2,
                 sequence: 3,
-                time: 4,
+                time: UnixMillis::new(4),
             };
             let bytes = written.seal(&header, &keys);
             let (_, again) = open(&bytes, &keys).expect("our own message");
@@ -106,7 +109,7 @@ fn with_node(kind: u8, rest: &[u8]) {
         software: "fuzz".into(),
         fingerprint: 5,
         rate_limit: 11,
-        rate_window: 120_000,
+        rate_window: Duration::from_secs(120),
         shrink_limit: 50,
     };
     let mut next = 1;
@@ -147,8 +150,8 @@ fn with_node(kind: u8, rest: &[u8]) {
             &sealed(kind % 7, to, sequence, rest),
             &mut tables,
         );
-        node.tick(START + sequence * 200, &mut tables);
+        node.tick(START + Duration::from_millis(sequence * 200), &mut tables);
     }
-    node.view(START + 2_000);
+    node.view(START + Duration::from_secs(2));
     node.feed_view();
 }
