@@ -34,8 +34,11 @@ const MEMINFO_WORDS: usize = libc::SK_MEMINFO_DROPS as usize + 1;
 /// `EINVAL`: empty, too long, or not a valid program. `ENOMEM`: the old and the new one together need more than
 /// `net.core.optmem_max`. `EPERM`: the socket is locked, or the kernel wants CAP_NET_ADMIN for this kind of socket.
 pub fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
-    let length =
-        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // An empty slice points nowhere, which an emulator may notice before it asks for the length.
+    let length = u16::try_from(program.len())
+        .ok()
+        .filter(|length| *length > 0)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
     let program = libc::sock_fprog {
         len: length,
         filter: program.as_ptr().cast_mut().cast(),
