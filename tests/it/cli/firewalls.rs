@@ -87,6 +87,13 @@ fn iptables_api_gets_only_what_changed_and_is_never_emptied() {
     wait_until("some of them", SOON, || api.chain().len() > 10);
     running.signal(Signal::SIGKILL);
     drop(running);
+    // The daemon still works on the last request of the killed program.
+    wait_until("the end of that request", SOON, || {
+        let state = api.state();
+        let added = |request: &String| Some(request.strip_prefix("/addip/")?.to_owned());
+        let last = state.requests.iter().rev().find_map(added);
+        last.is_some_and(|last| state.chain.contains(&last))
+    });
     api.pace(Duration::ZERO);
     service.delist(&many(40));
     program.run(&["sync", "--force"]).ok();
