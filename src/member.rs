@@ -1,24 +1,22 @@
 //! This server as a node of the cluster: [`Node`] at work between shared memory, the bus and the clock.
 
+mod tables;
+
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::address::Subnet;
-use crate::bans::block::{Bans, By, Order, Refusal};
-use crate::clock::{Clock, UnixMillis, UnixSeconds};
+use crate::bans::block::Bans;
+use crate::clock::{Clock, UnixMillis};
 use crate::cluster::keys::list_fingerprint;
 use crate::cluster::message::Feed;
-use crate::cluster::{
-    FeedMode, Host, Keyring, Node, NodeState, NodeView, OwnBan, Placed, Settings,
-};
+use crate::cluster::{FeedMode, Keyring, Node, NodeState, NodeView, Settings};
 use crate::config::{files, Config};
-use crate::log::Level;
 use crate::shared::changes::ChangeKind;
-use crate::shared::cluster::{Ask, Cluster, Number, ShownNode, SHOWN_NODES};
-use crate::shared::origin::Origin;
+use crate::shared::cluster::{Ask, Cluster, Number, ShownNode};
 use crate::updater::intake::Intake;
-use crate::{error, log, warning};
+use crate::{error, warning};
+pub use tables::Bus;
+use tables::Tables;
 
 /// How often the bus is asked which nodes there are.
 const LIST_PAUSE: Duration = Duration::from_secs(2);
@@ -32,16 +30,6 @@ const SHOW_PAUSE: Duration = Duration::from_millis(500);
 const PER_TURN: usize = 256;
 /// Added to the rate limit's window: for clocks of a second's grain.
 const WINDOW_MARGIN: Duration = Duration::from_secs(2);
-
-/// The bus that the messages travel on.
-pub trait Bus {
-    /// Sends a message to a node. It must not wait for the answer.
-    fn send(&mut self, uri: &str, message: &[u8]);
-    /// This node's URI and those of the others, with numeric addresses; `None` while the bus is not ready.
-    fn nodes(&mut self) -> Option<(String, Vec<String>)>;
-    /// True for an address that this server listens on.
-    fn is_own(&self, ip: IpAddr) -> bool;
-}
 
 /// The node of this server.
 pub struct Driver<'a, B> {
@@ -312,122 +300,5 @@ fn fingerprint(config: &Config) -> u64 {
             list_fingerprint(&source.fingerprint(), key.expose().as_bytes())
         }
         _ => 0,
-    }
-}
-
-/// The tables of this server, for the node.
-struct Tables<'a, B> {
-    bans: Bans<'a>,
-    bus: B,
-    intake: Intake,
-    trust_self: bool,
-    /// The numbers of the nodes, from 1.
-    numbers: HashMap<String, u16>,
-}
-
-impl<B> Tables<'_, B> {
-    fn number_of(&mut self, uri: &str) -> u16 {
-        if let Some(number) = self.numbers.get(uri) {
-            return *number;
-        }
-        let free = (1..SHOWN_NODES as u16).find(|n| !self.numbers.values().any(|used| used == n));
-        let number = free.unwrap_or(0);
-        if number != 0 {
-            self.numbers.insert(uri.to_owned(), number);
-        }
-        number
-    }
-}
-
-impl<B: Bus> Host for Tables<'_, B> {
-    fn send(&mut self, uri: &str, message: &[u8]) {
-        self.bus.send(uri, message);
-    }
-
-    fn own(&self, subnet: Subnet) -> Option<OwnBan> {
-        let local = &self.bans.shared.local;
-        let entry = local.entry(local.find(subnet)?)?;
-        Some(OwnBan {
-            end: entry.value,
-            since: entry.since,
-            reason: entry.reason,
-        })
-    }
-
-    fn each_own(&self, visit: &mut dyn FnMut(Subnet, UnixSeconds, UnixSeconds)) {
-        let local = &self.bans.shared.local;
-        local.for_each(|entry| visit(entry.subnet, entry.value, entry.since));
-    }
-
-    fn holds(&self, subnet: Subnet) -> bool {
-        self.bans.shared.peer.find(subnet).is_some()
-    }
-
-    fn place(&mut self, uri: &str, subnet: Subnet, end: UnixSeconds, reason: &str) -> Placed {
-        let order = Order {
-            subnet,
-            ttl: end.seconds_since(self.bans.shared.now()).max(1),
-            reason,
-            by: By::Peer(self.number_of(uri)),
-        };
-        match self.bans.block(order) {
-            Ok(_) => Placed::Yes,
-            Err(Refusal::Full) => Placed::Full,
-            Err(_) => Placed::Refused,
-        }
-    }
-
-    fn shorten(&mut self, subnet: Subnet, end: UnixSeconds) {
-        self.bans.shorten(Origin::Peer, subnet, end);
-    }
-
-    fn lift(&mut self, subnet: Subnet) {
-        self.bans.lift(Origin::Peer, subnet);
-    }
-
-    fn lift_own(&mut self, subnet: Subnet) {
-        self.bans.lift(Origin::Local, subnet);
-    }
-
-    fn each_listed(&self, visit: &mut dyn FnMut(Subnet, UnixSeconds)) {
-        let feed = &self.bans.shared.feed;
-        feed.for_each(|entry| visit(entry.subnet, entry.value));
-    }
-
-    fn list(&mut self, entries: &[(Subnet, UnixSeconds)]) {
-        let offset = self.bans.shared.wall_offset();
-        let listed: Vec<crate::feed::Listed> = entries
-            .iter()
-            .map(|(subnet, end)| crate::feed::Listed {
-                subnet: *subnet,
-                // The ends of the list are wall-clock times, those of the nodes are not.
-                end: offset.wall(*end),
-            })
-            .collect();
-        let (bus, trust_self, bans) = (&self.bus, self.trust_self, self.bans);
-        let own = |ip| trust_self && bus.is_own(ip);
-        self.intake.apply(bans.shared, &listed, own, |subnet| {
-            bans.changed(Origin::Feed, subnet, ChangeKind::Blocked);
-        });
-    }
-
-    fn keep_listed(&mut self, keep: &dyn Fn(Subnet) -> bool) -> usize {
-        let mut gone = Vec::new();
-        self.bans.shared.feed.retain(|subnet, _| {
-            let keep = keep(subnet);
-            if !keep {
-                gone.push(subnet);
-            }
-            keep
-        });
-        for subnet in &gone {
-            self.bans
-                .changed(Origin::Feed, *subnet, ChangeKind::Unblocked);
-        }
-        gone.len()
-    }
-
-    fn log(&mut self, level: Level, text: &str) {
-        log!(level, "{text}");
     }
 }
