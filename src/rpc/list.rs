@@ -2,16 +2,13 @@
 
 use std::cmp::Reverse;
 
+use super::page::{part, Page};
 use super::{cluster, crop, number, text, Arguments, Fault, Fields, Reply, Service};
 use crate::address::Subnet;
 use crate::shared::origin::Origin;
 use crate::shared::Shared;
 use crate::table::Entry;
 
-/// Entries that fit every transport: kamcmd takes 128 KiB and a JSON-RPC datagram 64 KiB, an entry with
-/// the longest IPv6 prefix and the longest reason takes less than 250 bytes.
-const MOST: u64 = 250;
-const USUAL: u64 = 100;
 /// Rows of `apiban.top` if no number is given, and the most.
 const TOP: (u64, u64) = (20, 100);
 
@@ -46,23 +43,6 @@ pub fn unbanned(subnet: Subnet, source: &str) -> Fields {
     ]
 }
 
-/// What sorted `rows` would hold from `offset` on, `most` rows, without sorting the others: the process that
-/// asks may be a SIP worker, and they may be all the bans there are.
-pub fn page<T, K: Ord>(rows: &mut [T], offset: usize, most: usize, key: impl Fn(&T) -> K) -> &[T] {
-    if offset >= rows.len() {
-        return &[];
-    }
-    rows.select_nth_unstable_by_key(offset, &key);
-    let rows = &mut rows[offset..];
-    if most < rows.len() {
-        rows.select_nth_unstable_by_key(most, &key);
-    }
-    let most = most.min(rows.len());
-    let shown = &mut rows[..most];
-    shown.sort_unstable_by_key(&key);
-    shown
-}
-
 /// `apiban.list [source] [limit] [offset]`.
 pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
     let wanted = match arguments.get(0) {
@@ -72,8 +52,7 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
             Fault::argument("source", problem)
         })?),
     };
-    let limit = arguments.number(1, "limit", USUAL, 0..=u64::from(u32::MAX))?;
-    let offset = arguments.number(2, "offset", 0, 0..=u64::from(u32::MAX))?;
+    let page = Page::asked(arguments, 1)?;
     let now = service.shared().now();
     let mut bans: Vec<(Entry, Origin)> = Vec::new();
     for (origin, table) in service.shared().tables() {
@@ -81,22 +60,10 @@ pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault
             table.for_each_live(now, |entry| bans.push((entry, origin)));
         }
     }
-    let shown = limit.min(MOST) as usize;
-    let mut reply: Vec<Fields> = page(&mut bans, offset as usize, shown, |(entry, origin)| {
-        (entry.subnet, *origin)
-    })
-    .iter()
-    .map(|(entry, origin)| describe(service.shared(), entry, *origin))
-    .collect();
-    let next = offset + reply.len() as u64;
-    if limit > MOST && next < bans.len() as u64 {
-        reply.push(vec![
-            text("cut", format!("an answer carries {MOST} entries at most")),
-            number("next_offset", next),
-            number("total", bans.len() as u64),
-        ]);
-    }
-    Ok(Reply::List(reply))
+    let order = |(entry, origin): &(Entry, Origin)| (entry.subnet, *origin);
+    Ok(page.of(&mut bans, order, |(entry, origin)| {
+        describe(service.shared(), entry, *origin)
+    }))
 }
 
 /// `apiban.top [n]`.
@@ -120,12 +87,12 @@ pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault>
         .chunk_by(|a, b| a == b)
         .map(|same| (same[0], same.len()))
         .collect();
-    let sources = page(&mut bans, 0, rows, |(entry, origin)| {
+    let sources = part(&mut bans, 0, rows, |(entry, origin)| {
         (Reverse(entry.hits), entry.subnet, *origin)
     })
     .iter()
     .map(|(entry, origin)| describe(service.shared(), entry, *origin));
-    let networks = page(&mut networks, 0, rows, |(network, count)| {
+    let networks = part(&mut networks, 0, rows, |(network, count)| {
         (Reverse(*count), *network)
     })
     .iter()
@@ -136,23 +103,4 @@ pub fn top(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault>
         ]
     });
     Ok(Reply::List(sources.chain(networks).collect()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::page;
-
-    #[test]
-    fn a_page_is_a_part_of_the_sorted_whole() {
-        let shuffled: Vec<u32> = (0..100).map(|i| i * 37 % 100 / 2).collect();
-        let mut sorted = shuffled.clone();
-        sorted.sort_unstable();
-        for offset in [0, 1, 50, 99, 100, 101] {
-            for most in [0, 1, 7, 99, 100, 101] {
-                let expected: Vec<u32> = sorted.iter().copied().skip(offset).take(most).collect();
-                let mut rows = shuffled.clone();
-                assert_eq!(page(&mut rows, offset, most, |&row| row), expected);
-            }
-        }
-    }
 }

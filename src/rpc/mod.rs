@@ -9,6 +9,7 @@ mod check;
 mod cluster;
 mod commands;
 mod list;
+mod page;
 mod reload;
 mod reply;
 mod status;

@@ -2,19 +2,15 @@
 
 use std::time::Duration;
 
-use super::list::page;
-use super::{number, text, Arguments, Fault, Fields, Reply, Service};
+use super::page::Page;
+use super::{number, text, Arguments, Fault, Reply, Service};
 use crate::address::Subnet;
 use crate::bans::MAX_TTL;
 use crate::shared::requests::Request;
 use crate::trust::{NotLent, Rule, NO_END};
 
-/// The most rows of one answer, as in `apiban.list`.
-const MOST: u64 = 250;
 /// The longest time that an answer shows, in seconds: numbers have 32 bits there, with a sign.
 const LONGEST: u32 = i32::MAX as u32;
-/// Rows if no number is given.
-const USUAL: u64 = 100;
 
 fn subnet(arguments: &Arguments) -> Result<Subnet, Fault> {
     let given = arguments.required(0, "ip")?;
@@ -62,45 +58,31 @@ pub fn delete(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fau
 
 /// `apiban.trust_list [limit] [offset]`: what was lent first, then the other rules, by address.
 pub fn list(service: &Service<'_>, arguments: &Arguments) -> Result<Reply, Fault> {
-    let limit = arguments.number(0, "limit", USUAL, 0..=u64::from(u32::MAX))?;
-    let offset = arguments.number(1, "offset", 0, 0..=u64::from(u32::MAX))?;
+    let page = Page::asked(arguments, 0)?;
     let trust = &service.shared().trust;
     let now = service.shared().now();
     let mut rules = trust.rules();
-    let shown = limit.min(MOST) as usize;
     let order = |(subnet, rule): &(Subnet, Rule)| (*rule != Rule::Lent, *subnet);
-    let mut rows: Vec<Fields> = page(&mut rules, offset as usize, shown, order)
-        .iter()
-        .map(|&(subnet, rule)| {
-            let lent = trust.lent();
-            let loan = Some(rule).filter(|rule| *rule == Rule::Lent);
-            let loan = loan
-                .and_then(|_| lent.find(subnet))
-                .and_then(|found| lent.entry(found));
-            let (end, comment) = match loan {
-                Some(loan) => (loan.value, loan.reason),
-                None => (trust.end(subnet).unwrap_or(NO_END), String::new()),
-            };
-            let left = if end == NO_END {
-                0
-            } else {
-                end.seconds_since(now).min(LONGEST)
-            };
-            vec![
-                text("rule", subnet.to_string()),
-                text("origin", rule.to_string()),
-                number("expires", left),
-                text("comment", comment),
-            ]
-        })
-        .collect();
-    let next = offset + rows.len() as u64;
-    if limit > MOST && next < rules.len() as u64 {
-        rows.push(vec![
-            text("cut", format!("an answer carries {MOST} entries at most")),
-            number("next_offset", next),
-            number("total", rules.len() as u64),
-        ]);
-    }
-    Ok(Reply::List(rows))
+    Ok(page.of(&mut rules, order, |&(subnet, rule)| {
+        let lent = trust.lent();
+        let loan = Some(rule).filter(|rule| *rule == Rule::Lent);
+        let loan = loan
+            .and_then(|_| lent.find(subnet))
+            .and_then(|found| lent.entry(found));
+        let (end, comment) = match loan {
+            Some(loan) => (loan.value, loan.reason),
+            None => (trust.end(subnet).unwrap_or(NO_END), String::new()),
+        };
+        let left = if end == NO_END {
+            0
+        } else {
+            end.seconds_since(now).min(LONGEST)
+        };
+        vec![
+            text("rule", subnet.to_string()),
+            text("origin", rule.to_string()),
+            number("expires", left),
+            text("comment", comment),
+        ]
+    }))
 }
