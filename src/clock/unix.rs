@@ -55,6 +55,12 @@ impl UnixSeconds {
         UnixMillis(self.0 as u64 * 1_000)
     }
 
+    /// The number of the minute since 1970 in which this lies: budgets begin again with each.
+    #[inline]
+    pub const fn minute(self) -> u32 {
+        self.0 / 60
+    }
+
     /// How much later than `earlier` this is; nothing if it is not later.
     #[inline]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -14,7 +14,7 @@ const WHOLE_SET_PAUSE: Duration = Duration::from_secs(600);
 /// What one node may ban here.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BanBudget {
-    minute: u64,
+    minute: u32,
     spent: u32,
     refused: u32,
     quarantined_until: UnixMillis,
@@ -51,7 +51,7 @@ impl BanBudget {
         if now < self.quarantined_until {
             return Allowed::Later;
         }
-        let minute = minute_of(now);
+        let minute = now.seconds().minute();
         if self.minute != minute {
             (self.minute, self.spent, self.refused) = (minute, 0, 0);
         }
@@ -73,17 +73,14 @@ impl BanBudget {
 
     /// True if something may be spent now without being refused.
     pub fn has_left(&self, now: UnixMillis, limit: u32) -> bool {
-        now >= self.quarantined_until && (self.minute != minute_of(now) || self.spent < limit)
+        now >= self.quarantined_until
+            && (self.minute != now.seconds().minute() || self.spent < limit)
     }
 
     /// True while nothing of the node is taken.
     pub fn is_quarantined(&self, now: UnixMillis) -> bool {
         now < self.quarantined_until
     }
-}
-
-fn minute_of(now: UnixMillis) -> u64 {
-    now.get() / 60_000
 }
 
 /// Keeps a stream below so many a second; a short burst may be faster. Each message that waits for its answer takes

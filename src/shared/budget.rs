@@ -22,7 +22,7 @@ impl Budget {
         if limit == 0 {
             return true;
         }
-        let minute = minute(now);
+        let minute = u64::from(now.minute());
         self.line[0]
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |word| match word {
                 _ if word >> 32 != minute => Some(minute << 32 | 1),
@@ -35,12 +35,8 @@ impl Budget {
     /// True where nothing is left of this minute's `limit`.
     pub fn is_spent(&self, now: UnixSeconds, limit: u32) -> bool {
         let word = self.line[0].load(Ordering::Acquire);
-        limit != 0 && word >> 32 == minute(now) && word as u32 >= limit
+        limit != 0 && word >> 32 == u64::from(now.minute()) && word as u32 >= limit
     }
-}
-
-fn minute(now: UnixSeconds) -> u64 {
-    u64::from(now.get() / 60)
 }
 
 #[cfg(test)]
