@@ -22,7 +22,7 @@ use crate::memory::{Arena, AtomicU32};
 use crate::shared::published::Place;
 use crate::shared::Shared;
 use crate::state::restore;
-use crate::sys::mmap::SharedArena;
+use crate::sys::mmap::Mapped;
 use crate::trust::{Given, Rule};
 use crate::{error, notice, warning};
 
@@ -118,7 +118,7 @@ fn read_files(config: &Config) -> Result<(ApiKey, Given), String> {
 fn make_shared_memory(config: &Config, trusted: &Given, clock: Clock) -> Result<Shared, String> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
-    let shared = Shared::new(&mut SharedArena, config, u64::from_ne_bytes(seed))
+    let shared = Shared::new(&mut Mapped::Shared, config, u64::from_ne_bytes(seed))
         .map_err(|error| error.to_string())?;
     shared.set_now(clock.unix());
     shared.started(clock.unix());
@@ -131,7 +131,7 @@ fn make_shared_memory(config: &Config, trusted: &Given, clock: Clock) -> Result<
 
 /// A zeroed word of shared memory.
 fn last_warning() -> Result<&'static AtomicU32, String> {
-    let words = SharedArena.words("the time of the last warning", 1);
+    let words = Mapped::Shared.words("the time of the last warning", 1);
     words
         .map(|words| &words[0])
         .map_err(|error| error.to_string())

@@ -5,43 +5,24 @@ use std::ptr;
 
 use crate::memory::{Arena, AtomicU32, Line, OutOfMemory};
 
-/// Maps zeroed memory that later processes share. Pages that nobody touches cost nothing.
-#[derive(Default)]
-pub struct SharedArena;
-
-/// Maps zeroed memory for a program of one process. The first touch of a page costs the kernel about half of what
-/// it costs in [`SharedArena`], because no other process can look for that page.
-#[derive(Default)]
-pub struct PrivateArena;
-
-impl Arena for SharedArena {
-    fn lines(
-        &mut self,
-        purpose: &'static str,
-        count: usize,
-    ) -> Result<&'static [Line], OutOfMemory> {
-        // SAFETY: a line is made of atomics only, for which any bytes, so also zeros, are valid.
-        unsafe { map(purpose, count, libc::MAP_SHARED) }
-    }
-
-    fn words(
-        &mut self,
-        purpose: &'static str,
-        count: usize,
-    ) -> Result<&'static [AtomicU32], OutOfMemory> {
-        // SAFETY: as above.
-        unsafe { map(purpose, count, libc::MAP_SHARED) }
-    }
+/// Maps zeroed memory. Pages that nobody touches cost nothing.
+#[derive(Clone, Copy, Debug)]
+pub enum Mapped {
+    /// Later processes share it.
+    Shared,
+    /// For a program of one process. The first touch of a page costs the kernel about half of what it costs in shared
+    /// memory, because no other process can look for that page.
+    Private,
 }
 
-impl Arena for PrivateArena {
+impl Arena for Mapped {
     fn lines(
         &mut self,
         purpose: &'static str,
         count: usize,
     ) -> Result<&'static [Line], OutOfMemory> {
         // SAFETY: a line is made of atomics only, for which any bytes, so also zeros, are valid.
-        unsafe { map(purpose, count, libc::MAP_PRIVATE) }
+        unsafe { map(*self, purpose, count) }
     }
 
     fn words(
@@ -50,17 +31,21 @@ impl Arena for PrivateArena {
         count: usize,
     ) -> Result<&'static [AtomicU32], OutOfMemory> {
         // SAFETY: as above.
-        unsafe { map(purpose, count, libc::MAP_PRIVATE) }
+        unsafe { map(*self, purpose, count) }
     }
 }
 
 /// # Safety
 /// `T` must be made of atomics only: every process or thread writes to it.
 unsafe fn map<T>(
+    kind: Mapped,
     purpose: &'static str,
     count: usize,
-    kind: libc::c_int,
 ) -> Result<&'static [T], OutOfMemory> {
+    let sharing = match kind {
+        Mapped::Shared => libc::MAP_SHARED,
+        Mapped::Private => libc::MAP_PRIVATE,
+    };
     let bytes = count.saturating_mul(size_of::<T>()).max(1);
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
     let start = unsafe {
@@ -68,7 +53,7 @@ unsafe fn map<T>(
             ptr::null_mut(),
             bytes,
             libc::PROT_READ | libc::PROT_WRITE,
-            kind | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            sharing | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
             -1,
             0,
         )
@@ -94,11 +79,11 @@ mod tests {
 
     #[test]
     fn too_much_is_an_error_that_names_the_purpose() {
-        let error = SharedArena
+        let error = Mapped::Shared
             .lines("the feed table", usize::MAX / 128)
             .map(|_| ())
             .unwrap_err();
         assert!(error.to_string().contains("the feed table"), "{error}");
-        assert_eq!(SharedArena.words("few", 3).unwrap().len(), 3);
+        assert_eq!(Mapped::Shared.words("few", 3).unwrap().len(), 3);
     }
 }

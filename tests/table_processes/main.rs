@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use apiban::address::Subnet;
 use apiban::clock::UnixSeconds;
 use apiban::memory::{Arena, Line, Ordering};
-use apiban::sys::mmap::SharedArena;
+use apiban::sys::mmap::Mapped;
 use apiban::table::{Inserted, Table, TableLayout};
 use fork::in_processes;
 use history::{explainable, Action, Operation};
@@ -105,7 +105,7 @@ fn history(log: &[Line], key: usize) -> Vec<Operation> {
 
 #[test]
 fn every_answer_has_an_explanation() {
-    let mut arena = SharedArena;
+    let mut arena = Mapped::Shared;
     let table = Table::new(
         &mut arena,
         TableLayout {

@@ -21,7 +21,7 @@ use crate::quote::plain;
 use crate::shared::Shared;
 use crate::state::lock::{path_of, LockError, StateLock};
 use crate::state::restore::{self, Resumed};
-use crate::sys::mmap::PrivateArena;
+use crate::sys::mmap::Mapped;
 use crate::trust::Given;
 use crate::updater::{Parts, Updater};
 use crate::wake;
@@ -158,7 +158,7 @@ fn tables(config: &'static Config, clock: &Clock) -> Result<&'static Shared, Fai
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| Failure::trouble(format!("no random numbers: {error}")))?;
-    let shared = Shared::new(&mut PrivateArena, config, u64::from_ne_bytes(seed))
+    let shared = Shared::new(&mut Mapped::Private, config, u64::from_ne_bytes(seed))
         .map_err(|error| Failure::trouble(error.to_string()))?;
     shared.set_now(clock.unix());
     shared.started(clock.unix());
