@@ -7,7 +7,6 @@
 tree='' kamailio_pid='' feed_pid=''
 # shellcheck disable=SC2034 # for those who source this
 listed=127.0.0.66 unlisted=127.0.0.5 sip=127.0.0.1:5060 feed=127.0.0.1:8080
-: "${bin:?}" # the folder of feed_server and sip_ping
 
 fail() {
     echo "FAILED: $*" >&2
@@ -38,6 +37,7 @@ copy_tree() {
 # enter_copy ROOT: a copy of the tree, the loopback device of this namespace, and the stand-in for the service. All of it
 # ends with the script.
 enter_copy() {
+    : "${bin:?}" # the folder of feed_server and sip_ping
     trap leave_copy EXIT
     copy_tree "$1"
     ip link set lo up
