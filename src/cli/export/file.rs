@@ -12,7 +12,7 @@ use crate::quote::plain;
 /// Permissions of a new file: a list is no secret, and a web server has to read it.
 const MODE: u32 = 0o644;
 
-/// How many lines of a file hold an address; 0 if it cannot be read. Every format has one entry a line.
+/// How many addresses and prefixes a file of any format holds; 0 if it cannot be read.
 pub fn entries_in(path: &Path) -> usize {
     let Ok(found) = fs::metadata(path) else {
         return 0;
@@ -24,7 +24,7 @@ pub fn entries_in(path: &Path) -> usize {
     bytes.split(|byte| *byte == b'\n').map(addresses_in).sum()
 }
 
-/// True for the bytes of which addresses are made. A table, because the file may be large and every byte is asked for.
+/// True for the bytes of which addresses are made. A table, because the file may be large and every byte of it is looked up.
 const PART_OF_ADDRESS: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
