@@ -7,7 +7,8 @@ use nix::errno::Errno;
 
 use super::elements::{self, Rearm};
 use super::names::{home, Holds, SetId};
-use super::{ruleset, Nft};
+use super::ruleset::{self, Made};
+use super::{sets, Nft};
 use crate::firewall::{Change, Element};
 
 /// Numbers of sets in one transaction: those below are for the set of ports and the two of counted sources.
@@ -19,7 +20,7 @@ pub enum Structure {
     /// The table is made from nothing.
     Fresh,
     /// Chains, rules and sets are put in order round the sets that are there.
-    Repair(Vec<SetId>),
+    Repair(BTreeSet<SetId>),
     /// The rule with this handle gets us as the owner.
     Adopt(u64),
     /// Nothing.
@@ -31,19 +32,19 @@ impl Nft {
     /// stays banned is never let through. If the socket cannot take it all at once (no CAP_NET_ADMIN in the
     /// first user namespace), the rest follows in further transactions.
     pub(super) fn fill(&mut self, structure: &Structure, wanted: &[Element]) -> Result<(), Errno> {
-        let sets = sets_for(wanted);
+        let made = made_for(wanted);
         let (hashed, ranged): (Vec<Element>, Vec<Element>) = wanted
             .iter()
             .filter(|element| element.seconds_left > 0)
-            .partition(|element| sets.contains(&SetId::hash_of(&element.subnet)));
+            .partition(|element| made.sets.contains(&SetId::hash_of(&element.subnet)));
         self.ranges.clear();
         for element in &ranged {
             self.ranges.insert(element.subnet, element.seconds_left);
         }
         let adds: Vec<Change> = hashed.into_iter().map(Change::Add).collect();
         let structure = match structure {
-            Structure::Adopt(_) | Structure::Keep if !self.sets.iter().eq(sets.iter()) => {
-                Structure::Repair(self.sets.iter().copied().collect())
+            Structure::Adopt(_) | Structure::Keep if self.made != made => {
+                Structure::Repair(self.made.sets.clone())
             }
             other => other.clone(),
         };
@@ -52,7 +53,7 @@ impl Nft {
         }
         let mut now = adds.as_slice();
         loop {
-            match self.fill_once(&structure, &sets, now) {
+            match self.fill_once(&structure, &made, now) {
                 Err(error) if too_much(error) && now.len() > self.chunk => {
                     now = &adds[..self.chunk];
                 }
@@ -64,7 +65,7 @@ impl Nft {
                 Ok(()) => break,
             }
         }
-        self.sets = sets;
+        self.made = made;
         self.apply_chunks(&adds[now.len()..])?;
         self.samples.clear();
         adds.iter().for_each(|change| self.note(change));
@@ -75,14 +76,14 @@ impl Nft {
     fn fill_once(
         &mut self,
         structure: &Structure,
-        sets: &BTreeSet<SetId>,
+        made: &Made,
         adds: &[Change],
     ) -> Result<(), Errno> {
         let (shape, owner, now) = (self.shape.clone(), self.me(), Instant::now());
         let ranges = [true, false].map(|v4| (SetId::ranges(v4), self.ranges.of(v4, now)));
         self.transact(|writer, table| {
             // Sets that stay and have to be emptied.
-            let mut old: Vec<SetId> = sets.iter().copied().collect();
+            let mut old: Vec<SetId> = made.sets.iter().copied().collect();
             match structure {
                 Structure::Fresh => {
                     ruleset::delete_table(writer, table);
@@ -93,8 +94,8 @@ impl Nft {
                 Structure::Repair(found) => {
                     shape.make_table(writer, table);
                     shape.delete_rules(writer, table);
-                    for id in found.iter().filter(|id| !sets.contains(id)) {
-                        ruleset::delete_set(writer, table, *id);
+                    for id in found.iter().filter(|id| !made.sets.contains(id)) {
+                        sets::delete_set(writer, table, *id);
                     }
                     old.retain(|id| found.contains(id));
                 }
@@ -103,16 +104,20 @@ impl Nft {
             }
             if let Structure::Fresh | Structure::Repair(_) = structure {
                 if shape.counts {
-                    ruleset::make_counted(writer, table, 1);
+                    sets::make_counted(writer, table, 1);
                 }
-                for (number, id) in (FIRST_SET..).zip(sets.iter().filter(|id| !old.contains(id))) {
-                    ruleset::make_set(writer, table, *id, number);
+                for (number, id) in
+                    (FIRST_SET..).zip(made.sets.iter().filter(|id| !old.contains(id)))
+                {
+                    sets::make_set(writer, table, *id, number);
                 }
                 shape.make_first_rules(writer, table, owner);
-                // IPv4 first: there is more of it.
-                let (v4, v6): (Vec<SetId>, Vec<SetId>) = sets.iter().partition(|id| id.v4);
-                for id in v4.iter().chain(&v6) {
+                for id in &made.sets {
                     shape.make_rule(writer, table, *id);
+                }
+                // Behind the rules for IPv4: there is more of it.
+                if made.ipv6 {
+                    shape.make_ipv6_rule(writer, table);
                 }
             }
             for id in &old {
@@ -126,19 +131,23 @@ impl Nft {
         })
     }
 
-    /// Makes sets, and a rule for each.
-    fn make_sets(&mut self, missing: &BTreeSet<SetId>) -> Result<(), Errno> {
-        if missing.is_empty() {
+    /// Makes what is missing: sets, a rule for each, and the way to the rules for IPv6.
+    fn make(&mut self, missing: &Made) -> Result<(), Errno> {
+        if *missing == Made::default() {
             return Ok(());
         }
         let shape = self.shape.clone();
         self.transact(|writer, table| {
-            for (number, id) in (FIRST_SET..).zip(missing) {
-                ruleset::make_set(writer, table, *id, number);
+            for (number, id) in (FIRST_SET..).zip(&missing.sets) {
+                sets::make_set(writer, table, *id, number);
                 shape.make_rule(writer, table, *id);
             }
+            if missing.ipv6 {
+                shape.make_ipv6_rule(writer, table);
+            }
         })?;
-        self.sets.extend(missing);
+        self.made.sets.extend(&missing.sets);
+        self.made.ipv6 |= missing.ipv6;
         Ok(())
     }
 
@@ -148,16 +157,20 @@ impl Nft {
         &mut self,
         changes: &[Change],
     ) -> Result<(Vec<Change>, BTreeSet<SetId>), Errno> {
-        let mut missing = BTreeSet::new();
+        let mut missing = Made::default();
         let (mut hashed, mut ranged) = (Vec::new(), BTreeSet::new());
         for change in changes {
             let subnet = change.subnet();
-            let id = home(SetId::hash_of(&subnet), self.sets.iter().chain(&missing));
+            let id = home(
+                SetId::hash_of(&subnet),
+                self.made.sets.iter().chain(&missing.sets),
+            );
             match change {
                 Change::Add(element) if element.seconds_left > 0 => {
-                    if !self.sets.contains(&id) {
-                        missing.insert(id);
+                    if !self.made.sets.contains(&id) {
+                        missing.sets.insert(id);
                     }
+                    missing.ipv6 |= !id.v4 && !self.made.ipv6;
                     if id.holds == Holds::Ranges {
                         self.ranges.insert(subnet, element.seconds_left);
                         ranged.insert(id);
@@ -168,7 +181,7 @@ impl Nft {
                 // What has no set, or is not among the ranges, needs no removal.
                 _ => {
                     if id.holds != Holds::Ranges {
-                        let known = self.sets.contains(&id) || missing.contains(&id);
+                        let known = self.made.sets.contains(&id) || missing.sets.contains(&id);
                         hashed.extend(known.then_some(*change));
                     } else if self.ranges.remove(&subnet) {
                         ranged.insert(id);
@@ -176,7 +189,7 @@ impl Nft {
                 }
             }
         }
-        self.make_sets(&missing)?;
+        self.make(&missing)?;
         Ok((hashed, ranged))
     }
 
@@ -208,13 +221,14 @@ impl Nft {
     }
 }
 
-/// The sets for these bans: those for addresses, and for the prefix lengths with the most bans; prefixes of
-/// further lengths go to the ranges.
-fn sets_for(wanted: &[Element]) -> BTreeSet<SetId> {
+/// What the table for these bans is made of: the sets for addresses, and for the prefix lengths with the most bans;
+/// prefixes of further lengths go to the ranges.
+fn made_for(wanted: &[Element]) -> Made {
     let mut count: BTreeMap<SetId, usize> = BTreeMap::new();
     for element in wanted {
         *count.entry(SetId::hash_of(&element.subnet)).or_default() += 1;
     }
+    let ipv6 = count.keys().any(|id| !id.v4);
     let mut by_count: Vec<_> = count.into_iter().collect();
     by_count.sort_by_key(|(id, count)| (std::cmp::Reverse(*count), *id));
     let mut sets: BTreeSet<SetId> = SetId::base().collect();
@@ -222,7 +236,7 @@ fn sets_for(wanted: &[Element]) -> BTreeSet<SetId> {
         let home = home(id, sets.iter());
         sets.insert(home);
     }
-    sets
+    Made { sets, ipv6 }
 }
 
 /// Too much at once: for the socket, for its answers, or for a hash that is just growing.

@@ -1,13 +1,14 @@
 //! What of our table, chains, sets and rules the kernel has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
 use super::hook::Hook;
 use super::names::{Family, SetId};
 use super::owner::Owner;
-use super::ruleset::{set_flags, Rule, Shape, BANNED, COUNTED_FLAGS, MARK, PORTS};
+use super::ruleset::{Made, Rule, Shape, BANNED, IPV6, MARK, PORTS};
+use super::sets::{set_flags, COUNTED_FLAGS};
 use super::socket::Socket;
 use super::uapi::*;
 use super::wire::Attrs;
@@ -35,10 +36,10 @@ pub struct Ours {
 /// How a table of ours is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// As it should be, with these sets.
-    Sound(Vec<SetId>),
+    /// As it should be, made of this.
+    Sound(Made),
     /// The sets are fine, but chains or rules are missing, doubled or asleep.
-    RulesDamaged(Vec<SetId>),
+    RulesDamaged(BTreeSet<SetId>),
     /// It has to be made from nothing: damaged, of an earlier version, or of other parameters.
     Unusable,
 }
@@ -112,12 +113,14 @@ fn state(
     rules: &[RuleFound],
     asleep: bool,
 ) -> Result<State, Errno> {
-    let mut ids = Vec::new();
+    let mut ids = BTreeSet::new();
     let mut ports = false;
     let mut counted = 0;
     for (name, set) in sets {
         match SetId::parse(name) {
-            Some(id) if set.fits(id) => ids.push(id),
+            Some(id) if set.fits(id) => {
+                ids.insert(id);
+            }
             None if name == PORTS && shape.ports.is_some() => ports = true,
             None if is_counted(name) && set.flags == COUNTED_FLAGS => counted += 1,
             _ => return Ok(State::Unusable),
@@ -131,13 +134,11 @@ fn state(
         }
     }
     let chain = chain_found(socket, table, &shape.hook)?;
-    let of_chain = |chain: &str| -> Vec<&RuleFound> {
-        rules.iter().filter(|rule| rule.chain == chain).collect()
+    let of_chain = |chain: &str| -> Vec<Option<Rule>> {
+        let found = rules.iter().filter(|rule| rule.chain == chain);
+        found.map(|rule| rule.rule.clone()).collect()
     };
-    let banned: Vec<_> = of_chain(BANNED)
-        .iter()
-        .map(|rule| rule.rule.clone())
-        .collect();
+    let banned = of_chain(BANNED);
     let counted_wanted = if shape.counts { Family::BOTH.len() } else { 0 };
     let wanted: Vec<_> = shape.banned_rules().into_iter().map(Some).collect();
     if chain == ChainFound::Wrong
@@ -147,19 +148,23 @@ fn state(
     {
         return Ok(State::Unusable);
     }
-    let mut base: Vec<_> = of_chain(shape.hook.chain)
-        .iter()
-        .map(|rule| rule.rule.clone())
-        .collect();
-    base.sort();
-    let mut expected: Vec<_> = ids.iter().map(|id| Some(Rule::Banned(*id))).collect();
-    expected.push(Some(Rule::Neighbours));
-    expected.sort();
-    let complete = SetId::base().all(|id| ids.contains(&id));
-    if complete && !asleep && chain == ChainFound::Right && base == expected {
-        Ok(State::Sound(ids))
+    let made = Made {
+        ipv6: of_chain(shape.hook.chain).contains(&Some(Rule::Ipv6)),
+        sets: ids,
+    };
+    let sound_rules = [shape.hook.chain, IPV6].into_iter().all(|chain| {
+        let expected = shape.rules_of(chain, &made);
+        let mut expected: Vec<_> = expected.into_iter().map(Some).collect();
+        let mut found = of_chain(chain);
+        expected.sort();
+        found.sort();
+        found == expected
+    });
+    let complete = SetId::base().all(|id| made.sets.contains(&id));
+    if complete && !asleep && chain == ChainFound::Right && sound_rules {
+        Ok(State::Sound(made))
     } else {
-        Ok(State::RulesDamaged(ids))
+        Ok(State::RulesDamaged(made.sets))
     }
 }
 
@@ -283,8 +288,8 @@ fn rules_found(socket: &mut Socket, table: &str) -> Result<Vec<RuleFound>, Errno
     socket.ask(&writer, |message| {
         let attrs = message.attrs();
         let chain = attrs.text(NFTA_RULE_CHAIN).unwrap_or_default();
-        let base = Hook::ALL.iter().any(|hook| hook.chain == chain);
-        if attrs.text(NFTA_RULE_TABLE) != Some(table) || !(base || chain == BANNED) {
+        let of_sets = chain == IPV6 || Hook::ALL.iter().any(|hook| hook.chain == chain);
+        if attrs.text(NFTA_RULE_TABLE) != Some(table) || !(of_sets || chain == BANNED) {
             return;
         }
         let comment = attrs
@@ -292,8 +297,8 @@ fn rules_found(socket: &mut Socket, table: &str) -> Result<Vec<RuleFound>, Errno
             .and_then(|userdata| comment_in(userdata, UDATA_COMMENT))
             .unwrap_or_default();
         let (rule, owner) = match Rule::parse(comment) {
-            Some((rule, owner)) if base => (Some(rule), owner),
-            _ if base => (None, None),
+            Some((rule, owner)) if of_sets => (Some(rule), owner),
+            _ if of_sets => (None, None),
             _ => (Rule::parse_banned(comment), None),
         };
         found.push(RuleFound {

@@ -6,9 +6,14 @@
 //!   set nets6_64 { type ipv6_addr; flags timeout; }             # made with the first /64
 //!   set ranges4  { type ipv4_addr; flags interval,timeout; }    # prefixes of a fifth length and more
 //!   chain prerouting { type filter hook prerouting priority raw; policy accept;
-//!     icmpv6 type 135-136 accept                                # comment: "apiban.so neighbours", the owner
 //!     ip saddr @hosts4 counter drop                             # with ports: goto banned
-//!     ip6 saddr & ffff:ffff:ffff:ffff:: @nets6_64 counter drop  # and so on, one rule per set
+//!     ip saddr & 255.255.255.0 @nets4_24 counter drop           # and so on, one rule per set
+//!     meta nfproto ipv6 goto ipv6                               # made with the first IPv6 ban
+//!   }
+//!   chain ipv6 {
+//!     icmpv6 type 135-136 accept                                # comment: "apiban.so neighbours", the owner
+//!     ip6 saddr @hosts6 counter drop
+//!     ip6 saddr & ffff:ffff:ffff:ffff:: @nets6_64 counter drop
 //!   }
 //!   chain banned { udp dport @ports counter drop; tcp ... }     # only if firewall_ports says so, or if
 //!                                                               # firewall_counters counts each source:
@@ -19,7 +24,6 @@
 //! as is one whose owner lives (`owner.rs`). Elements carry the ban's own timeout, so the kernel ends bans
 //! even when nobody is left to lift them.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -34,7 +38,7 @@ pub use self::leftovers::remove_leftovers;
 use self::names::SetId;
 use self::owner::{Claim, Owner};
 use self::ranges::Ranges;
-use self::ruleset::{Shape, MARK};
+use self::ruleset::{Made, Shape, MARK};
 use self::samples::Samples;
 use self::socket::Socket;
 pub use self::table_name::{NoTableName, TableName};
@@ -54,6 +58,7 @@ mod owner;
 mod ranges;
 mod ruleset;
 mod samples;
+mod sets;
 mod socket;
 mod table_name;
 mod uapi;
@@ -113,8 +118,8 @@ pub struct Nft {
     rearm: Rearm,
     chunk: usize,
     socket: Option<Socket>,
-    /// The sets that the kernel has of us, as far as we know.
-    sets: BTreeSet<SetId>,
+    /// What the kernel has of us, as far as we know.
+    made: Made,
     /// What the interval sets hold.
     ranges: Ranges,
     /// The generation of the ruleset at which all was last known to be well.
@@ -144,7 +149,7 @@ impl Nft {
             rearm: Rearm::of_this_kernel(),
             chunk: CHUNK,
             socket: None,
-            sets: BTreeSet::new(),
+            made: Made::default(),
             ranges: Ranges::default(),
             seen: None,
             samples: Samples::default(),
@@ -278,9 +283,7 @@ impl Nft {
             return Ok(false);
         };
         let me = self.me();
-        if ours.owner.map(|(owner, _)| owner) != me
-            || !self.sets.iter().eq(BTreeSet::from_iter(found))
-        {
+        if ours.owner.map(|(owner, _)| owner) != me || *found != self.made {
             return Ok(false);
         }
         for (id, subnet) in self.samples.lasting() {
@@ -320,7 +323,7 @@ impl Nft {
     }
 
     fn delete(&mut self) -> Result<(), Errno> {
-        self.sets.clear();
+        self.made = Made::default();
         self.samples.clear();
         self.ranges.clear();
         self.transact(ruleset::delete_table)
@@ -362,13 +365,13 @@ impl Firewall for Nft {
             Found::Ours(ours) => match (ours.state, ours.owner) {
                 (State::Unusable, _) => Structure::Fresh,
                 (State::RulesDamaged(sets), _) => Structure::Repair(sets),
-                (State::Sound(sets), owner) => {
-                    self.sets = sets.iter().copied().collect();
+                (State::Sound(made), owner) => {
+                    self.made = made;
                     match owner {
                         Some((owner, _)) if Some(owner) == me => Structure::Keep,
                         Some((_, handle)) => Structure::Adopt(handle),
                         None if me.is_none() => Structure::Keep,
-                        None => Structure::Repair(sets),
+                        None => Structure::Repair(self.made.sets.clone()),
                     }
                 }
             },

@@ -1,17 +1,22 @@
-//! Our table, chains, sets and rules as messages.
+//! Our table, its chains and their rules as messages.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::expressions::*;
 use super::hook::Hook;
-use super::names::{Family, Holds, SetId};
+use super::names::{Family, SetId};
 use super::owner::Owner;
+use super::sets::new_set;
 use super::uapi::*;
 use super::wire::Writer;
 use crate::firewall::ports::Ports;
 
 /// Comment that distinguishes our table and sets from all others.
 pub const MARK: &str = "apiban.so";
+/// The chain for IPv6 packets. A rule of the base chain leads there, which is made with the first ban of an IPv6
+/// source: until then other packets do not pay for it (about 30 ns each).
+pub const IPV6: &str = "ipv6";
 /// The chain for packets of banned sources, if only some ports are dropped or each source is counted.
 pub const BANNED: &str = "banned";
 /// The set of these ports.
@@ -20,9 +25,6 @@ pub const PORTS: &str = "ports";
 const NEIGHBOURS: &str = "neighbours";
 /// Longest text of ports in a comment; of a longer one only its hash is written. nft shows 128 bytes.
 const LONGEST_PORTS: usize = 80;
-/// Sources that a set of counted ones has room for. A set that is full counts no further source; all are
-/// dropped all the same.
-const MOST_COUNTED: u32 = 8192;
 /// Protocols that have ports we know, with their names.
 const PROTOCOLS: [(u8, &str); 2] = [(IPPROTO_UDP, "udp"), (IPPROTO_TCP, "tcp")];
 
@@ -37,9 +39,20 @@ pub struct Shape {
     pub counts: bool,
 }
 
+/// What of a table of ours depends on what is banned.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Its sets of banned sources.
+    pub sets: BTreeSet<SetId>,
+    /// True if the base chain leads IPv6 packets to their chain.
+    pub ipv6: bool,
+}
+
 /// A rule of ours, as its comment names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
+    /// Leads IPv6 packets to their chain.
+    Ipv6,
     /// Accepts what IPv6 neighbours ask each other.
     Neighbours,
     /// Finds sources of one set.
@@ -51,6 +64,7 @@ pub enum Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Rule::Ipv6 => f.write_str(IPV6),
             Rule::Neighbours => f.write_str(NEIGHBOURS),
             Rule::Banned(id) => id.fmt(f),
             Rule::Of(text) => f.write_str(text),
@@ -59,9 +73,12 @@ impl fmt::Display for Rule {
 }
 
 impl Rule {
-    /// Reads the comment of a rule in the base chain.
+    /// Reads the comment of a rule in the base chain or the chain for IPv6.
     pub fn parse(comment: &str) -> Option<(Self, Option<Owner>)> {
         let text = comment.strip_prefix(MARK)?.strip_prefix(' ')?;
+        if text == IPV6 {
+            return Some((Rule::Ipv6, None));
+        }
         match text.strip_prefix(NEIGHBOURS) {
             Some("") => Some((Rule::Neighbours, None)),
             Some(rest) => Some((Rule::Neighbours, Owner::parse(rest.trim_start()))),
@@ -142,25 +159,54 @@ impl Shape {
         writer.close(hook);
         writer.text(NFTA_CHAIN_TYPE, "filter");
         writer.be32(NFTA_CHAIN_POLICY, NF_ACCEPT);
-        if self.has_banned_chain() {
+        for chain in self.inner_chains() {
             writer.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE);
             writer.text(NFTA_CHAIN_TABLE, table);
-            writer.text(NFTA_CHAIN_NAME, BANNED);
+            writer.text(NFTA_CHAIN_NAME, chain);
         }
+    }
+
+    /// The chains that rules lead to.
+    fn inner_chains(&self) -> impl Iterator<Item = &'static str> {
+        let banned = self.has_banned_chain().then_some(BANNED);
+        [IPV6].into_iter().chain(banned)
+    }
+
+    /// The chain with the rule of this set.
+    fn chain_of(&self, id: SetId) -> &'static str {
+        match id.family() {
+            Family::V4 => self.hook.chain,
+            Family::V6 => IPV6,
+        }
+    }
+
+    /// The rules that the base chain, or the chain for IPv6, has if the table consists of this.
+    pub fn rules_of(&self, chain: &str, made: &Made) -> Vec<Rule> {
+        let mut rules: Vec<_> = made
+            .sets
+            .iter()
+            .filter(|id| self.chain_of(**id) == chain)
+            .map(|id| Rule::Banned(*id))
+            .collect();
+        if chain == IPV6 {
+            rules.push(Rule::Neighbours);
+        } else if made.ipv6 {
+            rules.push(Rule::Ipv6);
+        }
+        rules
     }
 
     /// Appends messages that delete every rule of our chains.
     pub fn delete_rules(&self, writer: &mut Writer, table: &str) {
-        let banned = self.has_banned_chain().then_some(BANNED);
-        for chain in [self.hook.chain].into_iter().chain(banned) {
+        for chain in [self.hook.chain].into_iter().chain(self.inner_chains()) {
             writer.message(NFT_MSG_DELRULE, 0);
             writer.text(NFTA_RULE_TABLE, table);
             writer.text(NFTA_RULE_CHAIN, chain);
         }
     }
 
-    /// Appends what goes before the rules of all sets: neighbour discovery, and the chain that a packet
-    /// of a banned source is sent to.
+    /// Appends what goes before the rules of the sets: neighbour discovery, and the chain that a packet of a banned
+    /// source is sent to.
     pub fn make_first_rules(&self, writer: &mut Writer, table: &str, owner: Option<Owner>) {
         self.neighbours_rule(writer, table, owner, None);
         for (name, protocol, counted) in self.banned_chain() {
@@ -212,13 +258,21 @@ impl Shape {
     ) {
         let owner = owner.map_or(String::new(), |owner| format!(" {owner}"));
         let name = format!("{NEIGHBOURS}{owner}");
-        rule(writer, table, self.hook.chain, replaces, &name, |writer| {
+        rule(writer, table, IPV6, replaces, &name, |writer| {
             meta_equals(writer, NFT_META_NFPROTO, NFPROTO_IPV6);
             meta_equals(writer, NFT_META_L4PROTO, IPPROTO_ICMPV6);
             payload(writer, NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1);
             compare(writer, NFT_CMP_GTE, ND_NEIGHBOR_SOLICIT);
             compare(writer, NFT_CMP_LTE, ND_NEIGHBOR_ADVERT);
             verdict(writer, NF_ACCEPT, None);
+        });
+    }
+
+    /// Appends the rule that leads IPv6 packets to their chain.
+    pub fn make_ipv6_rule(&self, writer: &mut Writer, table: &str) {
+        rule(writer, table, self.hook.chain, None, IPV6, |writer| {
+            meta_equals(writer, NFT_META_NFPROTO, NFPROTO_IPV6);
+            verdict(writer, NFT_GOTO, Some(IPV6));
         });
     }
 
@@ -230,7 +284,7 @@ impl Shape {
         rule(
             writer,
             table,
-            self.hook.chain,
+            self.chain_of(id),
             None,
             &id.to_string(),
             |writer| {
@@ -291,57 +345,6 @@ impl Shape {
     }
 }
 
-impl Family {
-    /// The set of sources that are counted.
-    pub fn counted(self) -> &'static str {
-        match self {
-            Family::V4 => "counted4",
-            Family::V6 => "counted6",
-        }
-    }
-
-    /// The number in `meta nfproto`.
-    fn number(self) -> u8 {
-        match self {
-            Family::V4 => NFPROTO_IPV4,
-            Family::V6 => NFPROTO_IPV6,
-        }
-    }
-
-    /// Type and length of a set's keys.
-    fn key(self) -> (u32, u32) {
-        let kind = match self {
-            Family::V4 => TYPE_IPADDR,
-            Family::V6 => TYPE_IP6ADDR,
-        };
-        (kind, self.bytes())
-    }
-
-    /// Loads the source address of the packet, which is at this place of its network header.
-    fn load_source(self, writer: &mut Writer) {
-        let offset = match self {
-            Family::V4 => 12,
-            Family::V6 => 8,
-        };
-        payload(writer, NFT_PAYLOAD_NETWORK_HEADER, offset, self.bytes());
-    }
-}
-
-/// Flags of a set of counted sources, as it is made and found.
-pub const COUNTED_FLAGS: u32 = NFT_SET_TIMEOUT | NFT_SET_EVAL;
-
-/// Appends messages that make the sets of counted sources if they do not exist. `number` is the first of
-/// two that tell the sets of one transaction apart.
-pub fn make_counted(writer: &mut Writer, table: &str, number: u32) {
-    for (number, family) in (number..).zip(Family::BOTH) {
-        let name = family.counted();
-        new_set(writer, table, name, number, COUNTED_FLAGS, family.key());
-        let description = writer.nest(NFTA_SET_DESC);
-        writer.be32(NFTA_SET_DESC_SIZE, MOST_COUNTED);
-        writer.close(description);
-    }
-}
-
 /// Appends a message that deletes the table and all in it, there or not: on its own, deleting what is
 /// absent would fail the transaction.
 pub fn delete_table(writer: &mut Writer, table: &str) {
@@ -350,40 +353,4 @@ pub fn delete_table(writer: &mut Writer, table: &str) {
     writer.be32(NFTA_TABLE_FLAGS, 0);
     writer.message(NFT_MSG_DELTABLE, 0);
     writer.text(NFTA_TABLE_NAME, table);
-}
-
-/// Flags of a set, as it is made and found.
-pub fn set_flags(id: SetId) -> u32 {
-    match id.holds {
-        Holds::Ranges => NFT_SET_TIMEOUT | NFT_SET_INTERVAL,
-        _ => NFT_SET_TIMEOUT,
-    }
-}
-
-/// Appends a message that makes a set if it does not exist. `number` distinguishes the sets of one
-/// transaction apart. No size is given: such a set has no limit and its hash grows as needed.
-pub fn make_set(writer: &mut Writer, table: &str, id: SetId, number: u32) {
-    let (name, key) = (id.to_string(), id.family().key());
-    new_set(writer, table, &name, number, set_flags(id), key);
-}
-
-/// Appends a message that deletes a set; no rule may use it any more.
-pub fn delete_set(writer: &mut Writer, table: &str, id: SetId) {
-    writer.message(NFT_MSG_DELSET, 0);
-    writer.text(NFTA_SET_TABLE, table);
-    writer.text(NFTA_SET_NAME, &id.to_string());
-}
-
-fn new_set(writer: &mut Writer, table: &str, name: &str, number: u32, flags: u32, key: (u32, u32)) {
-    writer.message(NFT_MSG_NEWSET, NLM_F_CREATE);
-    writer.text(NFTA_SET_TABLE, table);
-    writer.text(NFTA_SET_NAME, name);
-    writer.be32(NFTA_SET_FLAGS, flags);
-    writer.be32(NFTA_SET_KEY_TYPE, key.0);
-    writer.be32(NFTA_SET_KEY_LEN, key.1);
-    writer.be32(NFTA_SET_ID, number);
-    let mut userdata = vec![UDATA_SET_KEYBYTEORDER, 4];
-    userdata.extend_from_slice(&BYTEORDER_BIG_ENDIAN.to_ne_bytes());
-    userdata.extend(comment(UDATA_SET_COMMENT, MARK));
-    writer.attr(NFTA_SET_USERDATA, &userdata);
 }

@@ -79,7 +79,8 @@ fn the_table_is_as_documented() {
         let mut nft = ready();
         assert_eq!(set_names(), ["hosts4", "hosts6"]);
         let chains = objects("chain");
-        assert_eq!(chains.len(), 1);
+        let names: Vec<_> = chains.iter().map(|chain| &chain["name"]).collect();
+        assert_eq!(names, ["prerouting", "ipv6"]);
         assert_eq!(chains[0]["hook"], "prerouting");
         assert_eq!(chains[0]["prio"], -300);
         assert_eq!(chains[0]["policy"], "accept");
@@ -100,6 +101,14 @@ fn the_table_is_as_documented() {
         drop(nft);
         let mut nft = ready();
         assert_eq!(objects("rule").len(), 3);
+        // What nft prints it also reads.
+        nft.apply(&[add("2001:db8::1", 60), add("10.0.0.0/8", 60)])
+            .unwrap();
+        let text = run("nft", &["list", "ruleset"]);
+        assert_eq!(objects("rule").len(), 5);
+        nft.remove().unwrap();
+        run("nft", &[&text]);
+        assert_eq!(objects("rule").len(), 5);
         nft.remove().unwrap();
         nft.remove().unwrap();
         assert!(objects("table").is_empty());
@@ -197,8 +206,7 @@ fn prefixes_of_all_lengths_may_overlap() {
         assert_eq!(addresses("nets4_25"), ["198.51.100.128"]);
         assert_eq!(addresses("nets6_64"), ["2001:db8:1:2::"]);
         // Some releases of nft write `& mask == @set`.
-        let text =
-            run("nft", &["list", "chain", "inet", "apiban", "prerouting"]).replace("== @", "@");
+        let text = run("nft", &["list", "table", "inet", "apiban"]).replace("== @", "@");
         for rule in [
             "ip saddr & 255.255.255.0 @nets4_24 counter",
             "ip saddr & 255.255.0.0 @nets4_16 counter",
@@ -211,7 +219,7 @@ fn prefixes_of_all_lengths_may_overlap() {
         nft.apply(&[remove("198.51.100.0/24")]).unwrap();
         assert_eq!(addresses("nets4_24"), ["255.255.255.0"]);
         assert_eq!(addresses("nets4_25"), ["198.51.100.128"]);
-        assert_eq!(objects("rule").len(), 8);
+        assert_eq!(objects("rule").len(), 9);
     });
 }
 
@@ -316,24 +324,83 @@ fn a_refill_lets_nothing_through() {
     });
 }
 
+/// Until an IPv6 source is banned no packet pays for a rule of IPv6. That rule goes again when the table is filled and
+/// no such ban is left.
+#[test]
+fn ipv6_packets_are_looked_at_from_the_first_ban_of_one_on() {
+    in_namespace(|| {
+        let v6 = server("::1");
+        run(
+            "ip",
+            &["address", "add", "2001:db8::9/128", "dev", "lo", "nodad"],
+        );
+        let dropped = || !arrives(&v6, "2001:db8::9", "::1");
+        let mut nft = ready();
+        nft.apply(&[add("192.0.2.1", 60), remove("2001:db8::9")])
+            .unwrap();
+        assert_eq!(handle_of_the_ipv6_rule(), None);
+        assert!(nft.intact().unwrap());
+        nft.apply(&[add("2001:db8::9", 60)]).unwrap();
+        assert!(dropped() && handle_of_the_ipv6_rule().is_some());
+        assert!(nft.intact().unwrap());
+        // A prefix of IPv4 whose rule comes behind it.
+        nft.apply(&[add("198.51.0.0/16", 60), remove("2001:db8::9")])
+            .unwrap();
+        assert!(!dropped() && nft.intact().unwrap());
+        nft.reconcile(&[element("192.0.2.1", 60)]).unwrap();
+        assert_eq!(handle_of_the_ipv6_rule(), None);
+        nft.reconcile(&[element("2001:db8::/64", 60)]).unwrap();
+        assert!(dropped() && nft.intact().unwrap());
+        // A restart that has to do with the table as it is.
+        drop(nft);
+        let mut nft = ready();
+        nft.reconcile(&[]).unwrap();
+        assert!(!dropped() && handle_of_the_ipv6_rule().is_none());
+        assert!(nft.intact().unwrap());
+    });
+}
+
+/// The handle of the rule in the base chain that leads IPv6 packets to theirs.
+fn handle_of_the_ipv6_rule() -> Option<String> {
+    objects("rule")
+        .iter()
+        .find(|rule| rule["chain"] == "prerouting" && rule["comment"] == "apiban.so ipv6")
+        .map(|rule| rule["handle"].to_string())
+}
+
 #[test]
 fn what_others_did_to_the_table_is_seen_and_mended() {
     in_namespace(|| {
         let mut nft = ready();
-        let wanted = [element("192.0.2.1", 600), element("198.51.100.0/24", 600)];
+        let wanted = [
+            element("192.0.2.1", 600),
+            element("198.51.100.0/24", 600),
+            element("2001:db8::1", 600),
+        ];
         let mend = |nft: &mut Nft| {
             assert!(nft.reconcile(&wanted).unwrap().is_empty());
             assert!(nft.intact().unwrap());
             assert_eq!(addresses("hosts4"), ["192.0.2.1"]);
+            assert_eq!(addresses("hosts6"), ["2001:db8::1"]);
             assert_eq!(addresses("nets4_24"), ["198.51.100.0"]);
-            assert_eq!(objects("rule").len(), 4);
-            assert_eq!(objects("chain").len(), 1);
+            assert_eq!(objects("rule").len(), 5);
+            assert_eq!(objects("chain").len(), 2);
+            handle_of_the_ipv6_rule().expect("a rule that leads to chain ipv6")
         };
-        mend(&mut nft);
+        let handle = mend(&mut nft);
         for damage in [
+            &format!("delete rule inet apiban prerouting handle {handle}"),
             "flush ruleset",
             "delete table inet apiban",
             "flush chain inet apiban prerouting",
+            "flush chain inet apiban ipv6",
+            "flush chain inet apiban prerouting; flush chain inet apiban ipv6; delete chain inet apiban ipv6",
+            // As version 0.2.0 made it.
+            "flush chain inet apiban prerouting; flush chain inet apiban ipv6; delete chain inet apiban ipv6; \
+             add rule inet apiban prerouting icmpv6 type 135-136 accept comment \"apiban.so neighbours\"; \
+             add rule inet apiban prerouting ip saddr @hosts4 counter drop comment \"apiban.so hosts4\"; \
+             add rule inet apiban prerouting ip6 saddr @hosts6 counter drop comment \"apiban.so hosts6\"",
+            "add rule inet apiban prerouting meta nfproto ipv6 goto ipv6 comment \"apiban.so ipv6\"",
             "flush table inet apiban",
             "flush set inet apiban hosts4",
             "delete element inet apiban nets4_24 { 198.51.100.0 }",
@@ -341,7 +408,7 @@ fn what_others_did_to_the_table_is_seen_and_mended() {
             "chain inet apiban prerouting { policy drop; }",
             "insert rule inet apiban prerouting accept",
             "flush chain inet apiban prerouting; delete chain inet apiban prerouting",
-            "flush chain inet apiban prerouting; delete set inet apiban hosts6",
+            "flush chain inet apiban ipv6; delete set inet apiban hosts6",
             "add set inet apiban mine { type ipv4_addr; }",
         ] {
             run("nft", &[damage]);
@@ -390,7 +457,7 @@ fn a_restart_adopts_what_is_there() {
         assert_eq!(addresses("hosts4"), ["127.0.0.9", "192.0.2.2", "192.0.2.4"]);
         assert!(elements("hosts4")[1].1 <= 60);
         assert_eq!(addresses("nets6_64"), ["2001:db8::"]);
-        assert_eq!(objects("rule").len(), 4);
+        assert_eq!(objects("rule").len(), 5);
         assert!(second.intact().unwrap());
         // The rules' counters lived on.
         assert_eq!(second.report().unwrap().dropped, Some(2));
@@ -543,7 +610,7 @@ fn only_the_ports_asked_for_are_dropped() {
         nft.reconcile(&banned).unwrap();
         assert!(nft.intact().unwrap());
         assert!(!connects(&other) && !connects(&tcp) && !arrives(&v4, "127.0.0.9", clean));
-        assert_eq!(objects("chain").len(), 1);
+        assert_eq!(objects("chain").len(), 2);
     });
 }
 
@@ -590,7 +657,7 @@ fn a_table_of_the_last_version_is_replaced_without_a_gap() {
             println!("{sent} packets while the table was replaced, none arrived");
             assert!(sent > 10);
             assert_eq!(set_names(), ["hosts4", "hosts6"]);
-            assert_eq!(objects("chain").len(), 1);
+            assert_eq!(objects("chain").len(), 2);
             assert_eq!(objects("chain")[0]["hook"], hook.chain);
             assert!(nft.intact().unwrap());
         });

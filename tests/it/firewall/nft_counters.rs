@@ -118,7 +118,7 @@ fn each_source_is_counted_exactly() {
         let mut nft = Nft::new(Settings::default());
         nft.reconcile(&banned).unwrap();
         assert!(nft.intact().unwrap());
-        assert_eq!(objects("chain").len(), 1);
+        assert_eq!(objects("chain").len(), 2);
         let before = nft.report().unwrap().dropped.unwrap();
         send("127.0.0.9", 9, 2);
         assert_eq!(counted(&mut nft), map(&[]));
@@ -130,9 +130,9 @@ fn each_source_is_counted_exactly() {
 fn first_handle() -> String {
     objects("rule")
         .iter()
-        .find(|rule| rule["chain"] == "prerouting" && rule["comment"] == "apiban.so hosts6")
+        .find(|rule| rule["chain"] == "prerouting" && rule["comment"] == "apiban.so hosts4")
         .map(|rule| rule["handle"].to_string())
-        .expect("a rule for hosts6")
+        .expect("a rule for hosts4")
 }
 
 #[test]

@@ -72,8 +72,8 @@ fn what_is_taken_away_comes_back_with_the_time_left() {
             let begin = Instant::now();
             nft(damage);
             wait_until(&format!("all to be back after {damage}"), SOON, || {
-                objects("chain").len() == 1
-                    && objects("rule").len() >= 4
+                objects("chain").len() == 2
+                    && objects("rule").len() >= 5
                     && held("hosts4", "198.51.100.7").is_some()
                     && held("hosts6", "2001:db8:9::9").is_some()
                     && held("hosts4", "192.0.2.7").is_some()
@@ -83,7 +83,7 @@ fn what_is_taken_away_comes_back_with_the_time_left() {
             let left = held("hosts4", "192.0.2.7").unwrap();
             let most = 301 - banned.elapsed().as_secs();
             assert!((250..=most).contains(&left), "{left} of {most}: {damage}");
-            assert_eq!(objects("rule").len(), 4, "{damage}");
+            assert_eq!(objects("rule").len(), 5, "{damage}");
             let other = objects("table")
                 .iter()
                 .any(|table| table["name"] == "other");
@@ -171,7 +171,7 @@ fn after_a_crash_nothing_is_there_twice() {
                 wait_until("ok", SOON, || state(&kamailio) == "ok");
                 let rules = objects("rule");
                 assert_eq!(rules.len(), 4, "{rules:?}");
-                assert_eq!((objects("chain").len(), objects("set").len()), (1, 3));
+                assert_eq!((objects("chain").len(), objects("set").len()), (2, 3));
                 assert_eq!(addresses("hosts4"), ["10.9.0.2"], "round {round}");
                 assert_eq!(addresses("nets4_24"), ["10.9.7.0"]);
                 let verdict = kamailio.verdict("10.9.0.2");
