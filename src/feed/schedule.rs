@@ -21,7 +21,7 @@ pub enum Trouble {
     Network,
     /// The service answered with an error of its own.
     Server,
-    /// An answer that is none of this API.
+    /// An answer that this API does not have.
     Garbage,
     /// Too many requests.
     RateLimited,

@@ -51,7 +51,7 @@ impl FromStr for Dataset {
 /// The configuration names no list that could be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// The URL is none.
+    /// The text is not a URL.
     #[error("the URL {0}")]
     Url(#[from] BaseUrlError),
     /// Unknown dataset.
@@ -108,7 +108,7 @@ impl Source {
         self.dataset
     }
 
-    /// Identifies the list: dataset and base URL. A saved list and its control ID are of use for a
+    /// Identifies the list: dataset and base URL. A saved list and its control ID are used for a
     /// source with the same fingerprint only. Both versions share their IDs.
     pub fn fingerprint(&self) -> String {
         format!("{} {}", self.dataset.as_str(), self.base)

@@ -171,7 +171,7 @@ pub trait Firewall: Send {
     /// Takes away all that is ours.
     ///
     /// # Errors
-    /// Any [`Error`]; nothing of ours being there is none.
+    /// Any [`Error`]. If nothing of ours is there, that is no error.
     fn remove(&mut self) -> Result<(), Error>;
 
     /// What was dropped, and how much is in force.

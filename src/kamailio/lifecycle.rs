@@ -143,7 +143,7 @@ fn register(module: &Module) -> Result<(), String> {
         return Err("cannot register the statistics".into());
     }
     let children = CHILDREN.iter().filter(|child| (child.wanted)(module));
-    // SAFETY: this is mod_init, where both calls belong; as many processes are forked, and the timer
+    // SAFETY: this is mod_init, in which both calls are allowed; as many processes are forked, and the timer
     // function is called with the parameter given.
     unsafe {
         if k::register_procs(children.count() as c_int) < 0 {

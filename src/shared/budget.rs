@@ -32,7 +32,7 @@ impl Budget {
             .is_ok()
     }
 
-    /// True where nothing is left of this minute's `limit`.
+    /// True if nothing is left of this minute's `limit`.
     pub fn is_spent(&self, now: UnixSeconds, limit: u32) -> bool {
         let word = self.line[0].load(Ordering::Acquire);
         limit != 0 && word >> 32 == u64::from(now.minute()) && word as u32 >= limit

@@ -232,7 +232,7 @@ impl Cluster {
     }
 }
 
-/// A node as it stands in its text: what `apiban.nodes` shows.
+/// A node as its text describes it: what `apiban.nodes` shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShownNode {
     /// Its URI.

@@ -78,7 +78,7 @@ unsafe fn set<T>(socket: BorrowedFd<'_>, option: c_int, value: &T) -> io::Result
 /// The program on the socket; empty if there is none.
 ///
 /// # Errors
-/// `EACCES`: the program there is none of classic BPF.
+/// `EACCES`: the program there is not classic BPF.
 pub fn read(socket: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> {
     let mut program = vec![Instruction::default(); read_into(socket, &mut [])?];
     if program.is_empty() {

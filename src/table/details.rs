@@ -22,7 +22,7 @@ pub struct Details {
 }
 
 impl Details {
-    /// Arrays for `slots` slots; reasons only where they are asked for.
+    /// Arrays for `slots` slots; reasons only if they are asked for.
     pub fn new(
         arena: &mut dyn Arena,
         purpose: &'static str,

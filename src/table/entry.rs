@@ -35,7 +35,7 @@ impl Value for UnixSeconds {
 pub struct Found<V = UnixSeconds>(NonZeroU64, PhantomData<V>);
 
 impl<V: Value> Found<V> {
-    /// An entry with this number, which is not zero; `None` where it is.
+    /// An entry with this number, which is not zero; `None` if it is.
     #[inline]
     pub(super) fn new(number: u32, slot: Slot) -> Option<Self> {
         if number == 0 {
@@ -78,7 +78,7 @@ pub struct Entry<V = UnixSeconds> {
     pub since: UnixSeconds,
     /// Packets it met.
     pub hits: u32,
-    /// Why it is there; empty where the table keeps no reasons.
+    /// Why it is there; empty if the table keeps no reasons.
     pub reason: String,
     /// The node of the cluster that it came from, by its number here; 0: none.
     pub node: u16,
@@ -116,7 +116,7 @@ pub(super) fn subnet_of(key: Key) -> Option<Subnet> {
     Subnet::new(IpAddr::V6(Ipv6Addr::from_bits(key.bits)), key.length)
 }
 
-/// The IPv4 address that a subnet is, where it is one.
+/// The IPv4 address that a subnet is, if it is one.
 pub(super) fn host_address(subnet: Subnet) -> Option<u32> {
     match subnet.address() {
         IpAddr::V4(ip) if subnet.is_host() => Some(ip.to_bits()),

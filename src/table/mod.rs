@@ -128,7 +128,7 @@ impl<V: Value> Table<V> {
         self.header[COUNT].load(Ordering::Relaxed) as usize
     }
 
-    /// True where it holds nothing.
+    /// True if it holds nothing.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.header[COUNT].load(Ordering::Relaxed) == 0
@@ -157,7 +157,7 @@ impl<V: Value> Table<V> {
         }
     }
 
-    /// Everything known of a found entry; `None` where its slot has been reused meanwhile.
+    /// Everything known of a found entry; `None` if its slot has been reused meanwhile.
     pub fn entry(&self, found: Found<V>) -> Option<Entry<V>> {
         let slot = found.slot();
         let (subnet, value) = match slot.index().checked_sub(self.hosts.slots()) {
@@ -276,7 +276,7 @@ impl<V: Value> Table<V> {
         }
     }
 
-    /// Overwrites the value of an entry that exists, higher or lower; false where there is none.
+    /// Overwrites the value of an entry that exists, higher or lower; false if there is none.
     pub fn replace(&self, subnet: Subnet, value: V) -> bool {
         let value = value.into_number();
         let replaced = match host_address(subnet) {

@@ -210,7 +210,7 @@ impl Trust {
     /// When the rule for exactly this subnet ends, in internal time; `None`: it has no end.
     pub fn end(&self, subnet: Subnet) -> Option<UnixSeconds> {
         let entry = self.rules.entry(self.rules.find(subnet)?)?;
-        // Where another table has the beginning of an entry, this one has its end.
+        // In this table `since` holds the end of a rule; in the others it is the beginning of a ban.
         Some(entry.since).filter(|end| *end != UnixSeconds::ZERO)
     }
 

@@ -111,7 +111,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The key, where there is one; a warning tells if its file is open to everybody.
+    /// The key, if there is one; a warning tells if its file is open to everybody.
     pub fn key(&self) -> Result<Option<Key>, Failure> {
         let (key, open) = files::read_key(&self.config);
         if let Some(text) = open {

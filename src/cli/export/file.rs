@@ -54,7 +54,7 @@ fn addresses_in(line: &[u8]) -> usize {
     }
 }
 
-/// True for an address or prefix that a list may hold. A lone number or word of hexadecimal digits is none.
+/// True for an address or prefix that a list may hold. A lone number or word of hexadecimal digits is not one.
 fn is_banned(word: &[u8]) -> bool {
     // The shortest is "::".
     if word.len() < 2 {

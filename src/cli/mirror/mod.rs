@@ -25,7 +25,7 @@ use snapshot::Snapshot;
 
 /// What the updater's loop and the server share.
 struct Common {
-    /// `None` until the list has come through complete once.
+    /// `None` until the whole list has been received once.
     snapshot: RwLock<Option<Arc<Snapshot>>>,
     keys: RwLock<Keys>,
     /// The word for the list that is served.

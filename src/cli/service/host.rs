@@ -23,7 +23,7 @@ impl ThisHost {
         }
     }
 
-    /// How many full fetches have come through since the start.
+    /// How many full fetches have succeeded since the start.
     pub fn completed(&self) -> u32 {
         self.completed.get()
     }

@@ -154,7 +154,7 @@ pub(super) fn read_item(number: u8, mut reader: Reader<'_>) -> Option<Item> {
     })
 }
 
-/// A time that 0 says is none.
+/// A time; 0 says that there is none.
 fn known(time: UnixSeconds) -> Option<UnixSeconds> {
     Some(time).filter(|time| *time != UnixSeconds::ZERO)
 }

@@ -171,7 +171,7 @@ pub struct Feed {
     pub holds: bool,
     /// True if the service answers the sender as it should.
     pub healthy: bool,
-    /// When the last answer of use came, by the sender's clock; `None`: none came.
+    /// When the last usable answer came, by the sender's clock; `None`: none came.
     pub last_success: Option<UnixSeconds>,
     /// When the last full fetch was, by the sender's clock; `None`: there was none.
     pub last_full: Option<UnixSeconds>,

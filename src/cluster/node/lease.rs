@@ -61,7 +61,7 @@ pub struct FeedView {
     pub granted: u64,
     /// The fetcher's URI; empty if there is none.
     pub fetcher: String,
-    /// What the fetcher said; of use when following.
+    /// What the fetcher said; used when following.
     pub fetched: Feed,
     /// True if the list is what the fetcher has.
     pub whole: bool,

@@ -235,7 +235,7 @@ impl HttpClient {
             .reader()
             .take(limit)
             .read_to_end(&mut body);
-        // With these the status alone says it all, whatever becomes of the body.
+        // With these the status alone says everything: the body may fail.
         let status_is_enough = matches!(status, 401 | 403 | 429 | 500..=599);
         let error = match outcome {
             Ok(_) if body.len() <= MAX_BODY => None,

@@ -50,7 +50,7 @@ pub fn spawn(mut fetch: Box<dyn Fetch>, waker: Box<dyn Fn() + Send>) -> io::Resu
 impl Worker {
     /// Hands the request to the thread. Requests wait for one another; the engine never has two.
     pub fn start(&mut self, request: Request) {
-        // Where the thread is gone the next `try_result` says so.
+        // If the thread has ended, the next `try_result` says so.
         let _ = self.requests.send(request);
         self.busy = true;
     }

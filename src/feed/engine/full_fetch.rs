@@ -21,7 +21,7 @@ pub(super) struct FullFetch {
     pub next: UnixMillis,
     /// When the last one was believed.
     pub last: Option<UnixMillis>,
-    /// No list has come through complete yet: speed matters more than the reserve.
+    /// No whole list has been received yet: speed matters more than the reserve.
     pub filling: bool,
     /// A further one was asked for while one was running.
     pub again: bool,

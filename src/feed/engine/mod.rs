@@ -208,7 +208,7 @@ impl Engine {
         self.budget.ended(now, redirects);
         self.counts.requests += u64::from(redirects);
         self.redirects = match &result {
-            // It would have needed one more.
+            // That exchange would have needed one more.
             Err(error) if error.kind == FetchErrorKind::OverBudget => redirects + 1,
             _ => redirects,
         };

@@ -81,7 +81,7 @@ pub enum Effect {
     Apply(Vec<Listed>),
     /// Remove from the feed's table whatever is not in this set.
     Sweep(HashSet<Subnet>),
-    /// A full fetch has come through and was believed.
+    /// A full fetch is complete and was believed.
     FullDone {
         /// Entries listed.
         count: usize,
@@ -97,7 +97,7 @@ pub enum Effect {
 pub struct Saved {
     /// Where the next poll begins.
     pub id: Option<ControlId>,
-    /// When the last answer of use came.
+    /// When the last usable answer came.
     pub last_success: Option<UnixSeconds>,
     /// When the last full fetch was believed.
     pub last_full: Option<UnixSeconds>,
@@ -120,7 +120,7 @@ pub struct HeldBack {
 }
 
 impl Saved {
-    /// True where the saved list is the configured one. If not, its entries are of no use either.
+    /// True if the saved list is the configured one. If not, its entries are not used either.
     pub fn belongs_to(&self, source: &Source) -> bool {
         self.source == source.fingerprint()
     }
@@ -188,11 +188,11 @@ pub struct Status {
     pub state: FeedState,
     /// Where the next poll begins.
     pub id: Option<ControlId>,
-    /// Time of the last answer of use.
+    /// Time of the last usable answer.
     pub last_success: Option<UnixSeconds>,
     /// What is wrong now; empty if nothing is. At most 250 characters, without the key.
     pub last_error: String,
-    /// Time of the next request; `None` where none is planned.
+    /// Time of the next request; `None` if none is planned.
     pub next_poll: Option<UnixSeconds>,
     /// What the next request waits for if not for its usual time: `request budget` or `pause after an
     /// error`; otherwise empty.
@@ -203,7 +203,7 @@ pub struct Status {
     pub requests: u64,
     /// Pages received since the start.
     pub pages: u64,
-    /// Answers of use since the start.
+    /// Usable answers since the start.
     pub fetch_ok: u64,
     /// Failed requests since the start, refusals for the rate limit apart.
     pub fetch_errors: u64,

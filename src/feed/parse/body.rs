@@ -102,7 +102,7 @@ impl<'de> Deserialize<'de> for Body {
     }
 }
 
-/// A member's name, cut to a length at which it is none of ours anyway.
+/// A member's name, cut to a length that none of the names we know has.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {

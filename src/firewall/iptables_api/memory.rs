@@ -29,7 +29,7 @@ impl Memory {
     /// Reads what was remembered for the daemon at `url`; nothing if the file is missing or of another daemon.
     ///
     /// # Errors
-    /// The file is there and cannot be read, or is none of these.
+    /// The file is there and cannot be read, or is of another kind.
     pub fn open(path: &Path, url: &str) -> io::Result<(Self, BTreeSet<IpAddr>)> {
         let header = format!("{MAGIC}{url}\n");
         let mut memory = Memory {
@@ -104,7 +104,7 @@ impl Memory {
         }
     }
 
-    /// True if the file says little with many lines, where so many addresses are held.
+    /// True if the file has far more lines than the addresses held need: it is worth writing anew.
     pub fn is_long(&self, held: usize) -> bool {
         self.lines > held + held.max(SPARE_LINES)
     }

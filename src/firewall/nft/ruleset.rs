@@ -288,6 +288,8 @@ impl Shape {
             None,
             &id.to_string(),
             |writer| {
+                // In the chain for IPv6 too: nft lists `ip6 saddr` only behind it, else bytes that it cannot
+                // read back.
                 meta_equals(writer, NFT_META_NFPROTO, family.number());
                 family.load_source(writer);
                 if let Some(mask) = id.mask() {

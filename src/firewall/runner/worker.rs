@@ -274,7 +274,7 @@ impl Worker {
         Ok(())
     }
 
-    /// True if a refill has just come through as a whole.
+    /// True if a whole refill has just been applied.
     fn settled(&self) -> bool {
         let running = matches!(self.phase, Phase::Running);
         running && self.settling && self.inner.lock().queue.backlog() == 0

@@ -86,7 +86,7 @@ impl Socket {
         !self.program.is_empty()
     }
 
-    /// Puts `program` on the socket, empty: none of ours, unless somebody else's filter is there. The error
+    /// Puts `program` on the socket; an empty one takes ours off. The filter of somebody else stays. The error
     /// `ENOMEM` says that a shorter program may fit; what was there is still there then.
     pub fn put(&mut self, kernel: &mut dyn Kernel, program: &[Instruction]) -> io::Result<()> {
         let there = match kernel.read(self.fd.as_fd()) {

@@ -121,7 +121,7 @@ impl Arena for Memory {
     }
 }
 
-/// The slice number `next` of this thread, made where there is none of that length.
+/// The slice number `next` of this thread, made if there is none of that length.
 fn again<T>(
     pool: &'static std::thread::LocalKey<RefCell<Vec<&'static [T]>>>,
     next: &mut usize,

@@ -180,4 +180,7 @@ fn it_refuses_the_list_and_follows_it() {
     asterisk.start();
     assert_eq!(asterisk.says("127.0.0.80", "OPTIONS"), REFUSED);
     assert_eq!(asterisk.says("127.0.0.79", "OPTIONS"), ANSWERED);
+    // Nothing is new, and the run that failed is made up for.
+    examples.run("asterisk", &argument).ok();
+    assert_eq!(asterisk.says("127.0.0.80", "OPTIONS"), REFUSED);
 }

@@ -9,6 +9,7 @@ mod nft_instances;
 mod nft_kamailio;
 mod nft_lifecycle;
 mod nft_scale;
+mod nft_table;
 mod nft_trust;
 mod runner;
 mod socket_filter;
