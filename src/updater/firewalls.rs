@@ -1,7 +1,7 @@
 //! The copies of the ban tables in the kernel: told of each change, refilled in every doubt.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::address::Subnet;
@@ -61,12 +61,17 @@ struct Sampled {
 /// The memory cannot be read.
 pub fn iptables_api(config: &Config, state: Option<&Path>) -> Result<IptablesApi, Error> {
     let api = IptablesApi::new(&config.firewall_url);
-    let Some(state) = state else {
-        return Ok(api);
-    };
+    match state {
+        Some(state) => api.remembering(&notes_path(state)),
+        None => Ok(api),
+    }
+}
+
+/// The file beside the state file `state` that says what is in the chain of iptables-api.
+pub fn notes_path(state: &Path) -> PathBuf {
     let mut path = state.as_os_str().to_owned();
     path.push(".iptables-api");
-    api.remembering(Path::new(&path))
+    PathBuf::from(path)
 }
 
 impl Firewalls {

@@ -1,7 +1,7 @@
 //! The firewall that the configuration names, for use without a thread of its own.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::work::unusable_lock;
 use crate::cli::config::Settings;
@@ -14,7 +14,7 @@ use crate::firewall::{later_ends, Element, Error, Firewall, Scope};
 use crate::log;
 use crate::shared::Shared;
 use crate::state::lock::{LockError, StateLock};
-use crate::updater::firewalls::iptables_api;
+use crate::updater::firewalls::{iptables_api, notes_path};
 
 /// The backend; `None` if there is none.
 pub fn make(settings: &Settings) -> Result<Option<Box<dyn Firewall>>, Failure> {
@@ -61,17 +61,34 @@ fn lock_notes(settings: &Settings) -> Result<Option<StateLock>, Failure> {
         return Ok(None);
     }
     let ours = identity(settings);
-    match StateLock::take(Path::new(state), &ours) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Held(holder)) if holder.firewall == ours => Err(Failure::trouble(format!(
+    let mut locked = PathBuf::from(state);
+    let lock = match StateLock::take(&locked, &ours) {
+        // It keeps another firewall, and none of these notes.
+        Err(LockError::Held(holder)) if holder.firewall != ours => {
+            locked = notes_path(&locked);
+            lock_notes_alone(settings)
+        }
+        other => other.map(Some),
+    };
+    match lock {
+        Ok(lock) => Ok(lock),
+        Err(LockError::Held(_)) => Err(Failure::trouble(format!(
             "{state}: another program keeps this state file and the firewall; end it first. Nothing was removed"
         ))),
-        // It keeps another firewall, and none of these notes.
-        Err(LockError::Held(_)) => Ok(None),
         // Without a folder there are no notes.
         Err(LockError::Unusable(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(LockError::Unusable(error)) => Err(unusable_lock(state, &error)),
+        Err(LockError::Unusable(error)) => Err(unusable_lock(locked, &error)),
     }
+}
+
+/// The lock on these notes if another program has that on the state file and keeps another firewall; `None` if
+/// nothing is noted for our firewall. Two runs at once would each go on from notes that the other changes.
+pub fn lock_notes_alone(settings: &Settings) -> Result<Option<StateLock>, LockError> {
+    if settings.own.ipset || settings.config.firewall != FirewallKind::IptablesApi {
+        return Ok(None);
+    }
+    let notes = notes_path(Path::new(&settings.config.state_file));
+    StateLock::take(&notes, &identity(settings)).map(Some)
 }
 
 /// What tells one firewall from another: two programs must not keep the same one.

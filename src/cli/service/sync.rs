@@ -12,7 +12,7 @@ use super::host::ThisHost;
 use super::leftovers;
 use super::progress::Progress;
 use super::signals;
-use super::work::{Prepared, Work};
+use super::work::{unusable_lock, Prepared, Work};
 use crate::cli::args::{Selection, SyncOptions};
 use crate::cli::config::Settings;
 use crate::cli::exit::{Exit, Failure};
@@ -26,6 +26,8 @@ use crate::firewall::Element;
 use crate::shared::published::{Number, Text};
 use crate::shared::requests::Request;
 use crate::shared::Shared;
+use crate::state::lock::LockError;
+use crate::updater::firewalls::notes_path;
 use crate::updater::Updater;
 
 /// The longest sleep between two looks.
@@ -222,6 +224,17 @@ fn from_state_of_another(settings: &Settings, same_firewall: bool) -> Result<Exi
     messages::note(&format!(
         "{path}: another program keeps this state file and fetches the list; it is only read"
     ));
+    let _lock = match backend::lock_notes_alone(settings) {
+        Ok(lock) => lock,
+        Err(LockError::Held(_)) => {
+            messages::note("another run brings the firewall up to date; there is nothing to do");
+            return Ok(Exit::Ok);
+        }
+        Err(LockError::Unusable(error)) => {
+            let notes = notes_path(Path::new(&settings.config.state_file));
+            return Err(unusable_lock(notes, &error));
+        }
+    };
     let listing = Listing::read(settings, Selection::default())?;
     let wanted: Vec<Element> = listing
         .items

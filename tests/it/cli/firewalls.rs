@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use apiban::state::lock::StateLock;
 use apiban_testing::feed_server::FeedServer;
 use apiban_testing::iptables_api::Daemon;
 use apiban_testing::kamailio::{Kamailio, Release};
@@ -150,6 +152,57 @@ fn flush_takes_nothing_from_a_service_that_notes_what_is_in_its_chain() {
     assert_eq!(running.end(), 0);
     program.run(&["flush"]).ok();
     assert_eq!(api.chain(), ["203.0.113.9"]);
+}
+
+/// Where another program keeps the state file and another firewall, the lock on that file is not ours: what is in our
+/// chain is noted under a lock of its own.
+#[test]
+fn two_runs_beside_another_program_never_write_the_same_notes() {
+    let service = service();
+    let listed = ["192.0.2.1", "192.0.2.2"];
+    service.list(&listed);
+    let api = Daemon::start();
+    let keeper = fetching(&service, "firewall = \"none\"\npoll_interval = 1\n");
+    let state = keeper.state_file();
+    let running = Running::start(keeper.command(&["run"]));
+    wait_until("its state file", SOON, || state.exists());
+    let config = keeper.file(
+        "chain.toml",
+        &format!(
+            "state_file = \"{}\"\napi_key = \"{KEY}\"\nfirewall = \"iptables-api\"\nfirewall_url = \"{}\"\n\
+             trust_self = false\n",
+            state.display(),
+            api.url()
+        ),
+    );
+    let beside = |word: &str| {
+        ran(&mut bare(&[
+            word,
+            "-v",
+            "--config",
+            config.to_str().unwrap(),
+        ]))
+    };
+    let notes = PathBuf::from(format!("{}.iptables-api", state.display()));
+    let other = StateLock::take(&notes, "another run").expect("nobody else has it");
+    let second = beside("sync");
+    assert_eq!(second.code, 0, "{second:?}");
+    assert!(
+        second
+            .err
+            .contains("another run brings the firewall up to date"),
+        "{second:?}"
+    );
+    let refused = beside("flush");
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(api.chain().is_empty());
+
+    drop(other);
+    beside("sync").ok();
+    assert_eq!(api.chain(), listed);
+    beside("flush").ok();
+    assert!(api.chain().is_empty());
+    assert_eq!(running.end(), 0);
 }
 
 #[test]
