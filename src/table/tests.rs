@@ -175,6 +175,21 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
     assert_eq!(table.len(), 0);
 }
 
+/// What went past a full bucket is counted there, and the count goes with the entry.
+#[test]
+fn removed_entries_leave_nothing_behind() {
+    let table = table(5_000);
+    let hosts = || (0..5_000u32).map(|n| Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())));
+    for host in hosts() {
+        assert_eq!(table.insert(host, at(100), at(50), ""), Inserted::New);
+    }
+    assert!(!table.hosts.is_settled(), "no bucket was ever full");
+    for host in hosts() {
+        assert!(table.remove(host));
+    }
+    assert!(table.hosts.is_settled());
+}
+
 #[test]
 fn a_long_reason_is_cut_at_a_character() {
     let table = table(2);

@@ -248,6 +248,33 @@ fn a_table_of_the_last_version_is_replaced_without_a_gap() {
     }
 }
 
+/// Kernels before 5.9 keep no comment on a table: those on its sets say whose it is.
+#[test]
+fn a_table_is_ours_by_the_comments_of_its_sets() {
+    in_namespace(|| {
+        run(
+            "nft",
+            &[&LAST_VERSION.replacen("comment \"apiban.so\";", "", 1)],
+        );
+        let mut nft = Nft::new(Settings::default());
+        nft.reconcile(&[element("192.0.2.1", 600)]).unwrap();
+        assert_eq!(set_names(), ["hosts4", "hosts6"]);
+        assert!(nft.intact().unwrap());
+        // And one without any is somebody else's.
+        drop(nft);
+        run("nft", &["delete", "table", "inet", "apiban"]);
+        run(
+            "nft",
+            &[&LAST_VERSION.replace("comment \"apiban.so\";", "")],
+        );
+        let mut nft = Nft::new(Settings::default());
+        let refused = nft.reconcile(&[]).unwrap_err();
+        assert!(refused.to_string().contains("is not ours"), "{refused}");
+        nft.remove().unwrap();
+        assert_eq!(set_names(), ["feed4", "feed6", "local4", "local6"]);
+    });
+}
+
 #[test]
 fn a_table_has_one_living_owner() {
     in_namespace(|| {

@@ -49,6 +49,13 @@ fn no_key_no_request() {
     assert!(!world.step());
     assert_eq!(world.state(), FeedState::Disabled);
     assert_eq!(world.engine.status(world.now).next_poll, None);
+    // Said once, and not of a file that holds no key.
+    let unusable = ApiKey::Unusable("key.txt is empty".into());
+    for key in [ApiKey::NotSet, unusable] {
+        world.engine.reload(world.now, key, false);
+        assert_eq!(world.engine.poll_effect(), None);
+    }
+    assert_eq!(world.state(), FeedState::Unauthorized);
     world.engine.reload(world.now, key(), false);
     world.one_request();
     assert_eq!(world.state(), FeedState::Ok);
