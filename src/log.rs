@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use crate::quote::foreign;
 
 /// Longest line in characters: what was quoted in it came from outside.
-const MAX_LINE: usize = 1_000;
+pub const MAX_LINE: usize = 1_000;
 
 /// How much a line matters, in Kamailio's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

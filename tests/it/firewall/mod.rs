@@ -1,6 +1,7 @@
 //! Bans in the kernel: nf_tables, iptables-api, and what runs them.
 
 mod flood;
+mod ipset;
 mod iptables_api;
 mod iptables_api_kamailio;
 mod nft;

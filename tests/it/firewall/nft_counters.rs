@@ -74,6 +74,18 @@ fn each_source_is_counted_exactly() {
         let banned = elements(&["127.0.0.9", "127.0.8.0/24", "2001:db8:9::/64", "127.0.0.10"]);
         nft.reconcile(&banned).unwrap();
         assert!(nft.intact().unwrap());
+        // What the operator reads in the list of rules.
+        let rules = objects("rule");
+        let of_banned = rules.iter().filter(|rule| rule["chain"] == "banned");
+        let comments: Vec<_> = of_banned.map(|rule| &rule["comment"]).collect();
+        assert_eq!(
+            comments,
+            [
+                "apiban.so counted4 drop",
+                "apiban.so counted6 drop",
+                "apiban.so drop"
+            ]
+        );
         send("127.0.0.9", 9, 7);
         send("127.0.8.1", 9, 3);
         send("127.0.8.2", 9, 1);

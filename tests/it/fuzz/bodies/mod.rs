@@ -43,6 +43,8 @@ pub fn with_shared<T>(trusting: bool, body: impl FnOnce(&Shared, &Config) -> T) 
     }
     SHARED.with(|cell| {
         let (shared, config) = cell.get_or_init(|| {
+            // Not to the terminal: a fuzzer tries thousands of commands a second, and many of them log.
+            apiban::log::set_sink(|_, _, line| assert_presentable(line, apiban::log::MAX_LINE));
             let config = config();
             let shared = Shared::new(&mut HeapArena, &config, 7).unwrap();
             shared.set_now(START);
