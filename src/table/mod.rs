@@ -305,14 +305,17 @@ impl<V: Value> Table<V> {
         true
     }
 
-    /// Removes exactly this address or prefix; false where it was not there.
+    /// Removes exactly this address or prefix; false if it was not there.
     pub fn remove(&self, subnet: Subnet) -> bool {
         let removed = match host_address(subnet) {
             Some(address) => self.hosts.remove(address, self.hash_host(address)),
             None => {
                 let key = key_of(subnet);
                 let removed = self.nets.remove(key, self.hash_net(key));
-                self.left(key, removed);
+                // Of length 0 there are none, and no counter.
+                if removed > 0 {
+                    self.left(key, removed);
+                }
                 removed
             }
         };

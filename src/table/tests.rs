@@ -175,6 +175,18 @@ fn a_full_table_says_so_and_keeps_what_it_has() {
     assert_eq!(table.len(), 0);
 }
 
+/// No table holds everybody, so nothing is there to be removed.
+#[test]
+fn a_prefix_of_length_zero_is_never_there() {
+    let table = table(10);
+    for everybody in ["0.0.0.0/0", "::/0"] {
+        let everybody = subnet(everybody);
+        assert_eq!(table.insert(everybody, at(9), at(1), ""), Inserted::Full);
+        assert!(!table.remove(everybody) && !table.replace(everybody, at(9)));
+        assert!(table.find(everybody).is_none());
+    }
+}
+
 /// What went past a full bucket is counted there, and the count goes with the entry.
 #[test]
 fn removed_entries_leave_nothing_behind() {
