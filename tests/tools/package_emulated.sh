@@ -18,8 +18,11 @@ mkdir -p "$tree/run/kamailio" "$tree/var/lib/kamailio"
 configure_sample
 emulated() { inside /qemu "$@"; }
 emulated /usr/sbin/kamailio -v | head -n 1
-emulated /usr/sbin/kamailio -DD -E -f /etc/kamailio/kamailio.cfg -Y /run/kamailio -P /run/kamailio/kamailio.pid >"$work/log" 2>&1 &
-# Signals go to the emulator, which hands them on.
+# Signals go to the emulator, which hands them on: without a shell around it that would end alone.
+(
+    exec env -u LC_ALL LANG=C.UTF-8 chroot "$tree" /qemu \
+        /usr/sbin/kamailio -DD -E -f /etc/kamailio/kamailio.cfg -Y /run/kamailio -P /run/kamailio/kamailio.pid
+) >"$work/log" 2>&1 &
 kamailio_pid=$!
 wait_until 60 kamcmd -s "unix:$tree/run/kamailio/kamailio_ctl" apiban.status || fail "Kamailio does not answer"
 expect_protected
