@@ -82,6 +82,10 @@ pub fn run(options: &Options, stopwatch: &Path) -> Section {
                 );
             }
         }
+        table.row(
+            "`if (apiban_check())`, trusted",
+            net("trusted_if_check", "trusted_loop"),
+        );
         table.compared_with("`if (noop())`");
 
         let table = section.table(&format!("{size} listed, random addresses"), "ns, net");
@@ -102,7 +106,11 @@ pub fn run(options: &Options, stopwatch: &Path) -> Section {
         }
         table.compared_with("`if (noop(\"$var(ip)\"))`");
 
-        for (state, peer) in [("hit", "if_noop"), ("miss", "if_nope")] {
+        for (state, peer) in [
+            ("hit", "if_noop"),
+            ("miss", "if_nope"),
+            ("trusted", "if_nope"),
+        ] {
             let check = &times[&format!("{state}_if_check")];
             let ratio = check.ratio(&times[&format!("{state}_{peer}")]);
             if worst_noop.0.is_empty() || ratio.median() > worst_noop.median() {
@@ -146,12 +154,13 @@ fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
     let fixed_turns = options.pick(50, 200);
     let random_turns = options.pick(5, 20);
     let mut builder = setup::builder(stopwatch, entries)
+        .param("trust", setup::trust())
         .modparam("htable", "htable", "size11=>size=11;")
         .modparam("htable", "htable", "size14=>size=14;")
         .routes(&setup::fill("size11", entries))
         .routes(&setup::fill("size14", entries))
         .routes(setup::WRITE_LAPS);
-    for state in ["hit", "miss"] {
+    for state in ["hit", "miss", "trusted"] {
         let all: String = FIXED
             .iter()
             .map(|(kind, statement)| {
@@ -161,6 +170,8 @@ fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
             .collect();
         let random: String = RANDOM
             .iter()
+            // An address of the list is not trusted.
+            .filter(|_| state != "trusted")
             .map(|(kind, statement)| {
                 let mut dice = Dice(entries as u64);
                 let picks: Vec<usize> = (0..ADDRESSES)
@@ -191,6 +202,7 @@ fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
     for run in 0..=options.runs(7, 41) {
         setup::run_route(&kamailio, &setup::banned_source(run), "hit");
         setup::run_route(&kamailio, &setup::strange_source(run), "miss");
+        setup::run_route(&kamailio, &setup::trusted_source(run), "trusted");
         for (kind, lap) in setup::laps(&kamailio) {
             let count = if kind.starts_with("random") {
                 ADDRESSES * random_turns

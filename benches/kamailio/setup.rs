@@ -35,6 +35,17 @@ pub fn strange_source(n: usize) -> String {
     format!("127.0.{}.8", n % SOURCES)
 }
 
+/// The `n`th source that is trusted, if [`trust`] is the value of the parameter `trust`.
+pub fn trusted_source(n: usize) -> String {
+    format!("127.0.{}.7", n % SOURCES)
+}
+
+/// All of [`trusted_source`], for the parameter.
+pub fn trust() -> String {
+    let sources: Vec<String> = (0..SOURCES).map(trusted_source).collect();
+    sources.join(" ")
+}
+
 /// The `i`th listed address. [`FILL`] makes the same ones in the script.
 pub fn listed(i: usize) -> String {
     format!("{}.{}.{}.7", 20 + (i >> 16), i >> 8 & 255, i & 255)
