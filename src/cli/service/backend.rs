@@ -1,7 +1,7 @@
 //! The firewall that the configuration names, for use without a thread of its own.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::work::unusable_lock;
 use crate::cli::config::Settings;
@@ -13,7 +13,7 @@ use crate::firewall::nft::Nft;
 use crate::firewall::{later_ends, Element, Error, Firewall, Scope};
 use crate::log;
 use crate::shared::Shared;
-use crate::state::lock::{LockError, StateLock};
+use crate::state::lock::{Holder, LockError, StateLock};
 use crate::updater::firewalls::{iptables_api, notes_path};
 
 /// The backend; `None` if there is none.
@@ -38,7 +38,7 @@ fn remembering(config: &Config) -> Result<IptablesApi, Error> {
 pub fn remove(settings: &Settings) -> Result<bool, Failure> {
     let config = &settings.config;
     if config.firewall == FirewallKind::IptablesApi && !settings.own.ipset {
-        let _lock = lock_notes(settings)?;
+        let _locks = lock_for_removal(settings)?;
         // The chain may hold entries of others: it is emptied as a whole only if nothing is known.
         let mut api = remembering(config).map_err(|error| failure(&error))?;
         if api.remembers() {
@@ -53,42 +53,53 @@ pub fn remove(settings: &Settings) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// The lock on the notes of what is in a chain. A program that has it writes them and goes on from what it knows: it
+/// The locks for a removal: on the state file, which a service with this firewall has, and on the notes. Such a service
 /// would neither see that its entries are gone nor where its notes went.
-fn lock_notes(settings: &Settings) -> Result<Option<StateLock>, Failure> {
+fn lock_for_removal(
+    settings: &Settings,
+) -> Result<(Option<StateLock>, Option<StateLock>), Failure> {
     let state = &settings.config.state_file;
     if state.is_empty() {
-        return Ok(None);
+        return Ok((None, None));
     }
-    let ours = identity(settings);
-    let mut locked = PathBuf::from(state);
-    let lock = match StateLock::take(&locked, &ours) {
-        // It keeps another firewall, and none of these notes.
-        Err(LockError::Held(holder)) if holder.firewall != ours => {
-            locked = notes_path(&locked);
-            lock_notes_alone(settings)
-        }
-        other => other.map(Some),
-    };
-    match lock {
-        Ok(lock) => Ok(lock),
-        Err(LockError::Held(_)) => Err(Failure::trouble(format!(
+    let busy = || {
+        Failure::trouble(format!(
             "{state}: another program keeps this state file and the firewall; end it first. Nothing was removed"
-        ))),
+        ))
+    };
+    let ours = identity(settings);
+    let service = match StateLock::take(Path::new(state), &ours) {
+        Ok(lock) => Some(lock),
+        Err(LockError::Held(holder)) if holder.firewall == ours => return Err(busy()),
+        // It keeps another firewall, and none of these notes.
+        Err(LockError::Held(_)) => None,
         // Without a folder there are no notes.
-        Err(LockError::Unusable(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(LockError::Unusable(error)) => Err(unusable_lock(locked, &error)),
-    }
+        Err(LockError::Unusable(error)) if error.kind() == ErrorKind::NotFound => None,
+        Err(LockError::Unusable(error)) => return Err(unusable_lock(state, &error)),
+    };
+    let notes = lock_notes(settings).map_err(|_| busy())?;
+    Ok((service, notes))
 }
 
-/// The lock on these notes if another program has that on the state file and keeps another firewall; `None` if
-/// nothing is noted for our firewall. Two runs at once would each go on from notes that the other changes.
-pub fn lock_notes_alone(settings: &Settings) -> Result<Option<StateLock>, LockError> {
-    if settings.own.ipset || settings.config.firewall != FirewallKind::IptablesApi {
+/// The lock on the notes of what is in a chain; `None` if nothing is noted, or nothing can be. Of two programs each
+/// would go on from notes that the other changes.
+///
+/// # Errors
+/// The program that has it.
+pub fn lock_notes(settings: &Settings) -> Result<Option<StateLock>, Holder> {
+    let config = &settings.config;
+    let notes_nothing =
+        config.firewall != FirewallKind::IptablesApi || config.state_file.is_empty();
+    if notes_nothing || settings.own.ipset {
         return Ok(None);
     }
-    let notes = notes_path(Path::new(&settings.config.state_file));
-    StateLock::take(&notes, &identity(settings)).map(Some)
+    let notes = notes_path(Path::new(&config.state_file));
+    match StateLock::take(&notes, &identity(settings)) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Held(holder)) => Err(holder),
+        // If no lock file can be made, no notes can be written either, which is told when that is tried.
+        Err(LockError::Unusable(_)) => Ok(None),
+    }
 }
 
 /// What tells one firewall from another: two programs must not keep the same one.

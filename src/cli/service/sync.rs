@@ -12,7 +12,7 @@ use super::host::ThisHost;
 use super::leftovers;
 use super::progress::Progress;
 use super::signals;
-use super::work::{unusable_lock, Prepared, Work};
+use super::work::{Prepared, Work};
 use crate::cli::args::{Selection, SyncOptions};
 use crate::cli::config::Settings;
 use crate::cli::exit::{Exit, Failure};
@@ -26,8 +26,6 @@ use crate::firewall::Element;
 use crate::shared::published::{Number, Text};
 use crate::shared::requests::Request;
 use crate::shared::Shared;
-use crate::state::lock::LockError;
-use crate::updater::firewalls::notes_path;
 use crate::updater::Updater;
 
 /// The longest sleep between two looks.
@@ -64,11 +62,31 @@ pub fn run(
     common: &crate::cli::args::Common,
 ) -> Result<Exit, Failure> {
     let signals = signals::take()?;
-    let work = match Work::prepare(settings, false)? {
-        Prepared::Ready(work) => work,
-        Prepared::InUse { same_firewall } => return from_state_of_another(settings, same_firewall),
+    let prepared = Work::prepare(settings, false)?;
+    let state = Path::new(&settings.config.state_file).display();
+    if let Prepared::InUse {
+        same_firewall: true,
+    } = prepared
+    {
+        messages::note(&format!(
+            "{state}: another program keeps this state file and the firewall; there is nothing to do"
+        ));
+        return Ok(Exit::Ok);
+    }
+    // Before anything reads the notes. A run that began beside a program that has ended since may still have them.
+    let Ok(_notes) = backend::lock_notes(settings) else {
+        messages::note("another run brings the firewall up to date; there is nothing to do");
+        return Ok(Exit::Ok);
     };
-    // Under the lock on the state file, which holds for what is noted beside it, too.
+    let work = match prepared {
+        Prepared::Ready(work) => work,
+        Prepared::InUse { .. } => {
+            messages::note(&format!(
+                "{state}: another program keeps this state file and fetches the list; it is only read"
+            ));
+            return from_state_of_another(settings);
+        }
+    };
     let has_firewall = backend::make(settings)?.is_some();
     let host = ThisHost::new(settings.config.trust_self);
     let mut updater = work.updater(&host)?;
@@ -213,28 +231,7 @@ fn verdict(settings: &Settings, outcome: Outcome) -> Result<(), Failure> {
 
 /// Another program fetches: its state file is read, and only a firewall that it does not keep itself is
 /// brought up to date.
-fn from_state_of_another(settings: &Settings, same_firewall: bool) -> Result<Exit, Failure> {
-    let path = Path::new(&settings.config.state_file).display();
-    if same_firewall {
-        messages::note(&format!(
-            "{path}: another program keeps this state file and the firewall; there is nothing to do"
-        ));
-        return Ok(Exit::Ok);
-    }
-    messages::note(&format!(
-        "{path}: another program keeps this state file and fetches the list; it is only read"
-    ));
-    let _lock = match backend::lock_notes_alone(settings) {
-        Ok(lock) => lock,
-        Err(LockError::Held(_)) => {
-            messages::note("another run brings the firewall up to date; there is nothing to do");
-            return Ok(Exit::Ok);
-        }
-        Err(LockError::Unusable(error)) => {
-            let notes = notes_path(Path::new(&settings.config.state_file));
-            return Err(unusable_lock(notes, &error));
-        }
-    };
+fn from_state_of_another(settings: &Settings) -> Result<Exit, Failure> {
     let listing = Listing::read(settings, Selection::default())?;
     let wanted: Vec<Element> = listing
         .items

@@ -144,11 +144,11 @@ impl Work {
     }
 }
 
-/// The lock file of the file `locked` cannot be made, opened or locked.
-pub fn unusable_lock(locked: impl AsRef<Path>, error: &std::io::Error) -> Failure {
+/// The lock file cannot be made, opened or locked.
+pub fn unusable_lock(state: &str, error: &std::io::Error) -> Failure {
     Failure::trouble(format!(
         "{}: {}; run this as the user that may write there, or name another state file",
-        path_of(locked.as_ref()).display(),
+        path_of(Path::new(state)).display(),
         plain(error)
     ))
 }

@@ -154,8 +154,8 @@ fn flush_takes_nothing_from_a_service_that_notes_what_is_in_its_chain() {
     assert_eq!(api.chain(), ["203.0.113.9"]);
 }
 
-/// Where another program keeps the state file and another firewall, the lock on that file is not ours: what is in our
-/// chain is noted under a lock of its own.
+/// If another program keeps the state file and another firewall, the lock on that file is not ours: what is in our chain
+/// is noted under a lock of its own.
 #[test]
 fn two_runs_beside_another_program_never_write_the_same_notes() {
     let service = service();
@@ -202,6 +202,28 @@ fn two_runs_beside_another_program_never_write_the_same_notes() {
     assert_eq!(api.chain(), listed);
     beside("flush").ok();
     assert!(api.chain().is_empty());
+
+    // The keeper has ended, and a run that began beside it still has the notes.
+    assert_eq!(running.end(), 0);
+    let other = StateLock::take(&notes, "another run").expect("nobody else has it");
+    let second = beside("sync");
+    assert_eq!(second.code, 0, "{second:?}");
+    assert!(second.err.contains("another run"), "{second:?}");
+    assert_eq!(beside("flush").code, 2);
+    assert!(api.chain().is_empty());
+    drop(other);
+
+    // If no lock file can be made the firewall goes on. The lock file of the state names the firewall of its holder.
+    let holder = || fs::read_to_string(format!("{}.lock", state.display())).unwrap();
+    let before = holder();
+    let running = Running::start(keeper.command(&["run"]));
+    wait_until("the keeper", SOON, || holder() != before);
+    let lock = PathBuf::from(format!("{}.lock", notes.display()));
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let only_read = beside("sync");
+    assert!(only_read.err.contains("it is only read"), "{only_read:?}");
+    assert_eq!(api.chain(), listed);
     assert_eq!(running.end(), 0);
 }
 
