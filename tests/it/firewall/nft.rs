@@ -4,6 +4,8 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::process::Command;
+use std::sync::mpsc::{self, TryRecvError};
+use std::thread;
 use std::time::Duration;
 
 use apiban::address::Subnet;
@@ -222,37 +224,47 @@ fn banned_packets_never_reach_the_socket() {
     });
 }
 
+/// 20,000 bans, and one of this address.
+pub fn many_and(address: &str) -> Vec<Element> {
+    let others = (0..20_000u32).map(|n| Element {
+        subnet: Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())),
+        seconds_left: 600,
+        hits: 0,
+    });
+    others.chain([element(address, 600)]).collect()
+}
+
+/// How many datagrams went from `source` to the server, as fast as they can, while `work` ran.
+pub fn sent_while(source: &str, server: &UdpSocket, work: impl FnOnce()) -> u64 {
+    let client = UdpSocket::bind((source, 0)).unwrap();
+    let target = server.local_addr().unwrap();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let sender = thread::spawn(move || {
+        let mut sent = 0u64;
+        while stopped.try_recv() == Err(TryRecvError::Empty) {
+            client.send_to(b"1", target).unwrap();
+            sent += 1;
+        }
+        sent
+    });
+    work();
+    drop(stop);
+    sender.join().unwrap()
+}
+
 /// While the whole list is replaced again and again, a ban that stays in it must hold for every packet.
 #[test]
 fn a_refill_lets_nothing_through() {
     in_namespace(|| {
         let mut nft = ready();
-        let mut wanted: Vec<_> = (0..20_000u32)
-            .map(|n| Element {
-                subnet: Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())),
-                seconds_left: 600,
-                hits: 0,
-            })
-            .collect();
-        wanted.push(element("127.0.0.9", 600));
+        let wanted = many_and("127.0.0.9");
         nft.reconcile(&wanted).unwrap();
         let v4 = server("127.0.0.1");
-        let client = UdpSocket::bind(("127.0.0.9", 0)).unwrap();
-        let target = v4.local_addr().unwrap();
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let sender = std::thread::spawn(move || {
-            let mut sent = 0u64;
-            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                client.send_to(b"1", target).unwrap();
-                sent += 1;
+        let sent = sent_while("127.0.0.9", &v4, || {
+            for _ in 0..5 {
+                nft.reconcile(&wanted).unwrap();
             }
-            sent
         });
-        for _ in 0..5 {
-            nft.reconcile(&wanted).unwrap();
-        }
-        drop(stop);
-        let sent = sender.join().unwrap();
         assert!(!arrives(&v4, "127.0.0.9", "127.0.0.77"));
         println!("{sent} packets during 5 refills of 20,001 elements, none arrived");
         assert!(sent > 100);

@@ -1,14 +1,13 @@
 //! The table of the nft backend: its structure, what was there before, what others do to it, and whom it belongs to.
 
-use std::net::{IpAddr, UdpSocket};
-
-use apiban::address::Subnet;
 use apiban::firewall::nft::{remove_leftovers, Hook, Nft, Settings, TableName};
-use apiban::firewall::{Element, Error, Firewall};
+use apiban::firewall::{Error, Firewall};
 
 use apiban_testing::netns::{addresses, elements, in_namespace, objects, run};
 
-use super::nft::{add, arrives, element, handle_of_the_ipv6_rule, ready, server, set_names};
+use super::nft::{
+    add, arrives, element, handle_of_the_ipv6_rule, many_and, ready, sent_while, server, set_names,
+};
 
 fn name(table: &str) -> TableName {
     table.parse().unwrap()
@@ -210,33 +209,15 @@ fn a_table_of_the_last_version_is_replaced_without_a_gap() {
             );
             let v4 = server("127.0.0.1");
             assert!(!arrives(&v4, "127.0.0.9", "127.0.0.77"));
-            let mut wanted: Vec<_> = (0..20_000u32)
-                .map(|n| Element {
-                    subnet: Subnet::host(IpAddr::V4((0x0a00_0000 + n).into())),
-                    seconds_left: 600,
-                    hits: 0,
-                })
-                .collect();
-            wanted.push(element("127.0.0.9", 600));
-            let client = UdpSocket::bind(("127.0.0.9", 0)).unwrap();
-            let target = v4.local_addr().unwrap();
-            let (stop, stopped) = std::sync::mpsc::channel::<()>();
-            let sender = std::thread::spawn(move || {
-                let mut sent = 0u64;
-                while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                    client.send_to(b"1", target).unwrap();
-                    sent += 1;
-                }
-                sent
-            });
+            let wanted = many_and("127.0.0.9");
             let settings = Settings {
                 hook,
                 ..Settings::default()
             };
             let mut nft = Nft::new(settings);
-            nft.reconcile(&wanted).unwrap();
-            drop(stop);
-            let sent = sender.join().unwrap();
+            let sent = sent_while("127.0.0.9", &v4, || {
+                nft.reconcile(&wanted).map(drop).unwrap()
+            });
             assert!(!arrives(&v4, "127.0.0.9", "127.0.0.77"));
             println!("{sent} packets while the table was replaced, none arrived");
             assert!(sent > 10);
