@@ -95,7 +95,8 @@ expect_answered() {
 }
 
 # inside COMMAND...: in the tree, as root.
-inside() { env -u LC_ALL LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$tree" "$@"; }
+INSIDE=(env -u LC_ALL LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot)
+inside() { "${INSIDE[@]}" "$tree" "$@"; }
 
 kamcmd_inside() { inside kamcmd -s unix:/run/kamailio/kamailio_ctl "$@"; }
 

@@ -20,7 +20,7 @@ emulated() { inside /qemu "$@"; }
 emulated /usr/sbin/kamailio -v | head -n 1
 # Signals go to the emulator, which hands them on: without a shell around it that would end alone.
 (
-    exec env -u LC_ALL LANG=C.UTF-8 chroot "$tree" /qemu \
+    exec "${INSIDE[@]}" "$tree" /qemu \
         /usr/sbin/kamailio -DD -E -f /etc/kamailio/kamailio.cfg -Y /run/kamailio -P /run/kamailio/kamailio.pid
 ) >"$work/log" 2>&1 &
 kamailio_pid=$!
