@@ -142,6 +142,39 @@ fn wide_prefixes_cover_all_their_regions() {
     assert!((0..256u128).all(|n| all.rule(IpAddr::V6((n << 100 | 1).into())).is_some()));
 }
 
+/// Who shares a carrier's first octet only is not searched for among the trusted.
+#[test]
+fn an_ipv4_region_is_a_network_of_thirteen_bits() {
+    let trust = trust("192.0.2.7 100.64.0.0/10 203.32.0.0/11");
+    let may = |text: &str| trust.may_have(text.parse().unwrap());
+    for inside in [
+        "192.0.0.0",
+        "192.7.255.255",
+        "100.64.0.0",
+        "100.127.255.255",
+        "203.32.0.0",
+        "203.63.255.255",
+        "64:ff9b::1",
+    ] {
+        assert!(may(inside), "{inside}");
+    }
+    for outside in [
+        "191.255.255.255",
+        "192.8.0.0",
+        "100.63.255.255",
+        "100.128.0.0",
+        "203.31.255.255",
+        "203.64.0.0",
+        "0.0.0.0",
+        "255.255.255.255",
+    ] {
+        assert!(!may(outside), "{outside}");
+    }
+    trust.add((subnet("0.0.0.0/0"), Rule::Parameter));
+    assert!((0..=255).all(|n| may(&format!("{n}.{n}.0.0"))));
+    assert!(may("255.255.255.255"));
+}
+
 /// The most important rules come first in the list, and only what comes last can be left out.
 #[test]
 fn what_exceeds_the_room_is_left_out_from_the_end() {
