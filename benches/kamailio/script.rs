@@ -26,6 +26,19 @@ const FIXED: [(&str, &str); 9] = [
     ("sht14", "if ($sht(size14=>$si) != $null) { ; }"),
 ];
 
+/// Who the packet in hand is from, and what is measured with it. An address of the list is neither trusted nor
+/// near a trusted one.
+const STATES: [(&str, Source, bool); 4] = [
+    ("hit", setup::banned_source, true),
+    ("miss", setup::strange_source, true),
+    ("trusted", setup::trusted_source, false),
+    ("near", setup::neighbour_source, false),
+];
+type Source = fn(usize) -> String;
+
+/// Those of [`FIXED`] that a source needs from which only `if (apiban_check())` is measured.
+const FEW: [&str; 3] = ["loop", "if_nope", "if_check"];
+
 /// Statements about `$var(ip)`.
 const RANDOM: [(&str, &str); 5] = [
     ("set", ""),
@@ -44,7 +57,8 @@ after another, and ratios are those of the same run. `noop()` is an exported fun
 does nothing (benches/kamailio/bench.c), `nope()` the same where the \
 answer is no: no function of a module can cost less. Hash tables are htable's, \
 with `size=11` as in APIBAN's recipe and with `size=14`. \"Random\" takes one of 1,000 addresses spread \
-over the whole list each time, as `$var(ip)`; the assignment is taken off.";
+over the whole list each time, as `$var(ip)`; the assignment is taken off. \"Near a trusted address\" is a source \
+that shares the first 13 bits with one: only then a check looks for a rule of trust.";
 
 type Times = HashMap<String, Samples>;
 
@@ -85,6 +99,10 @@ pub fn run(options: &Options, stopwatch: &Path) -> Section {
         table.row(
             "`if (apiban_check())`, trusted",
             net("trusted_if_check", "trusted_loop"),
+        );
+        table.row(
+            "`if (apiban_check())`, not listed, near a trusted address",
+            net("near_if_check", "near_loop"),
         );
         table.compared_with("`if (noop())`");
 
@@ -160,9 +178,10 @@ fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
         .routes(&setup::fill("size11", entries))
         .routes(&setup::fill("size14", entries))
         .routes(setup::WRITE_LAPS);
-    for state in ["hit", "miss", "trusted"] {
+    for (state, _, whole) in STATES {
         let all: String = FIXED
             .iter()
+            .filter(|(kind, _)| whole || FEW.contains(kind))
             .map(|(kind, statement)| {
                 let copies = unrolled(UNROLLED, |_| (*statement).into());
                 setup::timed(&format!("{state}_{kind}"), &copies, fixed_turns)
@@ -170,8 +189,7 @@ fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
             .collect();
         let random: String = RANDOM
             .iter()
-            // An address of the list is not trusted.
-            .filter(|_| state != "trusted")
+            .filter(|_| whole)
             .map(|(kind, statement)| {
                 let mut dice = Dice(entries as u64);
                 let picks: Vec<usize> = (0..ADDRESSES)
@@ -200,9 +218,9 @@ fn measure(options: &Options, stopwatch: &Path, entries: usize) -> Times {
     let mut times = Times::new();
     // The first run warms caches up and is thrown away.
     for run in 0..=options.runs(7, 41) {
-        setup::run_route(&kamailio, &setup::banned_source(run), "hit");
-        setup::run_route(&kamailio, &setup::strange_source(run), "miss");
-        setup::run_route(&kamailio, &setup::trusted_source(run), "trusted");
+        for (state, source, _) in STATES {
+            setup::run_route(&kamailio, &source(run), state);
+        }
         for (kind, lap) in setup::laps(&kamailio) {
             let count = if kind.starts_with("random") {
                 ADDRESSES * random_turns

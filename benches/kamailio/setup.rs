@@ -35,9 +35,15 @@ pub fn strange_source(n: usize) -> String {
     format!("127.0.{}.8", n % SOURCES)
 }
 
-/// The `n`th source that is trusted, if [`trust`] is the value of the parameter `trust`.
+/// The `n`th source that is trusted, if [`trust`] is the value of the parameter `trust`. Far from [`BANNED`] and
+/// [`STRANGER`], so that a check of those need not look for a rule, as almost no check need.
 pub fn trusted_source(n: usize) -> String {
-    format!("127.0.{}.7", n % SOURCES)
+    format!("127.64.{}.7", n % SOURCES)
+}
+
+/// The `n`th source in no list that is so near to a trusted one that a check looks for a rule.
+pub fn neighbour_source(n: usize) -> String {
+    format!("127.64.{}.8", n % SOURCES)
 }
 
 /// All of [`trusted_source`], for the parameter.
