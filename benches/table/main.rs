@@ -70,7 +70,7 @@ fn layout(capacity: usize) -> TableLayout {
 }
 
 fn filled(size: u32) -> Table {
-    let table = Table::new(&mut Mapped::Shared, layout(size as usize), 42);
+    let table = Table::new(&mut Mapped::shared(), layout(size as usize), 42);
     let table = table.unwrap();
     for n in 0..size {
         table.insert(Subnet::host(v4(address(n))), END, NOW, "");
@@ -125,7 +125,7 @@ fn one_line(size: u32, wanted: &[u32]) -> f64 {
     use apiban::memory::Arena;
     // Seven slots a line, six of ten taken.
     let count = (size as usize * 10).div_ceil(42);
-    let lines = Mapped::Shared.lines("benchmark", count).unwrap();
+    let lines = Mapped::shared().lines("benchmark", count).unwrap();
     lines
         .iter()
         .for_each(|line| line.0[0].store(1, Ordering::Relaxed));
@@ -180,7 +180,7 @@ fn inserts(size: u32) {
 fn memory() {
     let size = 100_000;
     let before = shared_bytes();
-    let table = Table::new(&mut Mapped::Shared, layout(size as usize), 42).unwrap();
+    let table = Table::new(&mut Mapped::shared(), layout(size as usize), 42).unwrap();
     for n in 0..size {
         table.insert(Subnet::host(v4(address(n))), END, NOW, "");
     }
@@ -209,7 +209,7 @@ fn subnets() {
 
 /// Memory as the module has it, 100,000 addresses in the feed table, loopback and one own address trusted.
 fn shared() -> Shared {
-    let shared = Shared::new(&mut Mapped::Shared, &Config::default(), 42).unwrap();
+    let shared = Shared::new(&mut Mapped::shared(), &Config::default(), 42).unwrap();
     shared.set_now(NOW);
     shared.trust.replace(&trust::loopback());
     let own = "10.1.2.3".parse().unwrap();

@@ -47,7 +47,8 @@ fn init() -> Result<(), String> {
     }
     let (key, trusted) = read_files(&config)?;
     let clock = Clock::start();
-    let shared = make_shared_memory(&config, &trusted, clock)?;
+    let mut arena = Mapped::shared();
+    let shared = make_shared_memory(&mut arena, &config, &trusted, clock)?;
     let resumed = restore::restore(&config, &shared);
     shared.local.prepare();
     let module = Module {
@@ -59,7 +60,7 @@ fn init() -> Result<(), String> {
         resumed,
         event_kinds: events::wanted(),
         wakeups: Wakeups::new()?,
-        last_warning: last_warning()?,
+        last_warning: last_warning(&mut arena)?,
     };
     register(&module)?;
     packet::learn_faked_message();
@@ -115,11 +116,16 @@ fn read_files(config: &Config) -> Result<(ApiKey, Given), String> {
 }
 
 /// The tables, with the trust rules in force.
-fn make_shared_memory(config: &Config, trusted: &Given, clock: Clock) -> Result<Shared, String> {
+fn make_shared_memory(
+    arena: &mut Mapped,
+    config: &Config,
+    trusted: &Given,
+    clock: Clock,
+) -> Result<Shared, String> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|error| format!("no random numbers: {error}"))?;
-    let shared = Shared::new(&mut Mapped::Shared, config, u64::from_ne_bytes(seed))
-        .map_err(|error| error.to_string())?;
+    let shared =
+        Shared::new(arena, config, u64::from_ne_bytes(seed)).map_err(|error| error.to_string())?;
     shared.set_now(clock.unix());
     shared.started(clock.unix());
     shared.trust.replace(&trusted.at(clock.unix()));
@@ -130,8 +136,8 @@ fn make_shared_memory(config: &Config, trusted: &Given, clock: Clock) -> Result<
 }
 
 /// A zeroed word of shared memory.
-fn last_warning() -> Result<&'static AtomicU32, String> {
-    let words = Mapped::Shared.words("the time of the last warning", 1);
+fn last_warning(arena: &mut Mapped) -> Result<&'static AtomicU32, String> {
+    let words = arena.words("the time of the last warning", 1);
     words
         .map(|words| &words[0])
         .map_err(|error| error.to_string())

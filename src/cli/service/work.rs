@@ -158,7 +158,7 @@ fn tables(config: &'static Config, clock: &Clock) -> Result<&'static Shared, Fai
     let mut seed = [0; 8];
     getrandom::fill(&mut seed)
         .map_err(|error| Failure::trouble(format!("no random numbers: {error}")))?;
-    let shared = Shared::new(&mut Mapped::Private, config, u64::from_ne_bytes(seed))
+    let shared = Shared::new(&mut Mapped::private(), config, u64::from_ne_bytes(seed))
         .map_err(|error| Failure::trouble(error.to_string()))?;
     shared.set_now(clock.unix());
     shared.started(clock.unix());
