@@ -105,7 +105,7 @@ fn history(log: &[Line], key: usize) -> Vec<Operation> {
 
 #[test]
 fn every_answer_has_an_explanation() {
-    let mut arena = Mapped::Shared;
+    let mut arena = Mapped::shared();
     let table = Table::new(
         &mut arena,
         TableLayout {
