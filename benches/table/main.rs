@@ -259,7 +259,7 @@ fn whole_check(shared: &Shared, lane: ProcessCounters, ip: IpAddr) -> Verdict {
     let IpAddr::V4(v4) = ip else {
         return check(shared, lane, ip);
     };
-    check_fast(shared, || Some(lane), &RECENT, v4)
+    check_fast(shared, || lane, &RECENT, v4)
         .unwrap_or_else(|| check_and_keep(shared, lane, &RECENT, v4))
 }
 

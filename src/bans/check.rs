@@ -66,12 +66,12 @@ pub fn check_and_keep(
 }
 
 /// Same result as [`check_v4`], or `None` (nothing counted) if neither `recent` nor one cache line of each table
-/// decides or `counters` returns none. Inlined into the caller. The two tables stand here one by one, not in a loop over
+/// decides. Inlined into the caller. The two tables stand here one by one, not in a loop over
 /// [`Origin::ALL`]: the compiler then keeps the address in a register and needs few others.
 #[inline(always)]
 pub fn check_fast(
     shared: &Shared,
-    counters: impl Fn() -> Option<ProcessCounters>,
+    counters: impl Fn() -> ProcessCounters,
     recent: &Recent,
     ip: Ipv4Addr,
 ) -> Option<Verdict> {
@@ -79,19 +79,18 @@ pub fn check_fast(
         if !recent.trusts(&shared.trust, ip) {
             return None;
         }
-        return Some(counted(counters()?, Verdict::Trusted));
+        return Some(counted(counters(), Verdict::Trusted));
     }
     if !shared.peer.is_empty() {
         return None;
     }
     for (table, origin) in [(&shared.feed, Origin::Feed), (&shared.local, Origin::Local)] {
         if let Some(found) = table.lookup_fast(ip.to_bits(), || shared.now()).ok()? {
-            let counters = counters()?;
             table.hit(found);
-            return Some(counted(counters, Verdict::Banned(origin)));
+            return Some(counted(counters(), Verdict::Banned(origin)));
         }
     }
-    Some(counted(counters()?, Verdict::Clear))
+    Some(counted(counters(), Verdict::Clear))
 }
 
 /// Compiled once for each address family, so that the tables need no branch for it.
@@ -142,7 +141,7 @@ mod tests {
         let recent = Recent::new();
         let look = || {
             let counters = shared.counters.of_process(3);
-            check_fast(&shared, || Some(counters), &recent, v4)
+            check_fast(&shared, || counters, &recent, v4)
                 .unwrap_or_else(|| check_and_keep(&shared, counters, &recent, v4))
         };
         assert_eq!(look(), Verdict::Clear);
@@ -187,8 +186,7 @@ mod tests {
             let mut seen = 0;
             for n in 0..5_000 {
                 let counters = shared.counters.of_process(1);
-                if let Some(verdict) =
-                    check_fast(&shared, || Some(counters), &Recent::new(), address(n))
+                if let Some(verdict) = check_fast(&shared, || counters, &Recent::new(), address(n))
                 {
                     assert_eq!(verdict, check_v4(&shared, counters, address(n)), "{n}");
                     seen += 1;
@@ -228,7 +226,7 @@ mod tests {
         };
         let counters = shared.counters.of_process(0);
         let recent = Recent::new();
-        let fast = |ip: &str| check_fast(&shared, || Some(counters), &recent, ip.parse().unwrap());
+        let fast = |ip: &str| check_fast(&shared, || counters, &recent, ip.parse().unwrap());
         let whole = |ip: &str| check_and_keep(&shared, counters, &recent, ip.parse().unwrap());
         for rule in ["192.0.2.7", "192.0.2.0/28"] {
             set(rule);

@@ -8,7 +8,7 @@
 //!   Kamailio mostly gets the same memory for each packet, so one comparison serves almost all of them.
 //! - [`Layout`]: the source address stands where `tests/abi` says. The first message of a process is compared
 //!   with what the core's own `$si` shows.
-//! - [`check_v4`]: counts in the line of this process. A process that receives has its final index.
+//! - [`check_v4`]: counts in the line of this process. A process that receives has its final index ([`open`]).
 
 use std::ffi::c_int;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,13 +23,13 @@ use crate::memory::Line;
 use crate::shared::counters::ProcessCounters;
 use crate::trust::Recent;
 
-/// The last message that was found to be a received one, in the known layout.
+/// The last message that was found to be a received one, in the known layout; only once the fast path is open.
 static RECEIVED: AtomicPtr<k::sip_msg_t> = AtomicPtr::new(ptr::dangling_mut());
 
 /// A [`Layout`] as a number.
 static LAYOUT: AtomicU8 = AtomicU8::new(0);
 
-/// The counters of this process, once it may take the fast path: in mode `enforce` only.
+/// The counters of this process, once the fast path is open to it.
 static COUNTERS: AtomicPtr<Line> = AtomicPtr::new(ptr::null_mut());
 
 /// The trusted sources that this process met last.
@@ -61,10 +61,26 @@ pub fn set_layout(layout: Layout) {
     LAYOUT.store(layout as u8, Ordering::Relaxed);
 }
 
+/// Proof that the fast path is open: [`COUNTERS`] is a line, and there is a module.
+#[derive(Clone, Copy, Debug)]
+pub struct Open(());
+
+/// Opens the fast path for this process: in mode `enforce` only. Call only while handling a received packet: such a
+/// process already has its final index and never forks, so its line of counters is its own.
+pub fn open() -> Option<Open> {
+    let module = module()?;
+    if let (ProcessCounters::Own(line), Mode::Enforce) = (module.counters(), module.config.mode) {
+        COUNTERS.store(ptr::from_ref(line).cast_mut(), Ordering::Relaxed);
+        return Some(Open(()));
+    }
+    None
+}
+
 /// Notes that `msg` was found to be a received message in the known layout.
-#[inline(always)]
 pub fn note_received(msg: *mut k::sip_msg_t) {
-    RECEIVED.store(msg, Ordering::Relaxed);
+    if open().is_some() {
+        RECEIVED.store(msg, Ordering::Relaxed);
+    }
 }
 
 /// The IPv4 source of `msg`, if `msg` is the message last noted.
@@ -72,12 +88,13 @@ pub fn note_received(msg: *mut k::sip_msg_t) {
 /// # Safety
 /// `msg` must be the message that Kamailio gave to the function, or NULL.
 #[inline(always)]
-pub unsafe fn received_v4(msg: *mut k::sip_msg_t) -> Option<Ipv4Addr> {
+pub unsafe fn received_v4(msg: *mut k::sip_msg_t) -> Option<(Open, Ipv4Addr)> {
     if msg != RECEIVED.load(Ordering::Relaxed) {
         return None;
     }
     // SAFETY: not NULL and in the known layout, since it is the message that was noted.
-    v4(unsafe { &(*msg).rcv.src_ip })
+    let ip = v4(unsafe { &(*msg).rcv.src_ip })?;
+    Some((Open(()), ip))
 }
 
 /// The address of `ip` if it is an IPv4 address.
@@ -88,25 +105,17 @@ pub fn v4(ip: &k::ip_addr_t) -> Option<Ipv4Addr> {
     (ip.af as i32 == libc::AF_INET).then(|| Ipv4Addr::from(*bytes))
 }
 
-/// Opens the fast path for this process. Call only while handling a received packet: such a process already
-/// has its final index and never forks, so its line of counters is its own.
-pub fn enable() {
-    let Some(module) = module() else { return };
-    if let (ProcessCounters::Own(line), Mode::Enforce) = (module.counters(), module.config.mode) {
-        COUNTERS.store(ptr::from_ref(line).cast_mut(), Ordering::Relaxed);
-    }
-}
-
-/// The return code of `apiban_check()` for this source; `None`, with nothing counted, if that takes a search
-/// or the fast path is not open.
+/// The return code of `apiban_check()` for this source; `None`, with nothing counted, if that takes a search.
 #[inline(always)]
-pub fn check_v4(ip: Ipv4Addr) -> Option<c_int> {
+pub fn check_v4((_, ip): (Open, Ipv4Addr)) -> Option<c_int> {
+    // SAFETY: the fast path is open, so there is a module.
+    let module = unsafe { module().unwrap_unchecked() };
+    // Read at the end, which keeps a register free until then.
     let counters = || {
-        // SAFETY: NULL, or the line that `enable` found, which lives as long as the process.
-        let line = unsafe { COUNTERS.load(Ordering::Relaxed).as_ref() };
-        line.map(ProcessCounters::Own)
+        // SAFETY: the fast path is open, so this is a line, which lives as long as the process.
+        ProcessCounters::Own(unsafe { &*COUNTERS.load(Ordering::Relaxed) })
     };
-    check_fast(&module()?.shared, counters, &RECENT, ip).map(|verdict| verdict.code(Mode::Enforce))
+    check_fast(&module.shared, counters, &RECENT, ip).map(|verdict| verdict.code(Mode::Enforce))
 }
 
 /// The same by a search, which remembers a trusted source for [`check_v4`].

@@ -34,14 +34,9 @@ unsafe extern "C" fn check_whole(msg: *mut k::sip_msg_t) -> c_int {
     guard(NOT_DONE, "apiban_check", || {
         // SAFETY: the message that the core gave.
         unsafe {
-            let seen = fast_path::received_v4(msg).is_some();
             // In the event routes before parsing there is a packet and no message.
-            let packet = if seen { None } else { packet::event_v4(msg) };
-            if seen || packet.is_some() {
-                fast_path::enable();
-            }
-            packet
-                .and_then(fast_path::check_v4)
+            packet::event_v4(msg)
+                .and_then(|ip| fast_path::check_v4((fast_path::open()?, ip)))
                 .unwrap_or_else(|| with(source("apiban_check", msg), fast_path::check_whole))
         }
     })
