@@ -66,8 +66,8 @@ pub fn check_and_keep(
 }
 
 /// Same result as [`check_v4`], or `None` (nothing counted) if neither `recent` nor one cache line of each table
-/// decides. Inlined into the caller. The two tables stand here one by one, not in a loop over
-/// [`Origin::ALL`]: the compiler then keeps the address in a register and needs few others.
+/// decides. Inlined into the caller. The two tables stand here one by one, not in a loop over [`Origin::ALL`]: the
+/// compiler then keeps the address in a register and needs few others.
 #[inline(always)]
 pub fn check_fast(
     shared: &Shared,

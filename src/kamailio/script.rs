@@ -34,6 +34,9 @@ unsafe extern "C" fn check_whole(msg: *mut k::sip_msg_t) -> c_int {
     guard(NOT_DONE, "apiban_check", || {
         // SAFETY: the message that the core gave.
         unsafe {
+            if let Some((_, ip)) = fast_path::received_v4(msg) {
+                return with(Some(ip.into()), fast_path::check_whole);
+            }
             // In the event routes before parsing there is a packet and no message.
             packet::event_v4(msg)
                 .and_then(|ip| fast_path::check_v4((fast_path::open()?, ip)))
