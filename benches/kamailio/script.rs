@@ -10,8 +10,8 @@ use crate::setup::{self, unrolled};
 
 /// Statements in one turn of a loop, from a fixed source.
 const UNROLLED: usize = 100;
-/// Turns of a hundred `noop()` before each run: after some million slow reads of memory this processor is slower
-/// for a few milliseconds, whatever it runs.
+/// Turns of a hundred `noop()` before each run. Statements took up to 1.6 times as long in the first milliseconds after
+/// the random addresses of a list of a million, also those that do nothing.
 const SETTLE_TURNS: usize = 10_000;
 /// Kamailios among which the runs are shared out.
 const STARTS: usize = 3;
@@ -31,15 +31,16 @@ const FIXED: [(&str, &str); 9] = [
     ("sht14", "if ($sht(size14=>$si) != $null) { ; }"),
 ];
 
-/// Who the packet in hand is from, and what is measured with it. An address of the list is neither trusted nor
-/// near a trusted one.
+/// The `n`th address of a kind.
+type Address = fn(usize) -> String;
+
+/// Whom the packet in hand is from, and whether all of [`FIXED`] is measured with it.
 const STATES: [(&str, Address, bool); 4] = [
     ("hit", setup::banned_source, true),
     ("miss", setup::strange_source, true),
     ("trusted", setup::trusted_source, false),
     ("near", setup::neighbour_source, false),
 ];
-type Address = fn(usize) -> String;
 
 /// Whose addresses are the random ones.
 const LISTS: [(&str, Address); 2] = [("hit", setup::listed), ("miss", setup::unlisted)];

@@ -12,9 +12,8 @@ const SMALL: usize = PAGE_BYTES / 2;
 
 /// Maps zeroed memory. Pages that nobody touches cost nothing.
 ///
-/// Small requests share pages. Each in a page of its own would begin at the same place of its page, where a processor's
-/// first cache holds eight lines only, and would need an entry of its own in the cache of page addresses: a check
-/// reads five of them.
+/// Small requests share pages. If each had a page of its own, all would begin at the same offset, for which an L1 cache
+/// has eight lines or so, and each would take an entry of the TLB: a check reads five of them.
 pub struct Mapped {
     /// `MAP_SHARED` or `MAP_PRIVATE`.
     sharing: c_int,
