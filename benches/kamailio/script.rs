@@ -168,7 +168,7 @@ pub fn run(options: &Options, stopwatch: &Path) -> Section {
         }
     }
     section.target(
-        "`if (apiban_check())` against an `if` with a function that does nothing, total, at the worst",
+        "`if (apiban_check())` against an `if` with a function that does nothing, total, the worst of listed, not listed and trusted",
         worst_noop,
         1.15,
         "times",

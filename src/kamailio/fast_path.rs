@@ -4,8 +4,9 @@
 //! begins, also in a process forked from one that had filled it: only SIP workers fill it, and they fork none.
 //!
 //! - [`received_v4`]: the message that was found to be a received one is remembered by its place. The message
-//!   of the core's own making is static, so it never has that place. Its copies are elsewhere too, on a stack.
-//!   Kamailio mostly gets the same memory for each packet, so one comparison serves almost all of them.
+//!   of the core's own making is static, so it never has that place. Its copies are elsewhere too: on the stack of
+//!   processes that receive no SIP (mqtt, erlang and nats make them). Kamailio mostly gets the same memory for each
+//!   packet, so one comparison serves almost all of them.
 //! - [`Layout`]: the source address stands where `tests/abi` says. The first message of a process is compared
 //!   with what the core's own `$si` shows.
 //! - [`check_v4`]: counts in the line of this process. A process that receives has its final index ([`open`]).

@@ -44,8 +44,9 @@ impl Regions {
     pub fn have(&self, ip: IpAddr) -> bool {
         let (word, bit) = match ip.to_canonical() {
             IpAddr::V4(v4) => {
+                // What `of_v4` answers, in six instructions less.
                 let [first, second, ..] = v4.octets();
-                (first.into(), second >> 3)
+                (first.into(), second >> (16 - V4_LENGTH))
             }
             IpAddr::V6(v6) => {
                 let part = Self::of_v6(v6);
